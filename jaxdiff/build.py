@@ -1,0 +1,69 @@
+"""From a config's names to networks, processes and samplers: the only place that looks them up."""
+
+import jax.numpy as jnp
+
+from jaxdiff.diffusion import schedules
+from jaxdiff.diffusion.adm import Adm
+from jaxdiff.errors import UserError
+from jaxdiff.models.network import Network
+from jaxdiff.models.unet import UNet, UNetSpec
+from jaxdiff.samplers.ddim import Ddim
+from jaxdiff.samplers.ddpm import Ddpm
+
+SCHEDULES = {"cosine": schedules.cosine, "linear": schedules.linear}
+
+
+def network(config):
+    """The network of a run, without parameters.
+
+    Raises:
+      UserError: if no network can have the config's sizes.
+    """
+    data, model = config.data, config.model
+    spec = UNetSpec(
+        image_size=data.image_size,
+        in_channels=data.channels,
+        out_channels=data.channels * (2 if config.diffusion.learn_variance else 1),
+        channels=model.channels,
+        channel_mult=tuple(model.channel_mult),
+        num_res_blocks=model.num_res_blocks,
+        attention_resolutions=tuple(model.attention_resolutions),
+        head_channels=model.head_channels,
+        num_classes=data.num_classes or None,
+        null_class=config.diffusion.label_dropout > 0,
+        dtype=jnp.dtype(config.training.dtype),
+        remat=config.training.remat,
+    )
+    return Network(lambda rngs: UNet(spec, rngs=rngs), spec)
+
+
+def process(config):
+    """The noise process of a run."""
+    diffusion = config.diffusion
+    return Adm(
+        schedule=SCHEDULES[diffusion.schedule],
+        num_timesteps=diffusion.num_timesteps,
+        learn_variance=diffusion.learn_variance,
+        hybrid=diffusion.loss == "hybrid",
+    )
+
+
+def sampler(sampling):
+    """The sampler of a config's section `sampling`.
+
+    Raises:
+      UserError: for options that the sampler does not have.
+    """
+    if sampling.sampler == "ddim":
+        return Ddim(eta=sampling.eta, clip=sampling.clip)
+    if sampling.eta:
+        raise UserError(
+            f"eta {sampling.eta} has no meaning for the sampler {sampling.sampler}: use ddim, or "
+            "leave it at 0."
+        )
+    return Ddpm(clip=sampling.clip)
+
+
+def sample_shape(config):
+    """Shape of one sample: (height, width, channels)."""
+    return (config.data.image_size, config.data.image_size, config.data.channels)

@@ -1,0 +1,143 @@
+"""Folders of numbered steps, written and read by orbax: a run's checkpoints and its snapshots.
+
+FOLDER/<step>/<item>/      a tree of arrays, such as `params` or `ema`
+FOLDER/<step>/meta/        JSON: what else belongs to the step, and each item's fingerprint
+"""
+
+import json
+import pathlib
+
+import orbax.checkpoint as ocp
+
+from jaxdiff.checkpoints.fingerprint import changed, fingerprint
+from jaxdiff.parallel import processes
+
+
+class Damaged(Exception):
+    """A step that cannot be read back as it was written; the message says how."""
+
+
+class Store:
+    """Writes steps into a folder, asynchronously, and reads them back.
+
+    Arguments:
+      folder: made if it does not exist.
+      keep: how many of the latest steps stay; None keeps all, for ever.
+    """
+
+    def __init__(self, folder, keep=None):
+        self.folder = pathlib.Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, step, items, meta):
+        """Begins to write a step; returns once the values are safe from later changes.
+
+        A step that is there already is left alone: steps are a function of the run's config.
+
+        Args:
+          step: its number.
+          items: {name: tree of arrays}.
+          meta: {name: JSON value} to keep beside them.
+        """
+        if step in complete_steps(self.folder):
+            return
+        meta = {**meta, "fingerprints": {n: fingerprint(tree) for n, tree in items.items()}}
+        args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
+        self._manager.save(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True
+        )
+
+    def set_aside(self, after):
+        """Moves folders of steps later than `after` into FOLDER/../damaged, and forgets them."""
+        self.wait()
+        if processes.is_first():
+            for path in _step_folders(self.folder):
+                if int(path.name) > after:
+                    _move_aside(path)
+        processes.barrier("set_aside")
+        self._manager.reload()
+
+    def wait(self):
+        """Waits until everything is written; raises what went wrong while it was."""
+        self._manager.wait_until_finished()
+
+    def close(self):
+        """Waits, and ends the manager's threads."""
+        self._manager.close()
+
+
+def _step_folders(folder):
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
+
+
+def _move_aside(path):
+    folder = path.parent.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    names = (folder / f"{path.parent.name}-{path.name}{suffix}" for suffix in _suffixes())
+    path.rename(next(name for name in names if not name.exists()))
+
+
+def _suffixes():
+    yield ""
+    number = 1
+    while True:
+        yield f"-{number}"
+        number += 1
+
+
+def complete_steps(folder):
+    """Numbers of the steps in a folder that were written to the end, in order."""
+    return sorted(
+        int(path.name) for path in _step_folders(folder) if (path / "meta" / "metadata").exists()
+    )
+
+
+def read_meta(folder, step):
+    """What was saved beside a step's items.
+
+    Raises:
+      Damaged: if it cannot be read.
+    """
+    path = pathlib.Path(folder) / str(step) / "meta" / "metadata"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Damaged(f"its metadata cannot be read: {error}") from None
+
+
+def read(folder, step, templates):
+    """Reads items of a step, and checks them against their fingerprints.
+
+    Args:
+      folder, step: where.
+      templates: {item: tree of jax.ShapeDtypeStruct with shardings} to restore into.
+
+    Returns:
+      ({item: tree of arrays}, meta).
+
+    Raises:
+      Damaged: if files are missing, cut short or changed.
+    """
+    meta = read_meta(folder, step)
+    items = {}
+    for name, template in templates.items():
+        path = pathlib.Path(folder).absolute() / str(step) / name
+        args = ocp.args.PyTreeRestore(
+            item=template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
+        )
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                items[name] = checkpointer.restore(path, args=args)
+        # tensorstore, orbax and the file system raise errors of many kinds for damaged files.
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:200]
+            raise Damaged(f"{name} cannot be read ({type(error).__name__}: {reason})") from error
+        if names := changed(items[name], meta["fingerprints"][name]):
+            raise Damaged(f"{name} holds other values than were saved, first in {names[0]}")
+    return items, meta

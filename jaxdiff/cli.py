@@ -1,0 +1,78 @@
+"""Command lines: flags in, one sentence out when something is wrong."""
+
+import contextlib
+import os
+import sys
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from jaxdiff.errors import UserError
+
+
+def run(main):
+    """Runs `main()` after parsing flags; mistakes of the user end in a sentence and status 1."""
+    logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
+    app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+
+
+def _run(main, argv):
+    with _sentences():
+        if len(argv) > 1:
+            raise UserError(f"The argument {argv[1]} was not expected: options start with --.")
+        main()
+
+
+def _parse(argv):
+    # Fields of a config that do not exist come as AttributeError or KeyError, with a suggestion.
+    with _sentences():
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            raise UserError(f"{error}.".replace("..", ".")) from None
+        except (AttributeError, KeyError) as error:
+            message = str(error.args[0]).strip("\"'").replace("\\n", " ").replace("\n", " ")
+            raise UserError(f"The config has no field '{message}") from None
+        except (ImportError, SyntaxError, NameError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The config file cannot be read ({type(error).__name__}: {error})."
+            ) from None
+
+
+@contextlib.contextmanager
+def _sentences():
+    try:
+        yield
+    except UserError as error:
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def require(name, value, example):
+    """The value of a flag that must be given."""
+    if not value:
+        raise UserError(f"--{name} is missing: give {example}.")
+    return value
+
+
+def require_config(holder):
+    """The ConfigDict of a config flag, or UserError if the file was not given or not found."""
+    if holder.value is None:
+        raise UserError("--config is missing: give a config file such as configs/digits.py.")
+    if not isinstance(holder.value, ConfigDict):
+        raise UserError(
+            f"The config file {holder.config_filename} cannot be found: give one such as "
+            "configs/digits.py."
+        )
+    return holder.value
+
+
+def use_compilation_cache():
+    """Keeps compiled programs in the user's cache folder, unless JAX has been told another."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxdiff", "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

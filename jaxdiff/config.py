@@ -1,0 +1,229 @@
+"""What can be configured: every section and field, its default, and what is refused.
+
+A run's config file starts from `base()` and sets what differs. This module imports no JAX, so
+that command lines answer quickly; `jaxdiff.build` makes networks and processes of a config.
+"""
+
+import json
+import math
+
+from ml_collections import ConfigDict
+
+from jaxdiff.errors import UserError
+from jaxdiff.version import __version__
+
+
+def base():
+    """The config of a run, with defaults; locked, so that a misspelt field is an error."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = data = ConfigDict()
+    data.name = ""  # `digits`, a TFDS dataset prepared as ArrayRecord, or the folder of one
+    data.image_size = 64  # images of another size are centre-cropped and resized
+    data.channels = 3  # 1 or 3; images are converted
+    data.num_classes = 0  # 0: no labels
+    data.augment = "none"  # or `flip`: mirror half of the images left to right
+    data.workers = 0  # processes that read and decode; 0: a thread
+
+    config.model = model = ConfigDict()
+    model.kind = "unet"
+    model.channels = 128  # width where channel_mult is 1
+    model.channel_mult = (1, 2, 3, 4)
+    model.num_res_blocks = 2
+    model.attention_resolutions = (16, 8)
+    model.head_channels = 64
+    model.dropout = 0.0
+
+    config.diffusion = diffusion = ConfigDict()
+    diffusion.process = "adm"
+    diffusion.schedule = "cosine"  # or `linear`
+    diffusion.num_timesteps = 1000
+    diffusion.loss = "hybrid"  # L_simple + T/1000 L_vb, or `simple`: L_simple
+    diffusion.learn_variance = True
+    diffusion.label_dropout = 0.0  # share of labels replaced by the null class
+
+    config.training = training = ConfigDict()
+    training.num_steps = 100_000
+    training.batch_size = 256  # global: of all devices together
+    training.learning_rate = 1e-4
+    training.warmup_steps = 0  # linear, from 0
+    training.anneal_steps = 0  # after warm-up, linear to 0 at this step; 0: constant
+    training.beta1 = 0.9
+    training.beta2 = 0.999
+    training.weight_decay = 0.0
+    training.clip_norm = 1.0  # of the gradient, global; 0: no clipping
+    training.ema = 0.9999  # decay; warmed up, see docs/design.md
+    training.accumulate = 1  # parts that a batch is cut into, to save memory
+    training.remat = False  # recompute blocks in the backward pass, to save memory
+    training.dtype = "float32"  # or `bfloat16`; parameters are float32 in any case
+    training.log_every = 100
+    training.checkpoint_every = 5000  # the last three are kept
+    training.snapshot_every = 10_000  # the EMA alone, kept for ever
+    training.preview_every = 5000
+
+    config.sampling = sampling = ConfigDict()  # defaults of sample.py and of previews
+    sampling.sampler = "ddpm"  # or `ddim`
+    sampling.steps = "250"  # or a respacing: `ddim25`, `25,50`
+    sampling.eta = 0.0  # of ddim
+    sampling.clip = True  # confine predicted images to [-1, 1]
+
+    config.mesh = mesh = ConfigDict()
+    mesh.fsdp = 1  # devices along that axis; the rest is `data`
+    return config.lock()
+
+
+CHOICES = {
+    "data.channels": (1, 3),
+    "data.augment": ("none", "flip"),
+    "model.kind": ("unet",),
+    "diffusion.process": ("adm",),
+    "diffusion.schedule": ("cosine", "linear"),
+    "diffusion.loss": ("hybrid", "simple"),
+    "training.dtype": ("float32", "bfloat16"),
+    "sampling.sampler": ("ddpm", "ddim"),
+}
+
+# Field: (lowest, highest); both included.
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "data.image_size": (1, 2**16),
+    "data.num_classes": (0, 2**31),
+    "data.workers": (0, 2**10),
+    "model.channels": (1, 2**20),
+    "model.num_res_blocks": (1, 2**10),
+    "model.head_channels": (1, 2**20),
+    "model.dropout": (0, 0.999),
+    "diffusion.num_timesteps": (2, 2**20),
+    "diffusion.label_dropout": (0, 1),
+    "training.num_steps": (1, 2**31 - 1),
+    "training.batch_size": (1, 2**31),
+    "training.learning_rate": (0, math.inf),
+    "training.warmup_steps": (0, 2**31 - 1),
+    "training.anneal_steps": (0, 2**31 - 1),
+    "training.beta1": (0, 1),
+    "training.beta2": (0, 1),
+    "training.weight_decay": (0, math.inf),
+    "training.clip_norm": (0, math.inf),
+    "training.ema": (0, 1),
+    "training.accumulate": (1, 2**20),
+    "training.log_every": (1, 2**31 - 1),
+    "training.checkpoint_every": (1, 2**31 - 1),
+    "training.snapshot_every": (1, 2**31 - 1),
+    "training.preview_every": (1, 2**31 - 1),
+    "sampling.eta": (0, 1),
+    "mesh.fsdp": (1, 2**20),
+}
+
+NUMBER_LISTS = ("model.channel_mult", "model.attention_resolutions")
+
+# A run may be continued with other values of these: they do not change what it computes.
+FREE = (
+    "training.num_steps",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.snapshot_every",
+    "training.preview_every",
+    "training.remat",
+    "data.workers",
+    "sampling.",
+    "mesh.",
+)
+
+
+def flatten(config):
+    """All fields as {"section.name": value}."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update({f"{name}.{field}": v for field, v in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def validate(config):
+    """Raises UserError for the first value that cannot be right."""
+    fields = flatten(config)
+    for name, choices in CHOICES.items():
+        if fields[name] not in choices:
+            raise UserError(f"{name} is {fields[name]}: it must be {_either(choices)}.")
+    for name, (low, high) in RANGES.items():
+        if not low <= fields[name] <= high:
+            raise UserError(f"{name} is {fields[name]}: it must lie between {low} and {high}.")
+    for name in NUMBER_LISTS:
+        if not all(isinstance(v, (int, float)) and v > 0 for v in fields[name]):
+            raise UserError(f"{name} is {fields[name]}: it must hold positive numbers.")
+    if not config.model.channel_mult:
+        raise UserError("model.channel_mult is empty: it must hold a number for each level.")
+    if not config.data.name:
+        raise UserError("data.name is empty: set it to `digits` or to a dataset of TFDS.")
+    if config.diffusion.label_dropout and not config.data.num_classes:
+        raise UserError(
+            f"diffusion.label_dropout is {config.diffusion.label_dropout}, but data.num_classes "
+            "is 0: there are no labels to drop; set one of the two."
+        )
+    if config.diffusion.learn_variance and config.diffusion.loss == "simple":
+        raise UserError(
+            "diffusion.loss `simple` does not train the variance that diffusion.learn_variance "
+            "asks for: use `hybrid`, or set learn_variance to False."
+        )
+    anneal = config.training.anneal_steps
+    if anneal and not config.training.warmup_steps < anneal:
+        raise UserError(
+            f"training.anneal_steps is {anneal} and training.warmup_steps is "
+            f"{config.training.warmup_steps}: the learning rate must end after it has begun."
+        )
+    if anneal and config.training.num_steps > anneal:
+        raise UserError(
+            f"training.num_steps is {config.training.num_steps}, but the learning rate is 0 from "
+            f"training.anneal_steps {anneal} on: train no longer than that."
+        )
+
+
+def _either(choices):
+    *most, last = map(str, choices)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def differences(old, new):
+    """Fields in which two configs compute something different, as sentences' parts."""
+    old, new = flatten(old), flatten(new)
+    return [
+        f"{name} ({old[name]} in the run, now {new[name]})"
+        for name in new
+        if not name.startswith(FREE) and old[name] != new[name]
+    ]
+
+
+def to_json(config):
+    """The text of a run's config.json: every value, and the version of the package."""
+    return json.dumps({"jaxdiff": __version__, **config.to_dict()}, indent=2) + "\n"
+
+
+def from_json(text, name):
+    """The config that `to_json` wrote to the file `name`; fields it lacks take their defaults.
+
+    Raises:
+      UserError: if the file is not such a text.
+    """
+    try:
+        values = json.loads(text)
+        version = values.pop("jaxdiff")
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"{name} is not the config of a run: restore the file.") from None
+    config = base()
+    try:
+        config.update(_tuples(values))
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} was written by jaxdiff {version} and holds what {__version__} does not know "
+            f"({error}): use that version."
+        ) from None
+    return config
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {name: _tuples(v) for name, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,76 @@
+"""What networks, processes, guidance and samplers say to each other.
+
+    x_t = alpha * x_0 + sigma * eps        x_0 in [-1, 1] for images, eps ~ N(0, I)
+
+A denoiser is a function (x, level, condition) -> Prediction: one network and its process.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A noise level, in any scaling; or many of them.
+
+    Attributes:
+      alpha: what the data is multiplied by; positive. A scalar, [B], or [N + 1] for a grid.
+      sigma: standard deviation of the noise, not negative. Shaped like alpha.
+    """
+
+    alpha: jax.Array
+    sigma: jax.Array
+
+    @property
+    def ratio(self):
+        """Sigma / alpha, which is EDM's sigma (Karras et al. 2022, arXiv:2206.00364)."""
+        return self.sigma / self.alpha
+
+    def __getitem__(self, index):
+        return Level(self.alpha[index], self.sigma[index])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What the network is told.
+
+    Attributes:
+      embedding: [B, E] float32, the label's embedding; None for a network without labels.
+    """
+
+    embedding: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a denoiser says of a noisy sample.
+
+    Attributes:
+      x0: the expected clean sample, unclipped; shaped like x.
+      variance_fraction: learned variance as a fraction between the smallest and the largest
+        log variance of an ancestral step, shaped like x; None where it is not learned. It stays
+        a fraction, because the variances depend on the sampler's steps.
+    """
+
+    x0: jax.Array
+    variance_fraction: jax.Array | None = None
+
+
+Denoiser = Callable[[jax.Array, Level, Condition], Prediction]
+
+
+def per_sample(value, x):
+    """Shapes a scalar or [B] so that it broadcasts over x: [B, ...]."""
+    value = jnp.asarray(value)
+    return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
+
+
+def diffuse(x0, noise, level):
+    """x_t = alpha * x_0 + sigma * eps, with a level for all samples or one for each ([B])."""
+    return per_sample(level.alpha, x0) * x0 + per_sample(level.sigma, x0) * noise

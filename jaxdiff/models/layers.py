@@ -1,0 +1,104 @@
+"""The layers that ADM's networks are made of (Dhariwal & Nichol 2021, arXiv:2105.05233).
+
+Parameters are always float32; `dtype` is what a layer computes and returns, except that norms
+and softmax are computed in float32 whatever it is. Initial values are PyTorch's defaults, which
+the paper's networks were trained from: uniform within 1/sqrt(fan_in), for weights and biases.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+GROUPS = 32
+
+
+def timestep_embedding(t, width):
+    """Sinusoidal embedding of noise levels (ADM, section 2; Vaswani et al. 2017).
+
+    Args:
+      t: [B], any real number type; fractional values are allowed.
+      width: number of features; an odd one ends in a zero.
+
+    Returns:
+      [B, width] float32: cosines first, then sines, at frequencies from 1 down to 1/10000.
+    """
+    half = width // 2
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = t.astype(jnp.float32)[:, None] * frequencies
+    features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    return jnp.pad(features, ((0, 0), (0, width % 2)))
+
+
+def _uniform(bound):
+    def initializer(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initializer
+
+
+def _initializers(fan_in, zero):
+    if zero:
+        return {"kernel_init": nnx.initializers.zeros, "bias_init": nnx.initializers.zeros}
+    bound = 1 / math.sqrt(fan_in)
+    return {"kernel_init": _uniform(bound), "bias_init": _uniform(bound)}
+
+
+def linear(in_features, out_features, *, dtype, rngs, zero=False):
+    """A dense layer; `zero` starts it at zero."""
+    return nnx.Linear(
+        in_features, out_features, dtype=dtype, rngs=rngs, **_initializers(in_features, zero)
+    )
+
+
+def conv(in_channels, out_channels, size=3, *, dtype, rngs, zero=False):
+    """A `size` x `size` convolution that keeps height and width; `zero` starts it at zero."""
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        (size, size),
+        padding="SAME",
+        dtype=dtype,
+        rngs=rngs,
+        **_initializers(in_channels * size * size, zero),
+    )
+
+
+def group_norm(channels, *, rngs):
+    """GroupNorm over 32 groups, eps 1e-5, computed and returned in float32."""
+    return nnx.GroupNorm(
+        channels,
+        num_groups=GROUPS,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        dtype=jnp.float32,
+        rngs=rngs,
+    )
+
+
+def upsample(x):
+    """Nearest-neighbour doubling: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def downsample(x):
+    """2 x 2 average: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def dropout(x, rate, keys):
+    """Zeroes a share `rate` of each sample and scales up the rest.
+
+    Masks come from one key a sample, so that they do not depend on the batch a sample is in.
+
+    Args:
+      x: [B, ...].
+      rate: in [0, 1), a Python number; 0 returns x itself.
+      keys: [B] random keys.
+    """
+    if not rate:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

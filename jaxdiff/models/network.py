@@ -1,0 +1,60 @@
+"""Networks at the jit boundary: a static definition, and parameters as a plain nested dict.
+
+Flax NNX defines the networks and nothing outside this layer knows it. A module is split once;
+what `jax.jit`, optimizers, averages and checkpoints see are dicts of arrays keyed by strings.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+
+import jax
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network without its parameters.
+
+    Attributes:
+      build: nnx.Rngs -> nnx.Module with methods `__call__` and `embed`.
+      spec: the specification it was built from.
+    """
+
+    build: Callable[[nnx.Rngs], nnx.Module]
+    spec: object
+
+    def init(self, key):
+        """Fresh parameters: a nested dict of float32 arrays, keyed by strings."""
+        state = nnx.state(self.build(nnx.Rngs(params=key)), nnx.Param)
+        return unflatten_dict({_names(path): v[...] for path, v in nnx.to_flat_state(state)})
+
+    @cached_property
+    def shapes(self):
+        """The parameters' shapes and dtypes, a nested dict of ShapeDtypeStruct; takes no memory."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def apply(self, params, x, time, embedding=None, **kwargs):
+        """The network's output; see its module's `__call__` for shapes and further arguments."""
+        return self._module(params)(x, time, embedding, **kwargs)
+
+    def embed(self, params, labels):
+        """Embeds labels [B] once, so that guidance can work on the embedding."""
+        return self._module(params).embed(labels)
+
+    @cached_property
+    def _split(self):
+        abstract = nnx.eval_shape(lambda: self.build(nnx.Rngs(params=jax.random.key(0))))
+        graph, state = nnx.split(abstract)
+        return graph, [path for path, _ in nnx.to_flat_state(state)]
+
+    def _module(self, params):
+        graph, paths = self._split
+        flat = flatten_dict(params)
+        return nnx.merge(graph, nnx.from_flat_state([(path, flat[_names(path)]) for path in paths]))
+
+
+def _names(path):
+    # Lists of modules have integer keys, which a checkpoint would give back as strings.
+    return tuple(str(part) for part in path)

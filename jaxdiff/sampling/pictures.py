@@ -1,0 +1,52 @@
+"""Many samples as one picture."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MIN_TILE = 48
+MARGIN = 2
+CAPTION = 12
+
+
+def columns_for(count, num_classes):
+    """Columns of a grid: one a class while that fits a screen, else about a square."""
+    if 1 < num_classes <= 16:
+        return min(num_classes, count)
+    return max(1, round(count**0.5))
+
+
+def grid(images, columns, captions=()):
+    """Tiles images, enlarged to at least 48 pixels, row by row.
+
+    Args:
+      images: uint8 [N, H, W, C], C 1 or 3.
+      columns: tiles in a row.
+      captions: a text under each image, or none.
+
+    Returns:
+      A PIL image.
+    """
+    height, width = images.shape[1:3]
+    factor = max(1, -(-MIN_TILE // min(height, width)))
+    tile = (
+        width * factor + 2 * MARGIN,
+        height * factor + 2 * MARGIN + (CAPTION if captions else 0),
+    )
+    rows = -(-len(images) // columns)
+    canvas = Image.new("RGB", (columns * tile[0], rows * tile[1]), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(CAPTION - 2)
+    for number, image in enumerate(images):
+        left = number % columns * tile[0] + MARGIN
+        top = number // columns * tile[1] + MARGIN
+        enlarged = image.repeat(factor, 0).repeat(factor, 1)
+        picture = Image.fromarray(enlarged.squeeze(-1) if image.shape[-1] == 1 else enlarged)
+        canvas.paste(picture, (left, top))
+        if captions:
+            middle = (left + width * factor / 2, top + height * factor)
+            draw.text(middle, captions[number], fill="black", font=font, anchor="ma")
+    return canvas
+
+
+def to_array(picture):
+    """A PIL image as uint8 [H, W, 3]."""
+    return np.asarray(picture.convert("RGB"))

@@ -1,0 +1,70 @@
+"""A run's folder before training: whose it is, and where the run goes on."""
+
+import pathlib
+
+from jaxdiff import config as config_lib
+from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints.run import Run
+from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
+
+
+def claim(workdir, config):
+    """Makes the folder of a run, or checks that it holds this very run; writes config.json.
+
+    Raises:
+      UserError: if the folder holds a run of a different config, or cannot be written.
+    """
+    run = Run(pathlib.Path(workdir))
+    old = run.config() if run.config_file.exists() else config
+    if different := config_lib.differences(old, config):
+        raise UserError(
+            f"{run.folder} holds a run of a different config: {', '.join(different)}; choose "
+            "another --workdir, or give the run's own values to continue it."
+        )
+    processes.barrier("claim")
+    if processes.is_first():
+        try:
+            run.previews.mkdir(parents=True, exist_ok=True)
+            partial = run.config_file.with_suffix(".tmp")
+            partial.write_text(config_lib.to_json(config))
+            partial.replace(run.config_file)
+        except OSError as error:
+            raise UserError(
+                f"The work folder {run.folder} cannot be written ({error.strerror}): choose "
+                "another --workdir."
+            ) from None
+    return run
+
+
+def restore(run, template):
+    """The newest checkpoint that can be read, walking back over damaged ones.
+
+    Args:
+      run: the run.
+      template: {item: tree of jax.ShapeDtypeStruct with shardings}.
+
+    Returns:
+      (items, meta), or None where there is no checkpoint at all.
+
+    Raises:
+      UserError: if there are checkpoints and none can be read.
+    """
+    steps = store.complete_steps(run.checkpoints)
+    for step in reversed(steps):
+        problem = None
+        try:
+            items, meta = store.read(run.checkpoints, step, template)
+        except store.Damaged as error:
+            problem = error
+        # Processes must agree: one that cannot read its part takes all of them a step back.
+        if not processes.any_process(problem is not None):
+            return items, meta
+        if processes.is_first():
+            print(f"Checkpoint {step} is damaged and passed over: {problem}.")
+    if steps:
+        raise UserError(
+            f"None of the checkpoints in {run.checkpoints} can be read: restore one from a copy, "
+            "or train anew in another --workdir."
+        )
+    return None

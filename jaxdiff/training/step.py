@@ -1,0 +1,136 @@
+"""One training step: a pure function of (state, metrics, batch)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdiff.data.images import to_float
+from jaxdiff.diffusion.denoiser import Condition
+from jaxdiff.training.optimizer import ema_decay
+from jaxdiff.training.state import State
+
+QUARTILES = 4
+
+
+def make_step(network, process, optimizer, config):
+    """The step of a run, to be jitted.
+
+    Returns:
+      (state, sums, batch) -> (state, sums), where batch is {"image": uint8 [B, H, W, C],
+      "label": int32 [B]} and sums accumulate metrics, see `zero_sums`.
+    """
+    training = config.training
+    loss_and_gradient = jax.value_and_grad(_make_loss(network, process, config), has_aux=True)
+
+    def step(state, sums, batch):
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        examples = _draw(key, batch, process, config)
+        parts = _cut(examples, training.accumulate)
+        gradient, terms, quartile = _accumulate(loss_and_gradient, state.params, parts)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = {
+            profile: optax.incremental_update(
+                params, average, 1 - ema_decay(float(profile), state.step)
+            )
+            for profile, average in state.ema.items()
+        }
+        norm = optax.global_norm(gradient)
+        good = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
+        number = state.step + 1
+        first_bad = jnp.where((state.first_bad == 0) & ~good, number, state.first_bad)
+        sums = _add(sums, terms, quartile, norm)
+        return State(number, params, opt_state, ema, first_bad), sums
+
+    return step
+
+
+def _draw(key, batch, process, config):
+    """Everything random about a step, one row for each sample, so that a batch can be cut."""
+    data_key, label_key, process_key, dropout_key = jax.random.split(key, 4)
+    x0 = to_float(batch["image"])
+    size = x0.shape[0]
+    if config.data.augment == "flip":
+        flip = jax.random.bernoulli(data_key, 0.5, (size, 1, 1, 1))
+        x0 = jnp.where(flip, x0[:, :, ::-1], x0)
+    label = batch["label"]
+    if config.diffusion.label_dropout:
+        drop = jax.random.bernoulli(label_key, config.diffusion.label_dropout, (size,))
+        label = jnp.where(drop, config.data.num_classes, label)
+    return {
+        "x0": x0,
+        "label": label,
+        "draws": process.draw(process_key, x0.shape),
+        "dropout": jax.random.split(dropout_key, size),
+    }
+
+
+def _make_loss(network, process, config):
+    def loss(params, examples):
+        condition = Condition(network.embed(params, examples["label"]))
+
+        def apply(x, time, embedding):
+            return network.apply(
+                params,
+                x,
+                time,
+                embedding,
+                drop_rate=config.model.dropout,
+                drop_keys=examples["dropout"],
+            )
+
+        terms, quartile = process.losses(apply, examples["x0"], condition, examples["draws"])
+        return terms["loss"].mean(), (terms, quartile)
+
+    return loss
+
+
+def _cut(tree, parts):
+    """[B, ...] -> [parts, B / parts, ...], every device keeping a share of every part."""
+
+    def cut(x):
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, tree)
+
+
+def _accumulate(loss_and_gradient, params, parts):
+    """The mean gradient over the parts, and the loss terms of all samples."""
+
+    def add(total, part):
+        (_, (terms, quartile)), gradient = loss_and_gradient(params, part)
+        return jax.tree.map(jnp.add, total, gradient), (terms, quartile)
+
+    count = parts["label"].shape[0]
+    if count == 1:
+        part = jax.tree.map(lambda x: x[0], parts)
+        (_, (terms, quartile)), gradient = loss_and_gradient(params, part)
+        return gradient, terms, quartile
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, (terms, quartile) = jax.lax.scan(add, zeros, parts)
+    gradient = jax.tree.map(lambda g: g / count, total)
+    return gradient, *jax.tree.map(jnp.ravel, (terms, quartile))
+
+
+def zero_sums(terms):
+    """Metrics before the first step: {name: [sum, count]} for the terms' names."""
+    names = ["grad_norm"]
+    for term in terms:
+        names += [term, *(f"{term}_q{quartile}" for quartile in range(QUARTILES))]
+    return {name: jnp.zeros(2) for name in names}
+
+
+def _add(sums, terms, quartile, norm):
+    added = {"grad_norm": jnp.stack([norm, 1.0])}
+    for name, values in terms.items():
+        added[name] = jnp.stack([values.sum(), values.size])
+        for q in range(QUARTILES):
+            inside = quartile == q
+            chosen = jnp.where(inside, values, 0)
+            added[f"{name}_q{q}"] = jnp.stack([chosen.sum(), inside.sum()])
+    return jax.tree.map(jnp.add, sums, added)
+
+
+def means(sums):
+    """Host values of the metrics: {name: mean}, without those that nothing fell into."""
+    return {name: float(total / count) for name, (total, count) in sums.items() if count}

@@ -1,0 +1,28 @@
+"""Trains a run: python train.py --config configs/digits.py --workdir runs/digits."""
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxdiff import cli
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="The run's config; override a value with --config.SECTION.NAME=VALUE."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made, or continued.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
+
+
+def main():
+    config = cli.require_config(CONFIG)
+    workdir = cli.require("workdir", WORKDIR.value, "a folder such as runs/digits")
+    cli.use_compilation_cache()
+    # Imported here, so that --help and a misspelt flag are answered at once.
+    from jaxdiff.parallel import processes
+    from jaxdiff.training.loop import train
+
+    processes.initialize(DISTRIBUTED.value)
+    train(config, workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)
