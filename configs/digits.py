@@ -16,7 +16,7 @@ def get_config():
 
     config.model.channels = 32
     config.model.channel_mult = (1, 2)
-    config.model.num_res_blocks = 2
+    config.model.num_res_blocks = 1
     config.model.attention_resolutions = (4,)
     config.model.head_channels = 32
 

@@ -9,7 +9,7 @@ import grain
 from jaxdiff.parallel import processes
 
 
-def batches(source, batch_size, seed, *, first_batch=0, workers=0):
+def batches(source, batch_size, seed, first_batch=0, workers=0):
     """An iterator over this process's part of each global batch, from `first_batch` on.
 
     Args:

@@ -16,7 +16,7 @@ def columns_for(count, num_classes):
 
 
 def grid(images, columns, captions=()):
-    """Tiles images, enlarged to at least 48 pixels, row by row.
+    """Tiles images row by row; small ones are enlarged, smoothly, to at least 48 pixels.
 
     Args:
       images: uint8 [N, H, W, C], C 1 or 3.
@@ -38,9 +38,9 @@ def grid(images, columns, captions=()):
     for number, image in enumerate(images):
         left = number % columns * tile[0] + MARGIN
         top = number // columns * tile[1] + MARGIN
-        enlarged = image.repeat(factor, 0).repeat(factor, 1)
-        picture = Image.fromarray(enlarged.squeeze(-1) if image.shape[-1] == 1 else enlarged)
-        canvas.paste(picture, (left, top))
+        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+        size = (width * factor, height * factor)
+        canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
         if captions:
             middle = (left + width * factor / 2, top + height * factor)
             draw.text(middle, captions[number], fill="black", font=font, anchor="ma")

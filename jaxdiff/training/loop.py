@@ -9,6 +9,7 @@ What happens after a step happens in this order:
 5. preview     a picture of what the EMA has learned
 """
 
+import contextlib
 import time
 
 import jax
@@ -28,6 +29,7 @@ from jaxdiff.parallel.mesh import (
     make_mesh,
     parameter_sharding,
     placed,
+    replicated,
     to_devices,
 )
 from jaxdiff.sampling import pictures
@@ -40,6 +42,7 @@ from jaxdiff.training.state import State, init_state
 from jaxdiff.training.step import make_step, means, zero_sums
 
 PREVIEW_ROWS = 6
+INIT = 2**32 - 1  # step n draws from fold_in(key, n), initial parameters from this
 
 
 def train(config, workdir):
@@ -58,83 +61,96 @@ def train(config, workdir):
     mesh = make_mesh(config.mesh.fsdp)
     check_batch_size(training.batch_size, mesh, training.accumulate)
     network, process = build.network(config), build.process(config)
+    optimizer = make_optimizer(training)
     preview = Preview(config, network, process, mesh)
-    source = open_source(
-        config.data.name,
-        "train",
-        image_size=config.data.image_size,
-        channels=config.data.channels,
-        num_classes=config.data.num_classes,
-    ).in_memory()
+    source = _training_source(config.data)
     run = folder.claim(workdir, config)
 
-    optimizer = make_optimizer(training)
     profiles = [str(training.ema)]
+    state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)
+    step = jax.jit(
+        make_step(network, process, optimizer, config),
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    zeros = jax.device_put(zero_sums(process.terms), replicated(mesh))
+    sums = zeros
+    with contextlib.ExitStack() as stack:
+        # Whatever ends the loop, what has been begun is written to the end.
+        data, checkpoints, snapshots, writer, bar = (
+            stack.enter_context(contextlib.closing(resource))
+            for resource in (
+                batches(source, training.batch_size, config.seed, number, config.data.workers),
+                Store(run.checkpoints, KEEP_CHECKPOINTS),
+                Store(run.snapshots),
+                Writer(run.tensorboard, number),
+                progress_bar(training.num_steps, number),
+            )
+        )
+        interrupt = stack.enter_context(Interrupt())
+        checkpoints.set_aside(after=number)
+        metrics = Metrics(writer, bar, training.batch_size)
+        last = number >= training.num_steps
+        while not last:
+            state, sums = step(state, sums, to_devices(next(data), mesh))
+            number += 1
+            bar.update()
+            last = interrupt.asked(number) or number == training.num_steps
+
+            if last or number % training.log_every == 0:
+                metrics.push(number, sums)
+                sums = zeros
+                if not metrics.finite:
+                    _require_good(state, checkpoints)
+            keep_checkpoint = last or number % training.checkpoint_every == 0
+            keep_snapshot = number % training.snapshot_every == 0
+            show = number % training.preview_every == 0
+            if keep_checkpoint or keep_snapshot or show:
+                _require_good(state, checkpoints)
+            meta = {"step": number, "batch": number, "ema": profiles}
+            if keep_snapshot:
+                snapshots.save(number, {"ema": state.ema}, meta)
+            if keep_checkpoint:
+                checkpoints.save(number, state.items(), meta)
+            if show:
+                preview(run, writer, number, state.ema[profiles[0]])
+        metrics.finish()
+    if processes.is_first():
+        _farewell(run, number, training.num_steps)
+
+
+def _training_source(data):
+    return open_source(
+        data.name,
+        "train",
+        image_size=data.image_size,
+        channels=data.channels,
+        num_classes=data.num_classes,
+    ).in_memory()
+
+
+def _start(run, config, network, optimizer, profiles, mesh):
+    """The run's newest good state, or a fresh one: (state, shardings, number of the next batch)."""
 
     def init():
-        return init_state(network, optimizer, profiles, jax.random.key(config.seed))
+        return init_state(
+            network, optimizer, profiles, jax.random.fold_in(jax.random.key(config.seed), INIT)
+        )
 
     shapes = jax.eval_shape(init)
     shardings = parameter_sharding(mesh, shapes)
     template = placed(shapes, shardings)
     describe(mesh, template)
-
     found = folder.restore(run, template.items())
-    if found:
-        state, first = State.from_items(found[0]), found[1]["batch"]
+    if found is None:
+        state, number = jax.jit(init, out_shardings=shardings)(), 0
     else:
-        state, first = jax.jit(init, out_shardings=shardings)(), 0
-    step = jax.jit(
-        make_step(network, process, optimizer, config),
-        donate_argnums=0,
-        out_shardings=(shardings, None),
-    )
-    zeros = zero_sums(process.terms)
-    data = batches(
-        source, training.batch_size, config.seed, first_batch=first, workers=config.data.workers
-    )
-    checkpoints, snapshots = Store(run.checkpoints, KEEP_CHECKPOINTS), Store(run.snapshots)
-    checkpoints.set_aside(after=first)
+        state = State.from_items(found[0], jax.device_put(np.int32(0), shardings.first_bad))
+        number = found[1]["batch"]
     if processes.is_first():
-        print(f"{'Continuing' if found else 'Training'} from step {first} of {training.num_steps}.")
-
-    writer = Writer(run.tensorboard, first)
-    bar = progress_bar(training.num_steps, first)
-    metrics = Metrics(writer, bar, training.batch_size)
-    sums, number, stopping = zeros, first, False
-    with Interrupt() as interrupt:
-        while number < training.num_steps and not stopping:
-            state, sums = step(state, sums, to_devices(next(data), mesh))
-            number += 1
-            bar.update()
-            stopping = interrupt.asked(number)
-            last = stopping or number == training.num_steps
-
-            def due(period, number=number):
-                return number % period == 0
-
-            if due(training.log_every) or last:
-                if not metrics.exchange(number, sums):
-                    _require_good(state, run)
-                sums = zeros
-            if last or any(map(due, (training.checkpoint_every, training.snapshot_every))):
-                _require_good(state, run)
-            meta = {"step": number, "batch": number, "ema": profiles}
-            if due(training.snapshot_every):
-                snapshots.save(number, {"ema": state.ema}, meta)
-            if due(training.checkpoint_every) or last:
-                checkpoints.save(number, state.items(), meta)
-            if due(training.preview_every):
-                _require_good(state, run)
-                preview(run, writer, number, state.ema[profiles[0]])
-    metrics.exchange(number, None)
-    bar.close()
-    writer.close()
-    checkpoints.close()
-    snapshots.close()
-    data.close()
-    if processes.is_first():
-        _farewell(run, number, training.num_steps)
+        doing = "Training" if found is None else "Continuing"
+        print(f"{doing} from step {number} to {config.training.num_steps}.", flush=True)
+    return state, shardings, number
 
 
 def _farewell(run, number, num_steps):
@@ -144,48 +160,54 @@ def _farewell(run, number, num_steps):
         print(f"Trained to step {number}: {run.folder}")
 
 
-def _require_good(state, run):
+def _require_good(state, checkpoints):
     """Stops the run if a loss or gradient was not finite; waits for the last step."""
     bad = int(state.first_bad)
     if not bad:
         return
-    steps = complete_steps(run.checkpoints)
+    checkpoints.wait()
+    steps = complete_steps(checkpoints.folder)
     where = (
-        f"the last good checkpoint is {run.checkpoints / str(steps[-1])}"
+        f"the last good checkpoint is {checkpoints.folder / str(steps[-1])}"
         if steps
-        else ("there is no checkpoint yet")
+        else "there was no checkpoint yet"
     )
     raise UserError(
         f"The loss or its gradient was not finite at step {bad}, so training has stopped; {where}: "
-        "continue from it with a lower training.learning_rate in a copy of the folder, or look at "
-        "the data."
+        "the same command goes on from there, and a lower training.learning_rate in another "
+        "--workdir may avoid it."
     )
 
 
 class Metrics:
-    """Reads each interval's sums one interval late, when they have long been computed."""
+    """Reads each interval's sums one interval late, when they have long been computed.
+
+    Attributes:
+      finite: whether the losses read so far were.
+    """
 
     def __init__(self, writer, bar, batch_size):
+        self.finite = True
         self._writer, self._bar, self._batch_size = writer, bar, batch_size
-        self._waiting, self._last = None, (bar.n, time.perf_counter())
+        self._waiting, self._since = None, (bar.n, time.perf_counter())
 
-    def exchange(self, number, sums):
-        """Takes the sums of the interval that ends at step `number`; reports those before.
-
-        Returns:
-          Whether the reported loss was finite, or there was none to report.
-        """
-        waiting, self._waiting = self._waiting, (number, sums)
-        if waiting is None:
-            return True
-        step, values = waiting
-        scalars = means(jax.device_get(values))
+    def push(self, number, sums):
+        """Takes the sums of the interval that ends at step `number`; reports those before."""
         now = time.perf_counter()
-        rate = (number - self._last[0]) * self._batch_size / max(now - self._last[1], 1e-9)
-        self._last = (number, now)
-        self._writer.write_scalars(step, {**scalars, "images_per_second": rate})
+        rate = (number - self._since[0]) * self._batch_size / (now - self._since[1])
+        self._since = (number, now)
+        self.finish()
+        self._waiting = number, sums, rate
+
+    def finish(self):
+        """Reports what is waiting."""
+        if self._waiting is None:
+            return
+        (number, sums, rate), self._waiting = self._waiting, None
+        scalars = means(jax.device_get(sums))
+        self.finite = self.finite and bool(np.isfinite(scalars["loss"]))
+        self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
         self._bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {rate:,.0f} images/s")
-        return bool(np.isfinite(scalars["loss"]))
 
 
 class Preview:

@@ -36,14 +36,14 @@ class State:
         }
 
     @classmethod
-    def from_items(cls, items):
-        """The state that `items` was taken of."""
+    def from_items(cls, items, first_bad):
+        """The state that `items` was taken of; first_bad is an int32 zero where it belongs."""
         return cls(
             step=items["step"]["step"],
             params=items["params"],
             opt_state=items["opt_state"],
             ema=items["ema"],
-            first_bad=jnp.zeros((), jnp.int32),
+            first_bad=first_bad,
         )
 
 

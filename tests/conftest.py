@@ -1,0 +1,36 @@
+"""Tests run on the CPU as eight fake devices; what JAX reads at import is set before it."""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Eight devices on two cores can deadlock in a collective without enough threads.
+os.environ["PJRT_NPROC"] = "16"
+# Programs compiled by one test are used by the next, and by the command lines that tests start.
+CACHE = tempfile.TemporaryDirectory(prefix="jaxdiff-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{CACHE.name}/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["TFDS_DATA_DIR"] = f"{CACHE.name}/tfds"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parent.parent
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def goldens():
+    return GOLDENS
+
+
+@pytest.fixture
+def one_device():
+    from jaxdiff.parallel.mesh import make_mesh
+
+    return make_mesh(devices=jax.devices()[:1])

@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.models import layers
+
+
+def test_timestep_embedding_is_cosines_then_sines_of_falling_frequencies():
+    t = np.array([0.0, 1.0, 7.25, 999.0])
+    got = layers.timestep_embedding(jnp.asarray(t), 6)
+    frequency = 10_000.0 ** -(np.arange(3) / 3)
+    expected = np.concatenate([np.cos(t[:, None] * frequency), np.sin(t[:, None] * frequency)], 1)
+    # 999 radians in float32 are known to about 6e-5.
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_timestep_embedding_pads_odd_widths_with_a_zero():
+    got = layers.timestep_embedding(jnp.array([3.0]), 5)
+    assert got.shape == (1, 5)
+    assert got[0, -1] == 0
+
+
+def test_upsample_then_downsample_is_the_identity():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    assert layers.upsample(x).shape == (2, 8, 12, 3)
+    np.testing.assert_allclose(layers.downsample(layers.upsample(x)), x, rtol=1e-6)
+
+
+def test_dropout_masks_belong_to_samples_not_batches():
+    x = jnp.ones((5, 4, 4, 8))
+    keys = jax.random.split(jax.random.key(1), 5)
+    together = layers.dropout(x, 0.3, keys)
+    alone = jnp.concatenate([layers.dropout(x[i : i + 1], 0.3, keys[i : i + 1]) for i in range(5)])
+    np.testing.assert_array_equal(together, alone)
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_dropout_keeps_the_mean_and_the_share():
+    x = jnp.ones((16, 64, 64))
+    dropped = layers.dropout(x, 0.25, jax.random.split(jax.random.key(2), 16))
+    np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.75], rtol=1e-6)
+    assert abs(float(dropped.mean()) - 1) < 0.01
+
+
+def test_zero_layers_start_at_zero_and_others_within_the_bound_of_their_fan_in():
+    from flax import nnx
+
+    layer = layers.conv(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    bound = 1 / np.sqrt(8 * 9)
+    for values in (layer.kernel[...], layer.bias[...]):
+        assert 0.8 * bound < np.abs(values).max() <= bound
+    zero = layers.linear(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0), zero=True)
+    assert not np.any(zero.kernel[...]) and not np.any(zero.bias[...])

@@ -1,0 +1,127 @@
+"""Oracles: Gaussian data has an exact denoiser, and its samples an exact distribution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.diffusion import schedules
+from jaxdiff.diffusion.adm import Adm
+from jaxdiff.diffusion.denoiser import Condition, Prediction, per_sample
+from jaxdiff.diffusion.randomness import sample_keys
+from jaxdiff.guidance.unguided import Unguided
+from jaxdiff.samplers.ddim import Ddim
+from jaxdiff.samplers.ddpm import Ddpm
+from jaxdiff.samplers.loop import sample
+
+MEAN, STD = 0.4, 0.3
+PROCESS = Adm(schedule=schedules.cosine)
+
+
+def gaussian(x, level, condition):
+    """E[x0 | x] for x0 ~ N(MEAN, STD^2), in closed form."""
+    alpha, sigma = per_sample(level.alpha, x), per_sample(level.sigma, x)
+    gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+    return Prediction(MEAN + gain * (x - alpha * MEAN))
+
+
+def run(sampler, steps, x, keys=None):
+    keys = sample_keys(0, jnp.arange(x.shape[0])) if keys is None else keys
+    grid = sampler.grid(PROCESS.levels(steps))
+    guidance = Unguided(gaussian, Condition())
+    return jax.jit(lambda x: sample(sampler, grid, guidance, x, keys))(x)
+
+
+def exact_ode(x):
+    """Where the deterministic flow takes x from the first level: quantiles are kept."""
+    level = PROCESS.levels("")[0]
+    std = np.sqrt(level.alpha**2 * STD**2 + level.sigma**2)
+    return MEAN + STD * (x - level.alpha * MEAN) / std
+
+
+def test_ddim_converges_with_first_order():
+    x = jnp.linspace(-2, 2, 64)[:, None]
+    counts = np.array([25, 50, 100, 200])
+    errors = [
+        np.abs(run(Ddim(clip=False), str(count), x) - exact_ode(x)).max() for count in counts
+    ]
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert -1.25 < slope < -0.8, errors
+
+
+def test_ddim_with_many_steps_is_the_flow():
+    x = jnp.linspace(-2, 2, 64)[:, None]
+    np.testing.assert_allclose(run(Ddim(clip=False), "1000", x), exact_ode(x), atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "sampler", [Ddpm(clip=False), Ddim(eta=1.0, clip=False)], ids=["ddpm", "ddim"]
+)
+def test_stochastic_samplers_draw_from_the_data(sampler):
+    x = jax.random.normal(jax.random.key(3), (20_000, 1))
+    samples = run(sampler, "250", x)
+    # The standard errors are .002 and .0015; 250 steps are off by about .002.
+    assert abs(float(samples.mean()) - MEAN) < 0.01
+    assert abs(float(samples.std()) - STD) < 0.01
+
+
+def test_ddim_with_eta_one_is_ddpm_with_the_small_variance():
+    def small(x, level, condition):
+        prediction = gaussian(x, level, condition)
+        return Prediction(prediction.x0, jnp.zeros_like(x))
+
+    def steps(sampler):
+        grid = sampler.grid(PROCESS.levels("10"))
+        x, noise = jax.random.normal(jax.random.key(0), (2, 8, 4))
+
+        def denoise(x, level, state):
+            return small(x, level, None), state
+
+        return jnp.stack([sampler.step(denoise, grid, i, x, noise, (), ())[0] for i in range(9)])
+
+    a, b = steps(Ddim(eta=1.0)), steps(Ddpm())
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(eta=1.0)], ids=["ddpm", "ddim"])
+def test_the_last_step_returns_the_clipped_prediction(sampler):
+    grid = sampler.grid(PROCESS.levels("10"))
+    x0 = jnp.array([[-3.0, -0.5], [0.25, 2.0]])
+
+    def denoise(x, level, state):
+        return Prediction(x0, jnp.ones_like(x0)), state
+
+    noise = 100 * jnp.ones_like(x0)
+    x, _, _ = sampler.step(denoise, grid, 9, jnp.zeros_like(x0), noise, (), ())
+    np.testing.assert_allclose(x, jnp.clip(x0, -1, 1), atol=1e-5)
+
+
+def test_ddpm_uses_the_learned_variance():
+    sampler = Ddpm()
+    grid = sampler.grid(PROCESS.levels("10"))
+    x, noise = jnp.zeros((1, 3)), jnp.ones((1, 3))
+    fraction = jnp.array([[0.0, 0.5, 1.0]])
+
+    def denoise(x, level, state):
+        return Prediction(jnp.zeros_like(x), fraction), state
+
+    moved, _, _ = sampler.step(denoise, grid, 4, x, noise, (), ())
+    small, large = grid.coefficients.log_small[4], grid.coefficients.log_large[4]
+    expected = np.exp(0.5 * np.array([small, (small + large) / 2, large]))
+    np.testing.assert_allclose(moved[0], expected, rtol=1e-5)
+
+
+def test_guidance_state_passes_through_every_step():
+    class Counting(Unguided):
+        def init(self, shape):
+            return jnp.zeros((), jnp.int32)
+
+        def denoise(self, x, level, state, conditions):
+            # The state shifts the prediction, so the result shows how often it was passed on.
+            return Prediction(jnp.full_like(x, 0.001) * state), state + 1
+
+    sampler = Ddim()
+    grid = sampler.grid(PROCESS.levels("10"))
+    keys = sample_keys(0, jnp.arange(2))
+    x = sample(sampler, grid, Counting(gaussian, Condition()), jnp.zeros((2, 3)), keys)
+    np.testing.assert_allclose(x, np.full((2, 3), 0.009), rtol=1e-4)
