@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import re
 import sys
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from jaxdiff.errors import UserError
 
@@ -24,19 +25,23 @@ def _run(main, argv):
 
 
 def _parse(argv):
-    # Fields of a config that do not exist come as AttributeError or KeyError, with a suggestion.
     with _sentences():
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
             raise UserError(f"{error}.".replace("..", ".")) from None
-        except (AttributeError, KeyError) as error:
-            message = str(error.args[0]).strip("\"'").replace("\\n", " ").replace("\n", " ")
-            raise UserError(f"The config has no field '{message}") from None
-        except (ImportError, SyntaxError, NameError, TypeError, ValueError) as error:
-            raise UserError(
-                f"The config file cannot be read ({type(error).__name__}: {error})."
-            ) from None
+        except Exception as error:  # a config file is a program, and may raise anything
+            raise UserError(_about_config(error)) from None
+
+
+def _about_config(error):
+    """What went wrong in a config file, or with a field that it does not have."""
+    if match := re.search(r'Did you mean "(.+?)" instead of "(.+?)"\?', str(error)):
+        return f'The config has no field {match[2]}: did you mean "{match[1]}"?'
+    if isinstance(error, (AttributeError, KeyError)):
+        field = str(error.args[0]).splitlines()[0].strip("\"'")
+        return f"The config has no field {field}: jaxdiff/config.py lists those that there are."
+    return f"The config file cannot be read ({type(error).__name__}: {error}): mend it."
 
 
 @contextlib.contextmanager
@@ -60,9 +65,9 @@ def require_config(holder):
     if holder.value is None:
         raise UserError("--config is missing: give a config file such as configs/digits.py.")
     if not isinstance(holder.value, ConfigDict):
+        name = config_flags.get_config_filename(flags.FLAGS[holder.name])
         raise UserError(
-            f"The config file {holder.config_filename} cannot be found: give one such as "
-            "configs/digits.py."
+            f"The config file {name} cannot be found: give one such as configs/digits.py."
         )
     return holder.value
 

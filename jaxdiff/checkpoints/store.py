@@ -42,6 +42,7 @@ class Store:
           items: {name: tree of arrays}.
           meta: {name: JSON value} to keep beside them.
         """
+        self.wait()
         if step in complete_steps(self.folder):
             return
         meta = {**meta, "fingerprints": {n: fingerprint(tree) for n, tree in items.items()}}

@@ -8,6 +8,8 @@ import grain
 
 from jaxdiff.parallel import processes
 
+LENGTH = 2**62  # as good as endless; grain counts truly endless datasets past what len() can hold
+
 
 def batches(source, batch_size, seed, first_batch=0, workers=0):
     """An iterator over this process's part of each global batch, from `first_batch` on.
@@ -23,7 +25,8 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
     Yields:
       What `Source.fetch` returns, for batch_size / processes examples.
     """
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    epochs = LENGTH // len(source)
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
     parts = order.batch(batch_size // processes.count())
     mine = parts[first_batch * processes.count() + processes.index() :: processes.count()]
     threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)

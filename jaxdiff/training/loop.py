@@ -207,7 +207,9 @@ class Metrics:
         scalars = means(jax.device_get(sums))
         self.finite = self.finite and bool(np.isfinite(scalars["loss"]))
         self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
-        self._bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {rate:,.0f} images/s")
+        self._bar.set_postfix_str(
+            f"loss {scalars['loss']:.4f}, {rate:,.0f} images/s", refresh=False
+        )
 
 
 class Preview:

@@ -35,7 +35,7 @@ def make_step(network, process, optimizer, config):
             )
             for profile, average in state.ema.items()
         }
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         good = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
         number = state.step + 1
         first_bad = jnp.where((state.first_bad == 0) & ~good, number, state.first_bad)

@@ -50,4 +50,5 @@ def test_zero_layers_start_at_zero_and_others_within_the_bound_of_their_fan_in()
     for values in (layer.kernel[...], layer.bias[...]):
         assert 0.8 * bound < np.abs(values).max() <= bound
     zero = layers.linear(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0), zero=True)
-    assert not np.any(zero.kernel[...]) and not np.any(zero.bias[...])
+    assert not np.any(zero.kernel[...])
+    assert not np.any(zero.bias[...])

@@ -18,6 +18,7 @@ SMALL = {
     "head_channels": 32,
     "num_classes": 10,
 }
+ONE_LEVEL = {"channel_mult": (1,), "attention_resolutions": ()}
 
 
 def make(**changes):
@@ -107,7 +108,7 @@ def test_output_has_the_input_s_size_and_the_asked_channels(changes):
 
 
 def test_a_fresh_network_returns_zeros():
-    network = make()
+    network = make(**ONE_LEVEL)
     params = jax.jit(network.init)(jax.random.key(0))
     np.testing.assert_array_equal(run(network, params, *inputs()), np.zeros((3, 8, 8, 2)))
 
@@ -128,7 +129,7 @@ def test_the_null_class_is_one_more_row():
 
 
 def test_samples_of_a_batch_do_not_mix():
-    network = make()
+    network = make(attention_resolutions=(8,), channel_mult=(1,))
     params = random_params(network)
     x, time, labels = inputs()
     together = run(network, params, x, time, labels)
@@ -152,7 +153,7 @@ def test_remat_keeps_less_and_computes_the_same():
     def loss(network):
         return lambda p: jnp.mean(network.apply(p, x, time, network.embed(p, labels)) ** 2)
 
-    plain, remat = make(), make(remat=True)
+    plain, remat = (make(**ONE_LEVEL, remat=remat) for remat in (False, True))
     params = random_params(plain)
 
     def kept(network):
@@ -168,7 +169,7 @@ def test_remat_keeps_less_and_computes_the_same():
 
 
 def test_dropout_is_drawn_from_the_samples_keys():
-    network = make()
+    network = make(**ONE_LEVEL)
     params = random_params(network)
     x, time, labels = inputs()
     keys = jax.random.split(jax.random.key(0), 3)

@@ -42,9 +42,7 @@ def exact_ode(x):
 def test_ddim_converges_with_first_order():
     x = jnp.linspace(-2, 2, 64)[:, None]
     counts = np.array([25, 50, 100, 200])
-    errors = [
-        np.abs(run(Ddim(clip=False), str(count), x) - exact_ode(x)).max() for count in counts
-    ]
+    errors = [np.abs(run(Ddim(clip=False), str(count), x) - exact_ode(x)).max() for count in counts]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert -1.25 < slope < -0.8, errors
 

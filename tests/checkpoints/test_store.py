@@ -1,0 +1,139 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.checkpoints.fingerprint import changed, fingerprint
+from jaxdiff.checkpoints.store import Damaged, Store, complete_steps, read, read_meta
+from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
+
+
+def tree(seed=0):
+    random = np.random.RandomState(seed)
+    return {
+        "layer": {"kernel": jnp.asarray(random.standard_normal((128, 256)), jnp.float32)},
+        "half": jnp.asarray(random.standard_normal(7), jnp.bfloat16),
+        "count": jnp.int32(seed),
+    }
+
+
+def template(values, mesh):
+    return placed(values, parameter_sharding(mesh, values))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    store = Store(tmp_path / "store")
+    for step in (1, 2):
+        store.save(step, {"ema": tree(step)}, {"step": step})
+    store.close()
+    return tmp_path / "store"
+
+
+def test_what_is_read_is_what_was_written(saved, one_device):
+    items, meta = read(saved, 2, {"ema": template(tree(), one_device)})
+    jax.tree.map(np.testing.assert_array_equal, items["ema"], tree(2))
+    assert items["ema"]["half"].dtype == jnp.bfloat16
+    assert meta["step"] == 2
+    assert complete_steps(saved) == [1, 2]
+
+
+def test_it_is_read_into_another_sharding(saved):
+    mesh = make_mesh(8)
+    items, _ = read(saved, 1, {"ema": template(tree(), mesh)})
+    kernel = items["ema"]["layer"]["kernel"]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(128, 32)}
+    np.testing.assert_array_equal(kernel, tree(1)["layer"]["kernel"])
+
+
+def test_later_changes_do_not_reach_a_save_in_progress(tmp_path, one_device):
+    store = Store(tmp_path)
+    values = tree()
+    expected = jax.tree.map(np.array, values)
+    store.save(3, {"ema": values}, {})
+    jax.jit(lambda t: jax.tree.map(lambda x: x * 0, t), donate_argnums=0)(values)
+    store.close()
+    items, _ = read(tmp_path, 3, {"ema": template(expected, one_device)})
+    jax.tree.map(np.testing.assert_array_equal, items["ema"], expected)
+
+
+def test_old_steps_are_dropped_and_a_step_is_never_overwritten(tmp_path, one_device):
+    store = Store(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        store.save(step, {"ema": tree(step)}, {})
+    store.save(3, {"ema": tree(9)}, {})
+    store.close()
+    assert complete_steps(tmp_path) == [2, 3]
+    items, _ = read(tmp_path, 3, {"ema": template(tree(), one_device)})
+    assert int(items["ema"]["count"]) == 3
+
+
+def data_files(folder):
+    return [p for p in folder.rglob("*") if p.is_file() and p.stat().st_size > 10_000]
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.unlink()])
+def test_damaged_files_are_noticed(saved, one_device, damage):
+    files = data_files(saved / "2")
+    assert files
+    for path in files:
+        damage(path)
+    with pytest.raises(Damaged, match="ema"):
+        read(saved, 2, {"ema": template(tree(), one_device)})
+    read(saved, 1, {"ema": template(tree(), one_device)})
+
+
+def test_damaged_metadata_is_noticed(saved, one_device):
+    (saved / "2" / "meta" / "metadata").write_text("{")
+    with pytest.raises(Damaged, match="metadata"):
+        read_meta(saved, 2)
+
+
+def test_half_written_steps_do_not_count(saved):
+    (saved / "7").mkdir()
+    (saved / "8.orbax-checkpoint-tmp").mkdir()
+    assert complete_steps(saved) == [1, 2]
+
+
+def test_steps_set_aside_are_moved_not_lost(saved):
+    (saved / "7").mkdir()
+    store = Store(saved)
+    store.set_aside(after=1)
+    store.save(2, {"ema": tree(5)}, {})
+    store.close()
+    assert complete_steps(saved) == [1, 2]
+    aside = saved.parent / "damaged"
+    assert sorted(path.name for path in aside.iterdir()) == ["store-2", "store-7"]
+    assert read_meta(aside, "store-2")["step"] == 2
+
+
+def test_a_fingerprint_notices_any_change_of_one_value():
+    array = np.random.RandomState(0).standard_normal((5, 7)).astype(np.float32)
+    before = fingerprint({"x": jnp.asarray(array)})
+    for position in range(array.size):
+        other = array.copy()
+        other.reshape(-1)[position] = np.nextafter(array.reshape(-1)[position], 9)
+        assert changed({"x": jnp.asarray(other)}, before) == ["x"]
+    assert changed({"x": jnp.asarray(array)}, before) == []
+
+
+def test_a_fingerprint_notices_exchanged_values_and_missing_leaves():
+    before = fingerprint({"x": jnp.array([1.0, 2.0]), "y": jnp.array(3)})
+    assert changed({"x": jnp.array([2.0, 1.0]), "y": jnp.array(3)}, before) == ["x"]
+    assert changed({"x": jnp.array([1.0, 2.0])}, before) == ["y"]
+
+
+def test_a_fingerprint_does_not_depend_on_the_sharding():
+    values = tree()
+    spread = jax.device_put(values, parameter_sharding(make_mesh(8), values))
+    assert fingerprint(spread) == fingerprint(values)

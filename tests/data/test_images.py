@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from jaxdiff.data.images import fit, to_float, to_uint8
+
+
+def test_an_image_that_fits_is_untouched():
+    image = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
+    assert fit(image, 8, 3) is image
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 3), (100, 33, 3), (64, 64, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_image_becomes_the_shape_asked_for(shape, channels):
+    image = np.full(shape, 77, np.uint8)
+    fitted = fit(image, 16, channels)
+    assert fitted.shape == (16, 16, channels)
+    np.testing.assert_array_equal(fitted, 77)
+
+
+def test_the_middle_is_kept():
+    image = np.zeros((16, 48, 1), np.uint8)
+    image[:, 16:32] = 255
+    np.testing.assert_array_equal(fit(image, 16, 1), 255)
+
+
+def test_halving_is_a_box_filter():
+    image = np.random.RandomState(0).randint(0, 256, (16, 16, 1)).astype(np.uint8)
+    expected = image.reshape(8, 2, 8, 2, 1).astype(float).mean((1, 3))
+    # Pillow rounds after each of the two directions.
+    np.testing.assert_allclose(fit(image, 8, 1), expected, atol=1)
+
+
+def test_grey_and_colour_convert():
+    grey = fit(np.full((8, 8, 1), 9, np.uint8), 8, 3)
+    np.testing.assert_array_equal(grey, 9)
+
+
+def test_float_and_back_is_the_identity():
+    values = np.arange(256, dtype=np.uint8)
+    x = to_float(values)
+    assert (x.min(), x.max()) == (-1, 1)
+    np.testing.assert_array_equal(to_uint8(x), values)
+
+
+def test_out_of_range_is_clipped():
+    np.testing.assert_array_equal(to_uint8(np.array([-7.0, 1.2])), [0, 255])

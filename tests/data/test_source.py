@@ -1,0 +1,94 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxdiff.data import source as source_lib
+from jaxdiff.data.source import open_source
+from jaxdiff.errors import UserError
+
+
+class Photographs(tfds.core.GeneratorBasedBuilder):
+    """PNG images of many sizes, as a user's own TFDS dataset has them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number in range(10):
+            file = io.BytesIO()
+            value = 20 + 200 * (number % 2)
+            Image.fromarray(np.full((16 + number, 40, 3), value, np.uint8)).save(file, "png")
+            file.seek(0)
+            yield number, {"image": file, "label": number % 2}
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    builder = Photographs(file_format="array_record")
+    builder.download_and_prepare()
+    return builder
+
+
+@pytest.mark.parametrize("by", ["name", "folder"])
+def test_any_array_record_dataset_is_read(photographs, by):
+    name = photographs.info.name if by == "name" else str(photographs.data_path)
+    source = open_source(name, "train", image_size=8, channels=3, num_classes=2)
+    assert source.label_names == ("dark", "light")
+    rows = source.all()
+    assert rows["image"].shape == (10, 8, 8, 3)
+    assert rows["image"].dtype == np.uint8
+    assert rows["label"].dtype == np.int32
+    np.testing.assert_array_equal(rows["image"][:, 4, 4, 0], 20 + 200 * rows["label"])
+
+
+def test_large_sets_stay_on_disk(photographs, monkeypatch):
+    source = open_source("photographs", "train", image_size=8, channels=1, num_classes=2)
+    monkeypatch.setattr(source_lib, "IN_MEMORY_BYTES", 10 * 8 * 8)
+    assert source.in_memory() is source
+    monkeypatch.setattr(source_lib, "IN_MEMORY_BYTES", 10 * 8 * 8 + 1)
+    assert source.in_memory() is not source
+
+
+def test_labels_can_be_ignored(photographs):
+    source = open_source("photographs", "train", image_size=8, channels=3, num_classes=0)
+    assert source.label_names == ()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("digitz", {}, "digitz is neither"),
+        ("mnist", {}, "tfds build mnist --file_format=array_record"),
+        ("photographs", {"num_classes": 3}, "has 2 classes"),
+        ("digits", {"split": "validation"}, "train, test"),
+    ],
+)
+def test_datasets_that_cannot_be_used_are_refused(photographs, name, changes, words):
+    arguments = {"split": "train", "image_size": 8, "channels": 1, "num_classes": 10, **changes}
+    with pytest.raises(UserError, match=words):
+        open_source(name, **arguments)
+
+
+def test_a_set_in_another_file_format_is_refused(tmp_path, monkeypatch):
+    class Unreadable:
+        info = tfds.builder("digits").info
+
+        def as_data_source(self, split):
+            raise NotImplementedError
+
+    monkeypatch.setattr(source_lib, "_builder", lambda name: Unreadable())
+    with pytest.raises(UserError, match="not stored as ArrayRecord.*tfds build old"):
+        open_source("old", "train", image_size=8, channels=1, num_classes=10)

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from jaxdiff.data.digits import load, split_indices
+from jaxdiff.errors import UserError
+from jaxdiff.evaluation.digits import mean_pairwise_distance, read_samples, score
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    images, labels = load()
+    chosen = split_indices(labels)["test"]
+    return images[chosen], labels[chosen]
+
+
+def test_real_digits_score_like_real_digits(held_out):
+    result = score(*held_out)
+    assert result.total_agreement > 0.97
+    np.testing.assert_allclose(result.diversity, 1, atol=0.15)
+    np.testing.assert_array_equal(result.count, np.bincount(held_out[1]))
+
+
+def test_wrong_labels_are_counted(held_out):
+    images, labels = held_out
+    assert score(images, (labels + 1) % 10).total_agreement < 0.03
+
+
+def test_collapse_is_seen(held_out):
+    images, labels = held_out
+    collapsed = images.copy()
+    collapsed[labels == 4] = images[labels == 4][0]
+    result = score(collapsed, labels)
+    np.testing.assert_allclose(result.diversity[4], 0, atol=1e-6)
+    assert np.delete(result.diversity, 4).min() > 0.8
+
+
+def test_the_distance_is_between_different_rows():
+    assert mean_pairwise_distance(np.array([[0.0, 0], [3, 4], [3, 4]])) == pytest.approx(10 / 3)
+
+
+def test_files_that_hold_no_labelled_digits_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds 0 files"):
+        read_samples(tmp_path)
+    np.savez(tmp_path / "samples_2x8x8x3.npz", arr_0=np.zeros((2, 8, 8, 3)), arr_1=np.zeros(2))
+    with pytest.raises(UserError, match=r"\(8, 8, 3\)"):
+        read_samples(tmp_path)
+    np.savez(tmp_path / "unlabelled.npz", arr_0=np.zeros((2, 8, 8, 1)))
+    with pytest.raises(UserError, match="cannot be read as labelled"):
+        read_samples(tmp_path / "unlabelled.npz")

@@ -1,0 +1,178 @@
+import hashlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdiff import build
+from jaxdiff import config as config_lib
+from jaxdiff.checkpoints.run import Run
+from jaxdiff.checkpoints.store import Store
+from jaxdiff.errors import UserError
+from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling import job
+from jaxdiff.sampling.generate import Generator
+from tests import tiny
+from tests.models.test_unet import random_params
+
+
+def make_run(folder, config):
+    """A run with one snapshot of arbitrary parameters, and an older one of others."""
+    run = Run(folder)
+    run.folder.mkdir()
+    run.config_file.write_text(config_lib.to_json(config))
+    store = Store(run.snapshots)
+    for step in (5, 10):
+        params = random_params(build.network(config), seed=step)
+        store.save(step, {"ema": {"0.995": params}}, {"ema": ["0.995"]})
+    store.close()
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "labelled", tiny.config())
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    config = tiny.config(data__num_classes=0, diffusion__label_dropout=0.0)
+    return make_run(tmp_path_factory.mktemp("runs") / "unlabelled", config)
+
+
+def sample(out, **fields):
+    job.run(job.Request(out=str(out), **fields))
+    (file,) = out.glob("samples_*.npz")
+    with np.load(file) as arrays:
+        return dict(arrays), json.loads((out / "manifest.json").read_text())
+
+
+def test_files_and_manifest(labelled, tmp_path):
+    arrays, manifest = sample(tmp_path, model=labelled, num_samples=13, classes="3,7-8", seed=4)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "samples_13x8x8x1.npz",
+        "grid.png",
+        "manifest.json",
+    }
+    assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((13, 8, 8, 1), np.uint8)
+    assert arrays["arr_1"].dtype == np.int64
+    np.testing.assert_array_equal(arrays["arr_1"], [3, 7, 8] * 4 + [3])
+    assert manifest["model"] == f"{labelled}@10"
+    assert manifest["sampling"]["num_steps"] == 4
+    assert manifest["network_evaluations_per_sample"] == {"model": 4}
+    assert (manifest["seed"], manifest["classes"]) == (4, [3, 7, 8])
+    for name, checksum in manifest["sha256"].items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == checksum
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.size == (3 * 52, 5 * 64)  # a column a class, captions below
+
+
+def test_a_model_without_labels(unlabelled, tmp_path):
+    arrays, manifest = sample(tmp_path, model=unlabelled, num_samples=4)
+    assert set(arrays) == {"arr_0"}
+    assert manifest["classes"] == []
+
+
+def test_steps_samplers_and_models_make_a_difference(labelled, tmp_path):
+    requests = {
+        "base": {},
+        "older": {"model": f"{labelled}@5"},
+        "ddim": {"sampler": "ddim"},
+        "eta": {"sampler": "ddim", "eta": 1.0},
+        "steps": {"steps": "ddim10"},
+        "sections": {"steps": "3,2"},
+        "unclipped": {"clip": False},
+        "seed": {"seed": 1},
+    }
+    images = {}
+    for name, fields in requests.items():
+        fields = {"model": labelled, "num_samples": 4, **fields}
+        arrays, manifest = sample(tmp_path / name, **fields)
+        images[name] = arrays["arr_0"].tobytes()
+        if name == "sections":
+            assert manifest["sampling"]["num_steps"] == 5
+    assert len(set(images.values())) == len(images)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_a_sample_is_the_same_in_any_batch_on_any_devices(sampler):
+    """To within 2e-5 of a range of 2: batches of other sizes add in another order."""
+    config = tiny.config(sampling__sampler=sampler, sampling__eta=0.5 if sampler == "ddim" else 0.0)
+    network, process = build.network(config), build.process(config)
+    params = random_params(network)
+    count, results = 64, {}
+    for devices, batch_size in [(1, 1), (1, 7), (1, 64), (8, 7), (8, 64)]:
+        generate = Generator(
+            network=network,
+            process=process,
+            sampler=build.sampler(config.sampling),
+            shape=(8, 8, 1),
+            classes=tuple(range(10)),
+            mesh=make_mesh(devices=jax.devices()[:devices]),
+        )
+        grid = generate.sampler.grid(process.levels("4"))
+        # One at a time, a few from both ends are enough.
+        wanted = [0, 1, 62, 63] if batch_size == 1 else range(count)
+        chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
+        x = np.concatenate([generate(params, grid, 5, np.array(c), batch_size) for c in chunks])
+        results[devices, batch_size] = x[[0, 1, -2, -1]] if batch_size == 1 else x
+    whole = results.pop((1, 64))
+    assert np.std(whole, axis=0).min() > 1e-3
+    for case, x in results.items():
+        expected = whole[[0, 1, 62, 63]] if len(x) == 4 else whole
+        np.testing.assert_allclose(x, expected, atol=2e-5, err_msg=str(case))
+
+
+def test_the_same_request_again_gives_the_same_files(labelled, tmp_path):
+    _, first = sample(tmp_path, model=labelled, num_samples=4)
+    _, second = sample(tmp_path, model=labelled, num_samples=4)
+    assert first == second
+
+
+def test_samples_of_another_request_are_not_overwritten(labelled, tmp_path):
+    _, before = sample(tmp_path, model=labelled, num_samples=4)
+    with pytest.raises(UserError, match="with another seed"):
+        sample(tmp_path, model=labelled, num_samples=4, seed=1)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"classes": "3,10"}, "no class 10: its classes are 0 to 9"),
+        ({"classes": "one"}, "cannot be read"),
+        ({"classes": "5-3"}, "names no class"),
+        ({"num_samples": 0}, "must be positive"),
+        ({"seed": -1}, "--seed -1"),
+        ({"steps": "21"}, "20 of the|20 timesteps and 21"),
+        ({"steps": "ddim19"}, "no whole stride"),
+        ({"eta": 0.5}, "eta 0.5 has no meaning for the sampler ddpm"),
+        ({"sampler": "ddim", "eta": 2.0}, "between 0 and 1"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(labelled, tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        job.run(job.Request(model=labelled, out=str(tmp_path / "out"), **fields))
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_of_a_model_without_labels_are_refused(unlabelled, tmp_path):
+    with pytest.raises(UserError, match="trained without labels"):
+        job.run(job.Request(model=unlabelled, out=str(tmp_path), classes="1"))
+
+
+def test_an_unwritable_folder_is_refused(labelled, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        job.run(job.Request(model=labelled, out=str(tmp_path / "file" / "out")))
+
+
+def test_a_damaged_snapshot_is_refused(tmp_path):
+    model = make_run(tmp_path / "run", tiny.config())
+    for path in (tmp_path / "run" / "snapshots" / "10").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(UserError, match="10 is damaged.*use another step"):
+        job.run(job.Request(model=model, out=str(tmp_path / "out")))

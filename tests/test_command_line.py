@@ -1,0 +1,193 @@
+"""The programs as people run them: on one device, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.conftest import ROOT
+
+
+def start(*arguments, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "PYTHONWARNINGS": "error::DeprecationWarning:jaxdiff",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, **kwargs):
+    process = start(*arguments, **kwargs)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def train_flags(workdir, **overrides):
+    return [
+        "train.py",
+        "--config=configs/digits.py",
+        f"--workdir={workdir}",
+        *tiny.flags(**overrides),
+    ]
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
+    workdir = tmp_path / "run"
+    endless = {"training__num_steps": 100_000, "training__checkpoint_every": 10}
+
+    def steps():
+        folder = workdir / "checkpoints"
+        return [p for p in folder.glob("*") if p.name.isdigit()]
+
+    process = start(*train_flags(workdir, **endless))
+    wait_for(lambda: steps() or process.poll() is not None)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    process = start(*train_flags(workdir, **endless))
+    first = process.stdout.readline()
+    while "from step" not in first:
+        first = process.stdout.readline()
+        assert first, process.stderr.read()
+    assert first.startswith("Continuing from step")
+    resumed = int(first.split()[3])
+    assert resumed >= 10
+    assert resumed % 10 == 0
+    wait_for(lambda: any(int(p.name) > resumed for p in steps()))
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Stopped and saved at step" in out
+    stopped = int(out.split("saved at step")[1].split(":")[0])
+    assert max(int(p.name) for p in steps()) == stopped
+
+    end = stopped + 3
+    code, out, err = run(*train_flags(workdir, training__num_steps=end))
+    assert code == 0, err
+    assert f"Continuing from step {stopped} to {end}" in out
+    assert f"Trained to step {end}" in out
+    assert "Mesh:" in out
+    assert "184,514" in out  # the parameter overview's total
+
+    arguments = ["sample.py", f"--model={workdir}", "--num_samples=12"]
+    code, out, err = run(*arguments, f"--out={tmp_path / 'one'}")
+    assert code == 0, err
+    code, out, err = run(*arguments, f"--out={tmp_path / 'many'}", "--batch_size=5", devices=8)
+    assert code == 0, err
+    one, many = (np.load(tmp_path / name / "samples_12x8x8x1.npz") for name in ("one", "many"))
+    with one, many:
+        np.testing.assert_array_equal(one["arr_1"], np.arange(12) % 10)
+        # 2e-5 of a range of 2 may round to the next of 256 values.
+        np.testing.assert_allclose(one["arr_0"].astype(int), many["arr_0"].astype(int), atol=1)
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert manifest["model"] == f"{workdir}@{end}"
+    code, _, err = run("sample.py", f"--model={workdir}@7", f"--out={tmp_path / 'x'}")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no step 7: it has 5, 10, 15" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--config.training.learning_rat=1"],
+            'no field learning_rat: did you mean "learning_rate"?',
+        ),
+        (["--config.trainin.num_steps=1"], 'no field trainin: did you mean "training"?'),
+        (["--config.training.num_steps=many"], "many"),
+        (["--config.training.batch_size=0"], "training.batch_size is 0"),
+        (["--config.data.name=digitz"], "digitz is neither"),
+        (["--config.data.name=mnist"], "tfds build mnist"),
+        (["--config.model.channels=33"], "multiple of 32"),
+        (["--config.sampling.steps=ddim999"], "no whole stride"),
+        (["--config.mesh.fsdp=2"], "does not divide the 1 devices"),
+        (["--workdir=/dev/null/run"], "cannot be written"),
+        (["--config=configs/nothing.py"], "configs/nothing.py cannot be found"),
+        (["--workdir="], "--workdir is missing"),
+        (["--nonsense"], "nonsense"),
+        (["stray"], "stray was not expected"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_train_refuses_in_one_sentence(tmp_path, arguments, words):
+    code, _, err = run(
+        "train.py", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *arguments
+    )
+    assert code == 1
+    assert words in err
+    assert err.startswith("train.py: ")
+    assert err.count("\n") == 1, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_config_files_are_refused_in_one_sentence(tmp_path):
+    for text in ("def get_config(:", "import nothing_like_this", "def get_config():\n  return 1/0"):
+        file = tmp_path / "broken.py"
+        file.write_text(text)
+        code, _, err = run("train.py", f"--config={file}", f"--workdir={tmp_path / 'run'}")
+        assert code == 1
+        assert err.startswith("train.py: The config file")
+        assert err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model=nowhere", "--out=x"], "nowhere is not the folder of a run"),
+        (["--out=x"], "--model is missing"),
+        (["--model=x"], "--out is missing"),
+        (["--model=x", "--out=y", "--sampler=euler"], "euler"),
+        (["--model=x", "--out=y", "--num_samples=few"], "few"),
+    ],
+)
+def test_sample_refuses_in_one_sentence(arguments, words):
+    code, _, err = run("sample.py", *arguments)
+    assert code == 1
+    assert words in err
+    assert err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("program", ["train.py", "sample.py"])
+def test_help_is_answered_without_heavy_imports(program):
+    script = (
+        "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'jax', 'flax', 'tensorflow', 'torch', 'orbax'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    code, out, err = run("-c", script, program)
+    assert code == 0, err
+    assert "--" in out
+
+
+def test_training_and_sampling_import_neither_tensorflow_nor_torch():
+    script = (
+        "import sys, jaxdiff.training.loop, jaxdiff.sampling.job, jaxdiff.data.digits\n"
+        "sys.exit(repr({'tensorflow', 'torch'} & set(sys.modules)) "
+        "if {'tensorflow', 'torch'} & set(sys.modules) else 0)"
+    )
+    code, _, err = run("-c", script)
+    assert code == 0, err

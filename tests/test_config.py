@@ -1,0 +1,88 @@
+import ast
+import pathlib
+
+import pytest
+
+from jaxdiff import config as config_lib
+from jaxdiff.errors import UserError
+from tests import tiny
+
+
+def test_the_examples_are_valid():
+    config_lib.validate(tiny.digits.get_config())
+    config_lib.validate(tiny.config())
+
+
+def test_every_number_has_a_range_and_every_name_its_choices():
+    fields = config_lib.flatten(config_lib.base())
+    free_text = {"data.name", "sampling.steps"}
+    for name, value in fields.items():
+        known = {*config_lib.CHOICES, *config_lib.RANGES, *config_lib.NUMBER_LISTS, *free_text}
+        assert name in known or isinstance(value, bool), name
+
+
+def test_every_field_is_read_somewhere():
+    root = pathlib.Path(config_lib.__file__).parent
+    attributes = {
+        node.attr
+        for path in root.rglob("*.py")
+        if path.name != "config.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    # Read as the choice that stands for them: there is one network and one process so far.
+    only_choice = {"kind", "process"}
+    fields = {name.split(".")[-1] for name in config_lib.flatten(config_lib.base())}
+    assert fields - attributes - only_choice == set()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("model__kind", "transformer", "unet"),
+        ("diffusion__schedule", "quadratic", "cosine or linear"),
+        ("training__batch_size", 0, "between 1"),
+        ("training__learning_rate", float("nan"), "learning_rate is nan"),
+        ("diffusion__label_dropout", 1.5, "between 0 and 1"),
+        ("model__channel_mult", (1, "a"), "positive numbers"),
+        ("model__channel_mult", (), "empty"),
+        ("data__name", "", "data.name is empty"),
+        ("data__num_classes", 0, "no labels to drop"),
+        ("diffusion__loss", "simple", "does not train the variance"),
+        ("training__anneal_steps", 3, "must end after it has begun"),
+        ("training__anneal_steps", 10, "train no longer"),
+    ],
+)
+def test_values_that_cannot_be_right_are_refused(field, value, words):
+    with pytest.raises(UserError, match=words):
+        config_lib.validate(tiny.config(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "training.num_steps",
+        "training.checkpoint_every",
+        "mesh.fsdp",
+        "sampling.eta",
+        "data.workers",
+    ],
+)
+def test_what_does_not_change_the_numbers_is_no_difference(field):
+    new = tiny.config()
+    new.update_from_flattened_dict({field: 3})
+    assert config_lib.differences(tiny.config(), new) == []
+
+
+def test_differences_are_named_with_both_values():
+    new = tiny.config(training__learning_rate=0.5, seed=3, training__anneal_steps=30)
+    assert config_lib.differences(tiny.config(), new) == [
+        "seed (0 in the run, now 3)",
+        "training.anneal_steps (0 in the run, now 30)",
+        "training.learning_rate (0.001 in the run, now 0.5)",
+    ]
+
+
+def test_json_keeps_every_value():
+    config = tiny.config(model__channel_mult=(0.5, 1))
+    assert config_lib.from_json(config_lib.to_json(config), "here") == config

@@ -1,0 +1,233 @@
+import dataclasses
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints.run import Run
+from jaxdiff.data import pipeline
+from jaxdiff.errors import UserError
+from jaxdiff.parallel import mesh as mesh_lib
+from jaxdiff.training import loop
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def on_one_device(monkeypatch):
+    """Most of what the loop does is seen on one device, in an eighth of the time."""
+    everything = mesh_lib.make_mesh
+    monkeypatch.setattr(loop, "make_mesh", lambda fsdp: everything(fsdp, jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 20 steps in one go."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        everything = mesh_lib.make_mesh
+        patch.setattr(loop, "make_mesh", lambda fsdp: everything(fsdp, jax.devices()[:1]))
+        loop.train(tiny.config(), folder)
+    return Run(folder)
+
+
+def saved_values(folder, step):
+    """Every array of a checkpoint as it lies on disk, by name."""
+    import orbax.checkpoint as ocp
+
+    values = {}
+    for item in ("params", "opt_state", "ema", "step"):
+        path = folder / str(step) / item
+        restored = ocp.PyTreeCheckpointer().restore(
+            path,
+            restore_args=jax.tree.map(
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+                ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree,
+            ),
+        )
+        for name, leaf in jax.tree.leaves_with_path(restored):
+            values[item + jax.tree_util.keystr(name)] = np.asarray(leaf)
+    return values
+
+
+def record_batches(monkeypatch):
+    """Notes the number of the batch that each start of the loop begins with, and all batches."""
+    seen = []
+    plain = pipeline.batches
+
+    def noting(source, size, seed, first, workers):
+        iterator = plain(source, size, seed, first, workers)
+
+        class Noting:
+            def __next__(self):
+                seen.append(next(iterator))
+                return seen[-1]
+
+            def close(self):
+                # What the run would have seen next.
+                seen.append(next(iterator))
+                iterator.close()
+
+        return Noting()
+
+    monkeypatch.setattr(loop, "batches", noting)
+    return seen
+
+
+def test_twenty_steps_and_ten_and_ten_are_bit_identical(finished, tmp_path, monkeypatch):
+    whole, parts = record_batches(monkeypatch), None
+    loop.train(tiny.config(), tmp_path / "again")
+    parts = record_batches(monkeypatch)
+    loop.train(tiny.config(training__num_steps=10), tmp_path / "parts")
+    loop.train(tiny.config(), tmp_path / "parts")
+    one = saved_values(finished.checkpoints, 20)
+    two = saved_values(tmp_path / "parts" / "checkpoints", 20)
+    assert len(one) > 100
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+    # 20 + the next, against 10 + the next, and again from there: 10 + the next.
+    assert (len(whole), len(parts)) == (21, 22)
+    for expected, got in zip(whole, [*parts[:10], *parts[11:]], strict=True):
+        np.testing.assert_array_equal(expected["image"], got["image"])
+        np.testing.assert_array_equal(expected["label"], got["label"])
+    np.testing.assert_array_equal(parts[10]["image"], whole[10]["image"])
+
+
+def test_the_folder_holds_what_the_docs_say(finished):
+    assert finished.config() == tiny.config()
+    assert store.complete_steps(finished.checkpoints) == [10, 20]
+    assert store.complete_steps(finished.snapshots) == [5, 10, 15, 20]
+    assert sorted(p.name for p in (finished.checkpoints / "20").iterdir() if p.is_dir()) == [
+        "ema",
+        "meta",
+        "opt_state",
+        "params",
+        "step",
+    ]
+    meta = store.read_meta(finished.checkpoints, 20)
+    assert (meta["step"], meta["batch"], meta["ema"]) == (20, 20, ["0.995"])
+
+
+def test_a_snapshot_is_the_checkpoint_s_average(finished):
+    def arrays(folder, step):
+        meta = store.read_meta(folder, step)
+        return meta["fingerprints"]["ema"]
+
+    assert arrays(finished.snapshots, 20) == arrays(finished.checkpoints, 20)
+    assert arrays(finished.snapshots, 5) != arrays(finished.snapshots, 20)
+
+
+def test_scalars_and_pictures_are_written_without_tensorflow(tmp_path):
+    import struct
+    import sys
+
+    from tensorboardX.proto.event_pb2 import Event
+
+    loop.train(tiny.config(training__num_steps=10, training__preview_every=10), tmp_path)
+    with Image.open(tmp_path / "previews" / "10.png") as picture:
+        assert picture.size == (10 * (48 + 4), 6 * (48 + 4))
+    tags = {}
+    for path in (tmp_path / "tensorboard").iterdir():
+        content, position = path.read_bytes(), 0
+        while position < len(content):
+            (length,) = struct.unpack_from("<Q", content, position)
+            event = Event.FromString(content[position + 12 : position + 12 + length])
+            for value in event.summary.value:
+                tags.setdefault(value.tag, []).append(event.step)
+            position += length + 16
+    for name in ("loss", "mse", "vb", "loss_q0", "loss_q3", "grad_norm", "images_per_second"):
+        assert tags[name] == [5, 10]
+    assert tags["samples"] == [10]
+    assert not {"tensorflow", "torch"} & set(sys.modules)
+
+
+def test_a_run_of_another_config_is_refused_and_untouched(finished):
+    before = finished.config_file.read_text()
+    with pytest.raises(UserError, match=r"training.learning_rate \(0.001 in the run, now 0.1\)"):
+        loop.train(tiny.config(training__learning_rate=0.1), finished.folder)
+    assert finished.config_file.read_text() == before
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    return Run(tmp_path / "copy")
+
+
+def damage(folder):
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_kept(copy, finished, capsys):
+    damage(copy.checkpoints / "20")
+    (copy.checkpoints / "30").mkdir()
+    loop.train(tiny.config(), copy.folder)
+    out = capsys.readouterr().out
+    assert "Checkpoint 20 is damaged" in out
+    assert "from step 10" in out
+    assert sorted(p.name for p in (copy.folder / "damaged").iterdir()) == [
+        "checkpoints-20",
+        "checkpoints-30",
+    ]
+    again, before = (saved_values(run.checkpoints, 20) for run in (copy, finished))
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(copy):
+    for step in (10, 20):
+        damage(copy.checkpoints / str(step))
+    with pytest.raises(UserError, match="None of the checkpoints"):
+        loop.train(tiny.config(), copy.folder)
+    assert store.complete_steps(copy.checkpoints) == [10, 20]
+
+
+def test_a_finished_run_is_left_as_it_is(copy):
+    before = sorted(path for path in copy.folder.rglob("*") if "tensorboard" not in path.parts)
+    loop.train(tiny.config(), copy.folder)
+    after = sorted(path for path in copy.folder.rglob("*") if "tensorboard" not in path.parts)
+    assert after == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_kept(tmp_path, monkeypatch):
+    plain = loop.make_step
+
+    def poisoned(*args):
+        step = plain(*args)
+
+        def wrapped(state, sums, batch):
+            new, sums = step(state, sums, batch)
+            bad = new.step == 13
+            params = jax.tree.map(lambda p: jax.numpy.where(bad, jax.numpy.nan, p), new.params)
+            return dataclasses.replace(new, params=params), sums
+
+        return wrapped
+
+    monkeypatch.setattr(loop, "make_step", poisoned)
+    with pytest.raises(UserError, match="step 14.*last good checkpoint is .*/10:"):
+        loop.train(tiny.config(training__preview_every=15, training__log_every=50), tmp_path)
+    run = Run(pathlib.Path(tmp_path))
+    assert store.complete_steps(run.checkpoints) == [10]
+    assert store.complete_steps(run.snapshots) == [5, 10]
+    assert list(run.previews.iterdir()) == []
+
+
+def test_an_unwritable_work_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        loop.train(tiny.config(), tmp_path / "file" / "run")
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "make_mesh", mesh_lib.make_mesh)
+    with pytest.raises(UserError, match="batch_size 12 is not divided by 8 devices"):
+        loop.train(tiny.config(training__batch_size=12), tmp_path)
+    assert not (tmp_path / "config.json").exists()
