@@ -1,16 +1,39 @@
 """One program on many hosts: who am I, and what is done once."""
 
+import os
+
 import jax
 from jax.experimental import multihost_utils
+
+from jaxdiff.errors import UserError
 
 
 def initialize(distributed):
     """Joins this process to the others, if `distributed`; call before anything uses a device.
 
-    The coordinator is found from the environment: TPU pods, Slurm and Open MPI are recognised.
+    The others are found from the environment: TPU pods, Slurm and Open MPI are recognised, and
+    elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are.
+
+    Raises:
+      UserError: if the environment does not tell.
     """
-    if distributed:
-        jax.distributed.initialize()
+    if not distributed:
+        return
+    known = {
+        name: int(os.environ[variable])
+        for name, variable in {
+            "num_processes": "JAX_NUM_PROCESSES",
+            "process_id": "JAX_PROCESS_ID",
+        }.items()
+        if variable in os.environ
+    }
+    try:
+        jax.distributed.initialize(**known)
+    except ValueError as error:
+        raise UserError(
+            f"--distributed cannot find the other processes ({error}): set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        ) from None
 
 
 def index():
