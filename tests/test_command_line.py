@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,18 +13,15 @@ import pytest
 
 from tests import tiny
 from tests.conftest import ROOT
+from tests.training.test_loop import saved_values
 
 
-def start(*arguments, devices=1):
+def start(*arguments, devices=1, **environment):
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "XLA_FLAGS": flags,
-            "PYTHONWARNINGS": "error::DeprecationWarning:jaxdiff",
-        },
+        env={**os.environ, "XLA_FLAGS": flags, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,6 +104,40 @@ def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
     code, _, err = run("sample.py", f"--model={workdir}@7", f"--out={tmp_path / 'x'}")
     assert (code, err.count("\n")) == (1, 1)
     assert "no step 7: it has 5, 10, 15" in err
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def run_together(*arguments):
+    """Two processes of one program; returns what each printed."""
+    where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    arguments = (*arguments, "--distributed")
+    programs = [start(*arguments, JAX_PROCESS_ID=str(i), **where) for i in range(2)]
+    ends = [program.communicate(timeout=240) for program in programs]
+    for program, (_, err) in zip(programs, ends, strict=True):
+        assert program.returncode == 0, err
+    return [out for out, _ in ends]
+
+
+def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
+    settings = {"training__num_steps": 10, "mesh__fsdp": 2, "training__preview_every": 10}
+    first, second = run_together(*train_flags(tmp_path / "two", **settings))
+    assert "Trained to step 10" in first
+    assert "step" not in second  # one of them speaks
+    code, _, err = run(*train_flags(tmp_path / "one", **settings), devices=2)
+    assert code == 0, err
+    one, two = (saved_values(tmp_path / name / "checkpoints", 10) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    out = tmp_path / "samples"
+    run_together("sample.py", f"--model={tmp_path / 'two'}", "--num_samples=5", f"--out={out}")
+    with np.load(out / "samples_5x8x8x1.npz") as arrays:
+        np.testing.assert_array_equal(arrays["arr_1"], np.arange(5))
 
 
 @pytest.mark.parametrize(
