@@ -1,7 +1,11 @@
 """Handwritten digits, 8 x 8 pixels, 10 classes: the quickstart.
 
-python train.py --config configs/digits.py --workdir runs/digits
-python sample.py --model runs/digits --num_samples 100 --out samples/digits
+    python train.py --config configs/digits.py --workdir runs/digits
+    python sample.py --model runs/digits --num_samples 100 --out samples/digits
+
+828,034 parameters. On two CPU cores: 3 min 20 s of training and 8 s of sampling, compiling
+included. Of 1,000 samples (50 DDPM steps) 99.2 % are read as the label they were asked for, and the
+least diverse class has 86 % of the data's diversity; docs/getting_started.md has the commands.
 """
 
 from jaxdiff.config import base
