@@ -29,10 +29,8 @@ def seeded(shapes):
 def _weight(name, shape):
     r = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
     if len(shape) > 1:
-        r = r / np.sqrt(np.prod(shape[1:]))
-    else:
-        r = 0.1 * r + name.endswith("weight")
-    return r.astype(np.float32)
+        return (r / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+    return (0.1 * r + name.endswith("weight")).astype(np.float32)
 
 
 def nhwc(images):
@@ -42,5 +40,6 @@ def nhwc(images):
 
 def error(got, reference):
     """The largest difference, in units of the largest reference value."""
+    got, reference = np.asarray(got), np.asarray(reference)
     assert got.shape == reference.shape
-    return np.abs(np.asarray(got) - reference).max() / np.abs(reference).max()
+    return np.abs(got - reference).max() / np.abs(reference).max()

@@ -3,10 +3,7 @@
     apply, params = unet(state_dict, image_size=64, ...)    # options named as in that code
     output = apply(params, x, timesteps, labels)            # x [B, H, W, C]
 
-Both directions follow one table, `tensors`, of what each parameter is called there and how it is
-laid out. Convolutions are [out, in, height, width] there and [height, width, in, out] here, dense
-layers [out, in] and [in, out]. Attention's queries, keys and values come in the order
-[heads, 3, width] there unless use_new_attention_order is set, and always [3, heads, width] here.
+The way back is `to_state_dict`. Both follow one table of names and layouts, in openai_names.py.
 """
 
 import numpy as np
@@ -20,12 +17,13 @@ from jaxdiff.models.network import Network
 from jaxdiff.models.unet import UNet, UNetSpec
 
 
-def unet(state_dict, **options):
+def unet(state_dict, *, use_new_attention_order=False, **options):
     """Imports a diffusion model.
 
     Args:
       state_dict: {name: array} of a UNetModel.
-      **options: the arguments that the UNetModel was made with, as `unet_network` takes them.
+      use_new_attention_order, **options: the arguments that the UNetModel was made with; see
+        `unet_network`.
 
     Returns:
       (apply, params): params is a nested dict of float32 NumPy arrays, and apply maps
@@ -35,40 +33,33 @@ def unet(state_dict, **options):
       UserError: if the state dict is not that of a network with these options.
     """
     network = unet_network(**options)
-    params = from_state_dict(network, state_dict, new_order=_new_order(options))
-    return _labelled(network), params
+    params = from_state_dict(network, state_dict, new_order=use_new_attention_order)
+
+    def apply(params, x, timesteps, labels=None, **inputs):
+        if labels is None and network.spec.num_classes:
+            raise UserError("This network was trained with labels: give it labels.")
+        return network.apply(params, x, timesteps, network.embed(params, labels), **inputs)
+
+    return apply, params
 
 
 def superres(state_dict, **options):
     """Imports a SuperResModel; as `unet`, and `apply` takes low_res=[B, h, w, C] too."""
-    network = unet_network(super_resolution=True, **options)
-    params = from_state_dict(network, state_dict, new_order=_new_order(options))
-    return _labelled(network), params
+    return unet(state_dict, super_resolution=True, **options)
 
 
-def classifier(state_dict, **options):
+def classifier(state_dict, *, use_new_attention_order=False, **options):
     """Imports an EncoderUNetModel; as `unet`, and `apply` returns logits [B, classes].
 
     Labels are not needed, and ignored if given.
     """
     network = classifier_network(**options)
-    params = from_state_dict(network, state_dict, new_order=_new_order(options))
+    params = from_state_dict(network, state_dict, new_order=use_new_attention_order)
 
     def apply(params, x, timesteps, labels=None):
         return network.apply(params, x, timesteps)
 
     return apply, params
-
-
-def _new_order(options):
-    return options.get("use_new_attention_order", False)
-
-
-def _labelled(network):
-    def apply(params, x, timesteps, labels=None, **inputs):
-        return network.apply(params, x, timesteps, network.embed(params, labels), **inputs)
-
-    return apply
 
 
 def unet_network(*, out_channels, num_classes=None, super_resolution=False, **options):

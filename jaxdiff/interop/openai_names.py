@@ -1,4 +1,4 @@
-"""What the parameters of ADM networks are called in the released checkpoints, and their layout there.
+"""What the parameters of ADM networks are called in released checkpoints, and their layout there.
 
 One table, `tensors`, serves import and export. Convolutions are [out, in, height, width] there
 and [height, width, in, out] here, dense layers [out, in] and [in, out]. Queries, keys and values

@@ -87,10 +87,10 @@ class Block(nnx.Module):
 
 
 class Resample(nnx.Module):
-    """DDPM's change of resolution: a convolution of its own, or with `learned` off, nothing learned.
+    """DDPM's change of resolution: a layer of its own, with a convolution if `learned`.
 
-    Down is a convolution of stride 2, or the 2 x 2 average; up is nearest-neighbour doubling, then
-    a convolution if any.
+    Down is the convolution, of stride 2, or the 2 x 2 average; up is nearest-neighbour doubling,
+    and then the convolution.
     """
 
     def __init__(self, channels, direction, learned, *, dtype, rngs):
