@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxdiff.diffusion import schedules
+from jaxdiff.diffusion import adm, parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.errors import UserError
 from jaxdiff.models.network import Network
@@ -11,6 +11,23 @@ from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 
 SCHEDULES = {"cosine": schedules.cosine, "linear": schedules.linear}
+PREDICTIONS = {
+    "eps": parameterization.EPS,
+    "x0": parameterization.X0,
+    "v": parameterization.V,
+}
+VARIANCES = {
+    "learned_range": parameterization.LEARNED_RANGE,
+    "learned": parameterization.LEARNED,
+    "fixed_small": parameterization.FIXED_SMALL,
+    "fixed_large": parameterization.FIXED_LARGE,
+}
+LOSSES = {
+    "simple": adm.SIMPLE,
+    "hybrid": adm.HYBRID,
+    "hybrid_unscaled": adm.HYBRID_UNSCALED,
+    "vlb": adm.VLB,
+}
 
 
 def network(config):
@@ -20,10 +37,11 @@ def network(config):
       UserError: if no network can have the config's sizes.
     """
     data, model = config.data, config.model
+    variance = VARIANCES[config.diffusion.variance]
     spec = UNetSpec(
         image_size=data.image_size,
         in_channels=data.channels,
-        out_channels=data.channels * (2 if config.diffusion.learn_variance else 1),
+        out_channels=data.channels * (2 if variance.learned else 1),
         channels=model.channels,
         channel_mult=tuple(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
@@ -43,8 +61,10 @@ def process(config):
     return Adm(
         schedule=SCHEDULES[diffusion.schedule],
         num_timesteps=diffusion.num_timesteps,
-        learn_variance=diffusion.learn_variance,
-        hybrid=diffusion.loss == "hybrid",
+        prediction=PREDICTIONS[diffusion.prediction],
+        variance=VARIANCES[diffusion.variance],
+        loss=LOSSES[diffusion.loss],
+        rescale_timesteps=diffusion.rescale_timesteps,
     )
 
 

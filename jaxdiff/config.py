@@ -39,8 +39,12 @@ def base():
     diffusion.process = "adm"
     diffusion.schedule = "cosine"  # or `linear`
     diffusion.num_timesteps = 1000
-    diffusion.loss = "hybrid"  # L_simple + T/1000 L_vb, or `simple`: L_simple
-    diffusion.learn_variance = True
+    diffusion.rescale_timesteps = False  # the network sees t * 1000 / num_timesteps
+    diffusion.prediction = "eps"  # what the network predicts: the noise, `x0`, or `v`
+    diffusion.variance = "learned_range"  # or `learned`, `fixed_small`, `fixed_large`
+    # L_simple, and for a learned variance T/1000 L_vb; or `hybrid_unscaled`: L_simple + L_vb,
+    # `simple`: L_simple, `vlb`: T L_vb
+    diffusion.loss = "hybrid"
     diffusion.label_dropout = 0.0  # share of labels replaced by the null class
 
     config.training = training = ConfigDict()
@@ -79,7 +83,9 @@ CHOICES = {
     "model.kind": ("unet",),
     "diffusion.process": ("adm",),
     "diffusion.schedule": ("cosine", "linear"),
-    "diffusion.loss": ("hybrid", "simple"),
+    "diffusion.prediction": ("eps", "x0", "v"),
+    "diffusion.variance": ("learned_range", "learned", "fixed_small", "fixed_large"),
+    "diffusion.loss": ("simple", "hybrid", "hybrid_unscaled", "vlb"),
     "training.dtype": ("float32", "bfloat16"),
     "sampling.sampler": ("ddpm", "ddim"),
 }
@@ -163,10 +169,11 @@ def validate(config):
             f"diffusion.label_dropout is {config.diffusion.label_dropout}, but data.num_classes "
             "is 0: there are no labels to drop; set one of the two."
         )
-    if config.diffusion.learn_variance and config.diffusion.loss == "simple":
+    variance = config.diffusion.variance
+    if config.diffusion.loss == "simple" and variance.startswith("learned"):
         raise UserError(
-            "diffusion.loss `simple` does not train the variance that diffusion.learn_variance "
-            "asks for: use `hybrid`, or set learn_variance to False."
+            f"diffusion.loss `simple` does not train the variance that diffusion.variance "
+            f"`{variance}` asks for: use `hybrid`, or set diffusion.variance to `fixed_large`."
         )
     anneal = config.training.anneal_steps
     if anneal and not config.training.warmup_steps < anneal:

@@ -20,13 +20,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
-GOLDENS = pathlib.Path(__file__).parent / "goldens"
 sys.path.insert(0, str(ROOT))
-
-
-@pytest.fixture(scope="session")
-def goldens():
-    return GOLDENS
 
 
 @pytest.fixture

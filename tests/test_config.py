@@ -49,6 +49,8 @@ def test_every_field_is_read_somewhere():
         ("data__name", "", "data.name is empty"),
         ("data__num_classes", 0, "no labels to drop"),
         ("diffusion__loss", "simple", "does not train the variance"),
+        ("diffusion__prediction", "noise", "eps, x0 or v"),
+        ("diffusion__variance", "fixed", "fixed_small or fixed_large"),
         ("training__anneal_steps", 3, "must end after it has begun"),
         ("training__anneal_steps", 10, "train no longer"),
     ],

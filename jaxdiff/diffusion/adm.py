@@ -1,13 +1,13 @@
-"""ADM's process: discrete variance-preserving noise, eps prediction, learned variance.
+"""ADM's process: discrete variance-preserving noise, with its predictions and losses.
 
 Nichol & Dhariwal 2021 (arXiv:2102.09672), Dhariwal & Nichol 2021 (arXiv:2105.05233).
 
-    L_simple = mean (eps - eps_theta)^2
-    L_hybrid = L_simple + T/1000 * L_vb,     L_vb = KL(q(x_{t-1} | x_t, x_0) || p_theta) in bits
+    L_simple = mean (target - output)^2             the target is eps, x_0 or v
+    L_hybrid = L_simple + T/1000 * L_t              the bound's gradient confined to the variance
+    L_vlb    = T * L_t                              L_t: one term of the variational bound, in bits
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import cached_property
 
@@ -16,9 +16,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.diffusion.ancestral import Ancestral
-from jaxdiff.diffusion.denoiser import Level, Prediction, diffuse, per_sample
-from jaxdiff.diffusion.likelihood import discretized_log_likelihood, normal_kl
+from jaxdiff.diffusion.denoiser import Level, diffuse, per_sample
+from jaxdiff.diffusion.likelihood import sample_mean, variational_bound
+from jaxdiff.diffusion.parameterization import EPS, LEARNED_RANGE, Parameterization, Variance
 from jaxdiff.diffusion.respacing import respace
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A training loss.
+
+    Attributes:
+      square: the mean square error of the network's output is part of it; a bound beside it
+        teaches a learned variance alone, and is left out where there is none.
+      bound: T -> factor of the variational bound's terms; None to leave them out.
+    """
+
+    square: bool
+    bound: Callable[[int], float] | None = None
+
+
+SIMPLE = Loss(square=True)
+HYBRID = Loss(square=True, bound=lambda num_timesteps: num_timesteps / 1000)
+HYBRID_UNSCALED = Loss(square=True, bound=lambda num_timesteps: 1.0)
+VLB = Loss(square=False, bound=lambda num_timesteps: num_timesteps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,28 +49,30 @@ class Adm:
     Attributes:
       schedule: T -> betas [T]; one of jaxdiff.diffusion.schedules.
       num_timesteps: T, at least 2.
-      learn_variance: the network's second half of channels is the variance fraction, in [-1, 1].
-      hybrid: train with L_hybrid, which learns the variance; otherwise L_simple.
+      prediction: what the network predicts; one of jaxdiff.diffusion.parameterization, as
+      variance: where the variance of ancestral steps comes from.
+      loss: what training minimises.
+      rescale_timesteps: the network sees t * 1000 / T.
     """
 
     schedule: Callable[[int], np.ndarray]
     num_timesteps: int = 1000
-    learn_variance: bool = True
-    hybrid: bool = True
+    prediction: Parameterization = EPS
+    variance: Variance = LEARNED_RANGE
+    loss: Loss = HYBRID
+    rescale_timesteps: bool = False
 
-    @property
+    @cached_property
     def terms(self):
         """Names of the loss terms that `losses` returns."""
-        return ("loss", "mse", "vb") if self.hybrid else ("loss", "mse")
+        has_bound = self.loss.bound and (self.variance.learned or not self.loss.square)
+        parts = {"mse": self.loss.square, "vb": has_bound}
+        return ("loss", *(name for name, present in parts.items() if present))
 
     @cached_property
     def _levels(self):
         alpha_bar = np.cumprod(1 - self.schedule(self.num_timesteps))
         return Level(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
-
-    @property
-    def _ancestral(self):
-        return Ancestral.through(self.levels(""))
 
     def levels(self, steps) -> Level:
         """Levels [N + 1] that a sampler visits, noisiest first, the last one clean; float64.
@@ -80,20 +103,30 @@ class Adm:
         """
 
         def denoise(x, level, condition):
-            scale = jax.lax.rsqrt(level.alpha**2 + level.sigma**2)
-            time = jnp.broadcast_to(self.timestep(level), x.shape[:1]).astype(jnp.float32)
-            output = network(per_sample(scale, x) * x, time, condition.embedding)
-            eps, fraction = self._split(output)
-            x0 = (x - per_sample(level.sigma, x) * eps) / per_sample(level.alpha, x)
-            return Prediction(x0, fraction)
+            x, level, time = self._inputs(x, level)
+            output, values = self.variance.split(network(x, time, condition.embedding))
+            return self.variance.prediction(self.prediction.x0(output, x, level), values)
 
         return denoise
 
-    def _split(self, output):
-        if not self.learn_variance:
-            return output, None
-        eps, values = jnp.split(output, 2, axis=-1)
-        return eps, (values + 1) / 2
+    def classifier(self, network):
+        """Turns `network`: (x [B, ...], time [B]) -> logits, into (x, level) -> logits."""
+
+        def classify(x, level):
+            x, _, time = self._inputs(x, level)
+            return network(x, time)
+
+        return classify
+
+    def _inputs(self, x, level):
+        scale = jax.lax.rsqrt(level.alpha**2 + level.sigma**2)
+        time = jnp.broadcast_to(self._time(self.timestep(level)), x.shape[:1])
+        return per_sample(scale, x) * x, Level(scale * level.alpha, scale * level.sigma), time
+
+    def _time(self, timestep):
+        """What a network is told of a timestep, float32."""
+        time = timestep.astype(jnp.float32)
+        return time * (1000 / self.num_timesteps) if self.rescale_timesteps else time
 
     def draw(self, key, shape):
         """What a training step draws for x_0 of `shape`: timesteps [B] and noise."""
@@ -103,7 +136,7 @@ class Adm:
             "noise": jax.random.normal(noise_key, shape),
         }
 
-    def losses(self, network, x0, condition, draws):
+    def losses(self, network, x0, condition, draws, steps=""):
         """The training loss of every sample.
 
         Args:
@@ -111,45 +144,29 @@ class Adm:
           x0: [B, ...] in [-1, 1].
           condition: of each sample.
           draws: from `draw`.
+          steps: a respacing to compute the loss on, which `draws["t"]` then counts.
 
         Returns:
-          (losses, quartile): a dict of [B] with `loss` and its terms `mse` and, if hybrid, `vb`;
-          and the quarter of the timesteps, 0 (clean) to 3, that each sample's falls in.
+          (losses, quartile): a dict of [B] with all of `terms`; and the quarter of the timesteps,
+          0 (clean) to 3, that each sample's falls in.
         """
         t, noise = draws["t"], draws["noise"]
-        levels = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32)[t], self._levels)
-        x = diffuse(x0, noise, levels)
-        output = network(x, t.astype(jnp.float32), condition.embedding)
-        eps, fraction = self._split(output)
-        terms = {"mse": _mean((eps - noise) ** 2)}
-        terms["loss"] = terms["mse"]
-        if self.hybrid:
-            eps = jax.lax.stop_gradient(eps)
-            x0_hat = (x - per_sample(levels.sigma, x) * eps) / per_sample(levels.alpha, x)
-            bits = variational_bound(self._ancestral, t, x0, x, x0_hat, fraction)
-            terms["vb"] = bits * self.num_timesteps / 1000
-            terms["loss"] = terms["mse"] + terms["vb"]
-        return terms, 4 * t // self.num_timesteps
-
-
-def variational_bound(ancestral, t, x0, x, x0_hat, fraction):
-    """One timestep's term of the variational bound, in bits per dimension: [B].
-
-    Args:
-      ancestral: the process's T steps, noisiest first.
-      t: [B] timesteps; 0 is the last step, whose term is a decoder's likelihood of 8-bit data.
-      x0, x: [B, ...], clean and noisy.
-      x0_hat, fraction: the model's estimate of x0, and its variance fraction or None.
-    """
-    step = ancestral.log_large.shape[0] - 1 - t
-    mean = ancestral.mean(step, x0_hat, x)
-    log_variance = ancestral.log_variance(step, fraction, x)
-    kl = normal_kl(
-        ancestral.mean(step, x0, x), per_sample(ancestral.log_small[step], x), mean, log_variance
-    )
-    decoder = -discretized_log_likelihood(x0, mean, log_variance)
-    return jnp.where(t == 0, _mean(decoder), _mean(kl)) / math.log(2)
-
-
-def _mean(x):
-    return x.mean(tuple(range(1, x.ndim)))
+        levels = self.levels(steps)
+        ancestral = Ancestral.through(levels)
+        i = ancestral.num_steps - 1 - t
+        level = jax.tree.map(jnp.float32, levels)[i]
+        x = diffuse(x0, noise, level)
+        timestep = jnp.asarray(respace(self.num_timesteps, steps))[t]
+        output = network(x, self._time(timestep), condition.embedding)
+        output, values = self.variance.split(output)
+        terms = {}
+        if "mse" in self.terms:
+            target = self.prediction.target(x0, noise, level)
+            terms["mse"] = sample_mean((output - target) ** 2)
+            output = jax.lax.stop_gradient(output)  # The bound then teaches the variance alone.
+        if "vb" in self.terms:
+            prediction = self.variance.prediction(self.prediction.x0(output, x, level), values)
+            bits = variational_bound(ancestral, i, x0, x, prediction)
+            terms["vb"] = bits * self.loss.bound(ancestral.num_steps)
+        terms["loss"] = sum(terms.values())
+        return terms, 4 * t // ancestral.num_steps

@@ -54,14 +54,29 @@ class Ancestral:
         )
         return cls(*(jnp.asarray(c, jnp.float32) for c in coefficients))
 
+    @property
+    def num_steps(self):
+        """N."""
+        return self.log_large.shape[0]
+
     def mean(self, i, x0, x):
         """Mean of step i (a scalar, or [B] with one step for each sample)."""
         return per_sample(self.x0_weight[i], x) * x0 + per_sample(self.x_weight[i], x) * x
 
-    def log_variance(self, i, fraction, x):
-        """Log variance of step i: `fraction` of the way from small to large, or large if None.
+    def log_variance(self, i, prediction):
+        """Log variance of step i (a scalar, or [B]), as the prediction wants it; broadcasts over x.
 
-        Equation 15 of Nichol & Dhariwal 2021; the fraction is not confined to [0, 1].
+        A fraction leads from small to large (equation 15 of Nichol & Dhariwal 2021; it is not
+        confined to [0, 1]). Without one the variance is large; but small at the last step, where
+        that makes the better decoder of 8-bit data.
         """
-        large, small = per_sample(self.log_large[i], x), per_sample(self.log_small[i], x)
-        return large if fraction is None else fraction * large + (1 - fraction) * small
+        if prediction.log_variance is not None:
+            return prediction.log_variance
+        large, small = (
+            per_sample(log[i], prediction.x0) for log in (self.log_large, self.log_small)
+        )
+        fraction = prediction.variance_fraction
+        if fraction is not None:
+            return fraction * large + (1 - fraction) * small
+        is_last = per_sample(i, prediction.x0) == self.num_steps - 1
+        return jnp.where(is_last, small, large)

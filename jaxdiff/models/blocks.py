@@ -1,5 +1,7 @@
 """Residual and attention blocks of ADM (Dhariwal & Nichol 2021, arXiv:2105.05233, section 3)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,24 +12,27 @@ RESAMPLE = {"up": upsample, "down": downsample, None: lambda x: x}
 
 
 class ResBlock(nnx.Module):
-    """A BigGAN residual block with adaptive group normalisation (AdaGN).
+    """A residual block that an embedding modulates.
 
-    The embedding scales and shifts the second norm's output. Resampling, if any, happens between
-    the first activation and convolution, and on the skip path, with nothing learned.
+    With AdaGN (`adaptive_norm`) the embedding scales and shifts the second norm's output; without,
+    it is added before that norm. Resampling, if any, is BigGAN's: between the first activation and
+    convolution, and on the skip path, with nothing learned.
     """
 
-    def __init__(self, in_channels, out_channels, emb_width, *, resample=None, index, dtype, rngs):
+    def __init__(self, spec, in_channels, out_channels, *, resample=None, index, rngs):
         """`index` numbers the block within its network, so that dropout masks differ."""
-        self.resample, self.index, self.dtype = resample, index, dtype
+        self.resample, self.index, self.dtype = resample, index, spec.dtype
+        self.adaptive_norm, self.rescale = spec.adaptive_norm, spec.rescale_residuals
+        common = {"dtype": spec.dtype, "rngs": rngs}
         self.norm1 = group_norm(in_channels, rngs=rngs)
-        self.conv1 = conv(in_channels, out_channels, dtype=dtype, rngs=rngs)
-        self.modulation = linear(emb_width, 2 * out_channels, dtype=dtype, rngs=rngs)
+        self.conv1 = conv(in_channels, out_channels, **common)
+        self.modulation = linear(
+            spec.emb_width, out_channels * (2 if spec.adaptive_norm else 1), **common
+        )
         self.norm2 = group_norm(out_channels, rngs=rngs)
-        self.conv2 = conv(out_channels, out_channels, dtype=dtype, rngs=rngs, zero=True)
+        self.conv2 = conv(out_channels, out_channels, **common, zero=True)
         self.skip = (
-            conv(in_channels, out_channels, 1, dtype=dtype, rngs=rngs)
-            if in_channels != out_channels
-            else None
+            conv(in_channels, out_channels, 1, **common) if in_channels != out_channels else None
         )
 
     def __call__(self, x, emb, drop_rate, drop_keys):
@@ -35,13 +40,18 @@ class ResBlock(nnx.Module):
         resample = RESAMPLE[self.resample]
         h = nnx.silu(self.norm1(x)).astype(self.dtype)
         h = self.conv1(resample(h))
-        scale, shift = jnp.split(self.modulation(nnx.silu(emb))[:, None, None], 2, axis=-1)
-        h = nnx.silu(self.norm2(h) * (1 + scale) + shift).astype(self.dtype)
+        modulation = self.modulation(nnx.silu(emb))[:, None, None]
+        if self.adaptive_norm:
+            scale, shift = jnp.split(modulation, 2, axis=-1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + modulation)
+        h = nnx.silu(h).astype(self.dtype)
         if drop_rate:
             keys = jax.vmap(jax.random.fold_in, (0, None))(drop_keys, self.index)
             h = dropout(h, drop_rate, keys)
         x = resample(x)
-        return (x if self.skip is None else self.skip(x)) + self.conv2(h)
+        return add(x if self.skip is None else self.skip(x), self.conv2(h), self.rescale)
 
 
 class Attention(nnx.Module):
@@ -50,20 +60,18 @@ class Attention(nnx.Module):
     The projection to queries, keys and values is laid out [3, heads, width of a head].
     """
 
-    def __init__(self, channels, num_heads, *, dtype, rngs):
-        self.num_heads, self.dtype = num_heads, dtype
+    def __init__(self, spec, channels, num_heads, *, rngs):
+        self.num_heads, self.dtype, self.rescale = num_heads, spec.dtype, spec.rescale_residuals
         self.norm = group_norm(channels, rngs=rngs)
-        self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
-        self.out = linear(channels, channels, dtype=dtype, rngs=rngs, zero=True)
+        self.qkv = linear(channels, 3 * channels, dtype=spec.dtype, rngs=rngs)
+        self.out = linear(channels, channels, dtype=spec.dtype, rngs=rngs, zero=True)
 
     def __call__(self, x):
         """x: [B, H, W, C]. Returns the same shape."""
         batch, height, width, channels = x.shape
         h = self.norm(x).astype(self.dtype).reshape(batch, height * width, channels)
-        qkv = self.qkv(h).reshape(batch, height * width, 3, self.num_heads, -1)
-        # Scales the logits by 1/sqrt(width) and takes the softmax in float32.
-        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        return x + self.out(h.reshape(batch, height, width, channels))
+        h = attend(self.qkv(h), self.num_heads)
+        return add(x, self.out(h.reshape(batch, height, width, channels)), self.rescale)
 
 
 class Block(nnx.Module):
@@ -76,3 +84,46 @@ class Block(nnx.Module):
         """x: [B, H, W, C_in]; emb: [B, E]. Returns [B, H', W', C_out]."""
         x = self.res(x, emb, drop_rate, drop_keys)
         return x if self.attention is None else self.attention(x)
+
+
+class Resample(nnx.Module):
+    """DDPM's change of resolution: a layer of its own, with a convolution if `learned`.
+
+    Down is the convolution, of stride 2, or the 2 x 2 average; up is nearest-neighbour doubling,
+    and then the convolution.
+    """
+
+    def __init__(self, channels, direction, learned, *, dtype, rngs):
+        self.direction = direction
+        stride = 2 if direction == "down" else 1
+        self.conv = (
+            conv(channels, channels, stride=stride, dtype=dtype, rngs=rngs) if learned else None
+        )
+
+    def __call__(self, x, *_):
+        """x: [B, H, W, C]. Returns [B, H', W', C]; takes the arguments of a Block."""
+        if self.conv is None:
+            return RESAMPLE[self.direction](x)
+        return self.conv(upsample(x) if self.direction == "up" else x)
+
+
+def add(x, h, rescale):
+    """A residual connection, divided by sqrt 2 where asked for, which keeps the variance."""
+    return (x + h) / math.sqrt(2) if rescale else x + h
+
+
+def attend(qkv, num_heads, queries=None):
+    """Multi-head attention among tokens.
+
+    Args:
+      qkv: [B, N, 3C], laid out [3, num_heads, C / num_heads].
+      num_heads: number of heads.
+      queries: how many of the tokens ask, from the first; all, if None.
+
+    Returns:
+      [B, N or queries, C].
+    """
+    batch, tokens, width = qkv.shape
+    q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, num_heads, -1), 2, 0)
+    # Scales the logits by 1/sqrt(width) and takes the softmax in float32.
+    return jax.nn.dot_product_attention(q[:, :queries], k, v).reshape(batch, -1, width // 3)

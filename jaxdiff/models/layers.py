@@ -52,13 +52,19 @@ def linear(in_features, out_features, *, dtype, rngs, zero=False):
     )
 
 
-def conv(in_channels, out_channels, size=3, *, dtype, rngs, zero=False):
-    """A `size` x `size` convolution that keeps height and width; `zero` starts it at zero."""
+def conv(in_channels, out_channels, size=3, *, stride=1, dtype, rngs, zero=False):
+    """A convolution, `size` x `size` and odd, that keeps or divides height and width.
+
+    `zero` starts it at zero.
+    """
+    # Not "SAME", which pads an even image on the far side alone where the stride is 2.
+    margin = (size // 2, size // 2)
     return nnx.Conv(
         in_channels,
         out_channels,
         (size, size),
-        padding="SAME",
+        strides=stride,
+        padding=(margin, margin),
         dtype=dtype,
         rngs=rngs,
         **_initializers(in_channels * size * size, zero),
@@ -86,6 +92,11 @@ def downsample(x):
     """2 x 2 average: [B, H, W, C] -> [B, H/2, W/2, C]."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def enlarge(x, height, width):
+    """Bilinear up-sampling with half-pixel centres: [B, h, w, C] -> [B, height, width, C]."""
+    return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear")
 
 
 def dropout(x, rate, keys):

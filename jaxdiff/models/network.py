@@ -18,7 +18,7 @@ class Network:
     """A network without its parameters.
 
     Attributes:
-      build: nnx.Rngs -> nnx.Module with methods `__call__` and `embed`.
+      build: nnx.Rngs -> nnx.Module with a method `__call__`, and `embed` if it takes labels.
       spec: the specification it was built from.
     """
 
@@ -35,9 +35,9 @@ class Network:
         """The parameters' shapes and dtypes, a nested dict of ShapeDtypeStruct; takes no memory."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
-    def apply(self, params, x, time, embedding=None, **kwargs):
+    def apply(self, params, x, time, *args, **kwargs):
         """The network's output; see its module's `__call__` for shapes and further arguments."""
-        return self._module(params)(x, time, embedding, **kwargs)
+        return self._module(params)(x, time, *args, **kwargs)
 
     def embed(self, params, labels):
         """Embeds labels [B] once, so that guidance can work on the embedding."""

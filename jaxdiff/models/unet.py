@@ -5,145 +5,42 @@ knows nothing of noise schedules, losses or guidance.
 """
 
 import dataclasses
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxdiff.errors import UserError
-from jaxdiff.models.blocks import Attention, Block, ResBlock
-from jaxdiff.models.layers import GROUPS, conv, group_norm, linear, timestep_embedding
+from jaxdiff.models.encoder import Builder, Encoder, EncoderSpec, TimeConditioned
+from jaxdiff.models.layers import conv, enlarge, group_norm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UNetSpec:
-    """What an ADM UNet is.
+class UNetSpec(EncoderSpec):
+    """What an ADM UNet is, beside its encoder.
 
     Attributes:
-      image_size: height and width of its input, in pixels; every level but the last halves it.
-      in_channels, out_channels: of its input and output; learned variance doubles the output's.
-      channels: width of the network where channel_mult is 1.
-      channel_mult: width of each level, as multiples of `channels`.
-      num_res_blocks: residual blocks of an encoder level; a decoder level has one more.
-      attention_resolutions: image sizes at which attention follows each residual block.
-      head_channels: width of an attention head.
+      out_channels: of its output; learned variance doubles them.
+      num_heads_upsample: number of heads of every attention of the decoder; None: as elsewhere.
       num_classes: None for a network without labels.
       null_class: whether a further label, num_classes, stands for "not told".
-      dtype: what it computes in: float32 or bfloat16. Parameters, norms and softmax are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
+      super_resolution: whether it also takes a smaller image of as many channels, to enlarge.
     """
 
-    image_size: int
-    in_channels: int
     out_channels: int
-    channels: int
-    channel_mult: tuple[float, ...]
-    num_res_blocks: int
-    attention_resolutions: tuple[int, ...] = ()
-    head_channels: int = 64
+    num_heads_upsample: int | None = None
     num_classes: int | None = None
     null_class: bool = False
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    super_resolution: bool = False
 
     def __post_init__(self):
         """Raises UserError for a network that cannot be built."""
-        factor = 2 ** (len(self.channel_mult) - 1)
-        if self.image_size % factor:
-            raise UserError(
-                f"image_size {self.image_size} cannot be halved {len(self.channel_mult) - 1} "
-                f"times for channel_mult {self.channel_mult}: make it a multiple of {factor}, "
-                "or list fewer levels."
-            )
-        resolutions = [self.image_size >> level for level in range(len(self.channel_mult))]
-        if unknown := set(self.attention_resolutions) - set(resolutions):
-            raise UserError(
-                f"attention_resolutions {self.attention_resolutions} name {min(unknown)}, but "
-                f"the levels of this network have the resolutions {resolutions}."
-            )
-        for width in self.widths:
-            if width % GROUPS:
-                raise UserError(
-                    f"channels {self.channels} times channel_mult {self.channel_mult} gives a "
-                    f"level {width} wide: every width must be a multiple of {GROUPS}, the number "
-                    "of groups of its normalisation."
-                )
-        attended = {self.widths[resolutions.index(r)] for r in self.attention_resolutions}
-        for width in {*attended, self.widths[-1]}:
-            if width % self.head_channels:
-                raise UserError(
-                    f"head_channels {self.head_channels} does not divide a level {width} wide "
-                    "that has attention: choose a divisor of it."
-                )
+        super().__post_init__()
+        if self.num_heads_upsample is not None:
+            self.check_heads("num_heads_upsample", self.num_heads_upsample)
 
-    @property
-    def widths(self):
-        """Number of channels of each level."""
-        return tuple(int(mult * self.channels) for mult in self.channel_mult)
-
-    @property
-    def emb_width(self):
-        """Width of the time and label embeddings."""
-        return 4 * self.channels
-
-
-class Builder:
-    """Numbers the blocks of a network while it is built, and gives them what all have in common."""
-
-    def __init__(self, spec, rngs):
-        self.spec, self.rngs, self.count = spec, rngs, 0
-
-    def block(self, in_channels, out_channels, *, resample=None, attention=False):
-        """The next block of the network."""
-        common = {"dtype": self.spec.dtype, "rngs": self.rngs}
-        res = ResBlock(
-            in_channels,
-            out_channels,
-            self.spec.emb_width,
-            resample=resample,
-            index=self.count,
-            **common,
-        )
-        self.count += 1
-        if not attention:
-            return Block(res)
-        return Block(
-            res, Attention(out_channels, out_channels // self.spec.head_channels, **common)
-        )
-
-
-class Encoder(nnx.Module):
-    """The way down and the middle: every block's output on the way down is kept as a skip."""
-
-    def __init__(self, spec, build, *, rngs):
-        size, width = spec.image_size, spec.widths[0]
-        self.stem = conv(spec.in_channels, width, dtype=spec.dtype, rngs=rngs)
-        blocks, skip_widths = [], [width]
-        for level, level_width in enumerate(spec.widths):
-            attention = size in spec.attention_resolutions
-            for _ in range(spec.num_res_blocks):
-                blocks.append(build.block(width, level_width, attention=attention))
-                skip_widths.append(width := level_width)
-            if level + 1 < len(spec.widths):
-                blocks.append(build.block(width, width, resample="down"))
-                skip_widths.append(width)
-                size //= 2
-        self.blocks = nnx.List(blocks)
-        self.middle = nnx.List(
-            [build.block(width, width, attention=True), build.block(width, width)]
-        )
-        self.skip_widths = tuple(skip_widths)
-
-    def __call__(self, x, emb, call):
-        """Returns the middle's output and the list of skips, finest first."""
-        skips = [self.stem(x)]
-        for block in self.blocks:
-            skips.append(call(block, skips[-1], emb))
-        h = skips[-1]
-        for block in self.middle:
-            h = call(block, h, emb)
-        return h, skips
+    def decoder_heads(self, width):
+        """Number of heads of an attention of the decoder."""
+        return self.num_heads_upsample or self.heads(width)
 
 
 class Decoder(nnx.Module):
@@ -152,16 +49,17 @@ class Decoder(nnx.Module):
     def __init__(self, spec, skip_widths, build):
         skip_widths = list(skip_widths)
         width = spec.widths[-1]
-        blocks = []
+        groups = []
         for level in reversed(range(len(spec.widths))):
-            attention = spec.image_size >> level in spec.attention_resolutions
+            attention = spec.resolutions[level] in spec.attention_resolutions
+            heads = spec.decoder_heads(spec.widths[level]) if attention else None
             for _ in range(spec.num_res_blocks + 1):
                 in_channels = width + skip_widths.pop()
                 width = spec.widths[level]
-                blocks.append([build.block(in_channels, width, attention=attention)])
+                groups.append([build.block(in_channels, width, num_heads=heads)])
             if level:
-                blocks[-1].append(build.block(width, width, resample="up"))
-        self.blocks = nnx.List([nnx.List(group) for group in blocks])
+                groups[-1].append(build.resample(width, "up"))
+        self.blocks = nnx.List([nnx.List(group) for group in groups])
 
     def __call__(self, h, skips, emb, call):
         """Returns the finest level's features [B, H, W, C]."""
@@ -172,15 +70,11 @@ class Decoder(nnx.Module):
         return h
 
 
-class UNet(nnx.Module):
-    """ADM's UNet with AdaGN, BigGAN resampling and multi-head attention."""
+class UNet(TimeConditioned):
+    """ADM's UNet: an encoder, a middle, and a decoder that takes the encoder's outputs."""
 
     def __init__(self, spec: UNetSpec, *, rngs: nnx.Rngs):
-        self.spec = spec
-        common = {"dtype": spec.dtype, "rngs": rngs}
-        build = Builder(spec, rngs)
-        self.time1 = linear(spec.channels, spec.emb_width, **common)
-        self.time2 = linear(spec.emb_width, spec.emb_width, **common)
+        super().__init__(spec, rngs)
         self.labels = (
             nnx.Embed(
                 spec.num_classes + spec.null_class,
@@ -191,7 +85,8 @@ class UNet(nnx.Module):
             if spec.num_classes
             else None
         )
-        self.encoder = Encoder(spec, build, rngs=rngs)
+        build = Builder(spec, rngs)
+        self.encoder = Encoder(spec, spec.in_channels * (1 + spec.super_resolution), build)
         self.decoder = Decoder(spec, self.encoder.skip_widths, build)
         self.norm = group_norm(spec.widths[0], rngs=rngs)
         # The output convolution stays in float32: its result is what losses and samplers see.
@@ -201,32 +96,33 @@ class UNet(nnx.Module):
         """Embeds labels [B] int32: [B, 4C] float32, or None for a network without classes."""
         return None if self.labels is None else self.labels(labels)
 
-    def __call__(self, x, time, embedding=None, *, drop_rate=0.0, drop_keys=None):
+    def __call__(self, x, time, embedding=None, *, low_res=None, drop_rate=0.0, drop_keys=None):
         """Runs the network.
 
         Args:
           x: [B, H, W, in_channels] float32.
           time: [B] float, the noise level as the process tells it (ADM: timesteps 0 .. 999).
           embedding: [B, 4C] float32 from `embed`, or None.
+          low_res: [B, h, w, in_channels] float32, the image to enlarge, where the network is one
+            of super-resolution.
           drop_rate: dropout rate of every residual block, a Python number in [0, 1).
           drop_keys: [B] random keys, one a sample, where drop_rate is not 0.
 
         Returns:
           [B, H, W, out_channels] float32.
         """
-        emb = self.time2(nnx.silu(self.time1(timestep_embedding(time, self.spec.channels))))
+        if (low_res is not None) != self.spec.super_resolution:
+            raise UserError(
+                "This network enlarges images: give it low_res."
+                if self.spec.super_resolution
+                else "This network does not enlarge images: leave out low_res."
+            )
+        if low_res is not None:
+            x = jnp.concatenate([x, enlarge(low_res, *x.shape[1:3])], axis=-1)
+        emb = self.embed_time(time)
         if embedding is not None:
             emb = emb + embedding.astype(emb.dtype)
-
-        def run(block, h, emb):
-            # What a block keeps for the backward pass is its input alone.
-            once = partial(_run_block, block, drop_rate=drop_rate)
-            return (jax.checkpoint(once) if self.spec.remat else once)(h, emb, drop_keys)
-
-        h, skips = self.encoder(x.astype(self.spec.dtype), emb, run)
-        h = self.decoder(h, skips, emb, run)
+        call = self.caller(drop_rate, drop_keys)
+        h, skips = self.encoder(x.astype(self.spec.dtype), emb, call)
+        h = self.decoder(h, skips, emb, call)
         return self.out(nnx.silu(self.norm(h)))
-
-
-def _run_block(block, h, emb, drop_keys, *, drop_rate):
-    return block(h, emb, drop_rate, drop_keys)

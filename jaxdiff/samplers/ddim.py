@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from jaxdiff.samplers.grid import Grid, clip, float32
+from jaxdiff.samplers.grid import Grid, denoised, float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ddim:
-    """Moves along the predicted noise, which is re-derived from the clipped x0.
+    """Moves along the predicted noise, which is re-derived from the clipped, then nudged x0.
 
     Attributes:
       eta: 0 is deterministic; 1 adds as much noise as ancestral sampling with small variance.
@@ -37,7 +37,7 @@ class Ddim:
         """One step from grid level i to i + 1; arguments and result as in `Ddpm.step`."""
         level, target = grid.levels[i], grid.levels[i + 1]
         prediction, state = denoise(x, level, state)
-        x0 = clip(prediction.x0, self.clip)
+        x0 = denoised(prediction, level, self.clip)
         eps = (x - level.alpha * x0) / level.sigma
         x = target.alpha * x0 + grid.coefficients["direction"][i] * eps
         return x + grid.coefficients["std"][i] * noise, carry, state

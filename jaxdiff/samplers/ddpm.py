@@ -12,7 +12,9 @@ from jaxdiff.samplers.grid import Grid, clip, float32
 class Ddpm:
     """x_b ~ N(x0_weight * x0 + x_weight * x_a, variance), from each level a to the next, b.
 
-    The variance is the network's where it learned one, else the larger of the two bounds.
+    The variance is the network's where it learned one, else as `Ancestral.log_variance` says.
+    Classifier guidance moves the mean by variance * nudge, after clipping (Dhariwal & Nichol
+    2021, arXiv:2105.05233, Algorithm 1).
 
     Attributes:
       clip: confine the predicted x0 to [-1, 1].
@@ -47,6 +49,8 @@ class Ddpm:
         steps = grid.coefficients
         prediction, state = denoise(x, grid.levels[i], state)
         mean = steps.mean(i, clip(prediction.x0, self.clip), x)
-        std = jnp.exp(0.5 * steps.log_variance(i, prediction.variance_fraction, x))
+        log_variance = steps.log_variance(i, prediction)
+        if prediction.nudge is not None:
+            mean += jnp.exp(log_variance) * prediction.nudge
         is_last = i == grid.num_steps - 1
-        return jnp.where(is_last, mean, mean + std * noise), carry, state
+        return jnp.where(is_last, mean, mean + jnp.exp(0.5 * log_variance) * noise), carry, state

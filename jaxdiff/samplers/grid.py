@@ -15,7 +15,8 @@ class Grid:
     """N steps through N + 1 noise levels.
 
     Attributes:
-      levels: [N + 1] float32, noisiest first; the last one is clean (sigma 0).
+      levels: [N + 1] float32, from step to step: noisiest first and the last one clean
+        (sigma 0), or the other way round to encode.
       coefficients: the sampler's own, [N] float32 each, computed in float64.
     """
 
@@ -36,3 +37,15 @@ def float32(tree):
 def clip(x0, enabled):
     """Confines a clean image to [-1, 1], if the run does that."""
     return jnp.clip(x0, -1, 1) if enabled else x0
+
+
+def denoised(prediction, level, clipped):
+    """The clean image that a deterministic step moves towards, shaped like the prediction's x0.
+
+    A nudge of classifier guidance moves it by sigma^2 / alpha * nudge, which is eps - sigma * nudge
+    (Dhariwal & Nichol 2021, arXiv:2105.05233, Algorithm 2); after clipping, as they do.
+    """
+    x0 = clip(prediction.x0, clipped)
+    if prediction.nudge is None:
+        return x0
+    return x0 + level.sigma**2 / level.alpha * prediction.nudge

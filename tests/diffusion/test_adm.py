@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 
 from jaxdiff.diffusion import schedules
-from jaxdiff.diffusion.adm import Adm, variational_bound
+from jaxdiff.diffusion.adm import HYBRID, HYBRID_UNSCALED, SIMPLE, VLB, Adm
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.diffusion.denoiser import Condition, Level, diffuse
+from jaxdiff.diffusion.parameterization import (
+    EPS,
+    FIXED_LARGE,
+    FIXED_SMALL,
+    LEARNED,
+    LEARNED_RANGE,
+    X0,
+    V,
+)
 
 PROCESS = Adm(schedule=schedules.cosine, num_timesteps=1000)
 
@@ -76,7 +85,7 @@ def test_a_perfect_network_is_denoised_perfectly():
 
 
 def test_simple_loss_is_the_mean_square_of_the_noise_for_a_network_of_zeros():
-    process = Adm(schedule=schedules.linear, learn_variance=False, hybrid=False)
+    process = Adm(schedule=schedules.linear, variance=FIXED_LARGE, loss=SIMPLE)
     x0 = jax.random.normal(jax.random.key(0), (5, 4, 4, 1))
     draws = process.draw(jax.random.key(1), x0.shape)
     terms, quartile = process.losses(lambda x, t, e: jnp.zeros_like(x), x0, Condition(), draws)
@@ -130,13 +139,113 @@ def test_the_bound_teaches_the_variance_and_not_the_mean():
     assert np.abs(by_fraction).min() > 0
 
 
-def test_the_bound_at_timestep_zero_is_a_decoder_s_likelihood():
-    ancestral = Ancestral.through(PROCESS.levels(""))
-    x0 = jnp.array([[0.0, 0.5]])
-    bits = variational_bound(ancestral, jnp.array([0]), x0, x0, x0, jnp.zeros_like(x0))
-    # A sure and right decoder needs hardly any bits; a wrong one many.
-    wrong = variational_bound(ancestral, jnp.array([0]), x0, x0, -x0, jnp.zeros_like(x0))
-    assert 0 <= float(bits[0]) < float(wrong[0])
+@pytest.mark.parametrize("prediction", [EPS, X0, V], ids=["eps", "x0", "v"])
+def test_a_network_that_answers_the_target_is_denoised_perfectly(prediction):
+    process = Adm(schedule=schedules.cosine, prediction=prediction, variance=FIXED_LARGE)
+    x0, noise = jax.random.normal(jax.random.key(0), (2, 4, 6))
+    draws = {"t": jnp.array([0, 300, 600, 900]), "noise": noise}
+    level = jax.tree.map(jnp.float32, process.levels(""))[999 - draws["t"]]
+    target = prediction.target(x0, noise, level)
+    terms, _ = process.losses(lambda *_: target, x0, Condition(), draws)
+    np.testing.assert_array_equal(terms["loss"], 0)
+    # As EDM scales it: alpha 1, sigma the ratio.
+    edm = Level(jnp.ones(4), level.ratio)
+    predicted = process.denoiser(lambda *_: target)(diffuse(x0, noise, edm), edm, Condition())
+    np.testing.assert_allclose(predicted.x0, x0, atol=2e-5)
+
+
+def test_the_target_v_is_the_velocity_along_the_circle_of_levels():
+    """Salimans & Ho 2022: v = dx / dphi for alpha = cos(phi), sigma = sin(phi)."""
+    x0, noise = np.random.default_rng(0).standard_normal((2, 3, 5))
+    phi, step = 0.7, 1e-4
+    after, before = (np.cos(p) * x0 + np.sin(p) * noise for p in (phi + step / 2, phi - step / 2))
+    v = V.target(x0, noise, Level(np.cos(phi), np.sin(phi)))
+    np.testing.assert_allclose(v, (after - before) / step, rtol=1e-5)
+
+
+def test_every_loss_is_made_of_its_terms():
+    x0 = jax.random.uniform(jax.random.key(0), (4, 8), minval=-1)
+    draws = {"t": jnp.array([0, 3, 7, 9]), "noise": jax.random.normal(jax.random.key(1), x0.shape)}
+
+    def losses(loss, variance=LEARNED_RANGE):
+        process = Adm(schedule=schedules.linear, num_timesteps=100, variance=variance, loss=loss)
+        channels = 16 if variance.learned else 8
+        output = jnp.linspace(-0.5, 0.5, 4 * channels).reshape(4, channels)
+        terms, quartile = process.losses(lambda *_: output, x0, Condition(), draws, steps="10")
+        assert set(terms) == set(process.terms)
+        np.testing.assert_array_equal(quartile, [0, 1, 2, 3])
+        return terms
+
+    unscaled = losses(HYBRID_UNSCALED)
+    bits = unscaled["vb"]
+    np.testing.assert_allclose(unscaled["loss"], unscaled["mse"] + bits, rtol=1e-6)
+    # Ten steps are counted, and not the hundred that they are taken from.
+    np.testing.assert_allclose(losses(HYBRID)["vb"], bits * 10 / 1000, rtol=1e-6)
+    np.testing.assert_allclose(losses(VLB)["loss"], bits * 10, rtol=1e-6)
+    assert set(losses(VLB)) == {"loss", "vb"}
+    for loss in (SIMPLE, HYBRID):
+        assert set(losses(loss, FIXED_SMALL)) == {"loss", "mse"}
+    assert (losses(VLB, FIXED_LARGE)["loss"] != losses(VLB, FIXED_SMALL)["loss"]).any()
+
+
+def test_the_vlb_of_a_fixed_variance_teaches_the_mean():
+    process = Adm(schedule=schedules.cosine, variance=FIXED_SMALL, loss=VLB)
+    x0 = jax.random.uniform(jax.random.key(0), (3, 8), minval=-1)
+    draws = process.draw(jax.random.key(1), x0.shape)
+
+    def loss(eps):
+        return process.losses(lambda *_: eps, x0, Condition(), draws)[0]["loss"].sum()
+
+    assert np.abs(jax.grad(loss)(0.5 * draws["noise"])).min() > 0
+
+
+def test_on_a_respacing_the_network_sees_the_original_timesteps():
+    process = Adm(schedule=schedules.cosine, num_timesteps=100, rescale_timesteps=True)
+    seen = []
+
+    def network(x, time, embedding):
+        seen.append(time)
+        return jnp.zeros((3, 8))
+
+    x0 = jnp.zeros((3, 4))
+    draws = {"t": jnp.array([0, 1, 4]), "noise": jnp.ones_like(x0)}
+    process.losses(network, x0, Condition(), draws, steps="ddim5")
+    level = jax.tree.map(jnp.float32, process.levels("ddim5"))[jnp.array([4, 3, 0])]
+    process.denoiser(network)(x0, level, Condition())
+    process.classifier(lambda x, time: network(x, time, None))(x0, level)
+    # 0, 20 and 80 of 100 timesteps, as if they were 1000.
+    np.testing.assert_allclose(seen, [[0, 200, 800]] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("variance", "expected"),
+    [
+        (LEARNED, [0.3] * 3),
+        (LEARNED_RANGE, ["mostly large"] * 3),
+        (FIXED_SMALL, ["posterior"] * 3),
+        (FIXED_LARGE, ["beta", "beta", "posterior"]),
+    ],
+    ids=["learned", "learned_range", "fixed_small", "fixed_large"],
+)
+def test_the_variances_of_a_step(variance, expected):
+    betas = schedules.linear(1000)[::-1]
+    bar = np.cumprod(1 - betas[::-1])[::-1]
+    posterior = betas[:-1] * (1 - bar[1:]) / (1 - bar[:-1])
+    posterior = np.append(posterior, posterior[-1])
+    process = Adm(schedule=schedules.linear, variance=variance)
+    output = jnp.full((1, 4), 0.3) if variance.learned else jnp.full((1, 2), 0.3)
+    ancestral = Ancestral.through(process.levels(""))
+    for i, name in zip([0, 500, 999], expected, strict=True):
+        level = jax.tree.map(jnp.float32, process.levels("")[i])
+        prediction = process.denoiser(lambda *_: output)(jnp.ones((1, 2)), level, Condition())
+        log_beta, log_posterior = np.log(betas[i]), np.log(posterior[i])
+        values = {
+            "mostly large": 0.65 * log_beta + 0.35 * log_posterior,
+            "beta": log_beta,
+            "posterior": log_posterior,
+        }
+        got = np.broadcast_to(ancestral.log_variance(i, prediction), (1, 2))
+        np.testing.assert_allclose(got, np.full((1, 2), values.get(name, name)), rtol=1e-5)
 
 
 def test_draws_cover_all_timesteps():

@@ -12,6 +12,7 @@ from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.guidance.unguided import Unguided
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
+from jaxdiff.samplers.encode import DdimEncode
 from jaxdiff.samplers.loop import sample
 
 MEAN, STD = 0.4, 0.3
@@ -123,3 +124,57 @@ def test_guidance_state_passes_through_every_step():
     keys = sample_keys(0, jnp.arange(2))
     x = sample(sampler, grid, Counting(gaussian, Condition()), jnp.zeros((2, 3)), keys)
     np.testing.assert_allclose(x, np.full((2, 3), 0.009), rtol=1e-4)
+
+
+def nudged_step(sampler, i, x, noise, nudge):
+    grid = sampler.grid(PROCESS.levels("10"))
+
+    def denoise(x, level, state):
+        return Prediction(3 * x, jnp.full_like(x, 0.5), nudge=nudge), state
+
+    return grid, sampler.step(denoise, grid, i, x, noise, (), ())[0]
+
+
+@pytest.mark.parametrize("i", [0, 5, 9])
+def test_ddpm_adds_variance_times_nudge_to_the_mean(i):
+    """ADM's Algorithm 1: x ~ N(mu + Sigma * g, Sigma); at the last step too."""
+    x, noise, nudge = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    grid, plain = nudged_step(Ddpm(), i, x, noise, None)
+    _, moved = nudged_step(Ddpm(), i, x, noise, nudge)
+    steps = grid.coefficients
+    variance = np.exp(0.5 * (steps.log_small[i] + steps.log_large[i]))
+    np.testing.assert_allclose(moved, plain + variance * nudge, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("i", [0, 5, 9])
+def test_ddim_subtracts_sigma_times_nudge_from_the_noise(i):
+    """ADM's Algorithm 2, with eps re-derived from the clipped x0 and no clipping after it."""
+    x, nudge = np.asarray(jax.random.normal(jax.random.key(0), (2, 4, 5)), np.float64)
+    _, moved = nudged_step(Ddim(), i, jnp.asarray(x, jnp.float32), jnp.zeros((4, 5)), nudge)
+    levels = PROCESS.levels("10")
+    a, b = levels[i], levels[i + 1]
+    eps = (x - a.alpha * np.clip(3 * x, -1, 1)) / a.sigma - a.sigma * nudge
+    x0 = (x - a.sigma * eps) / a.alpha
+    np.testing.assert_allclose(moved, b.alpha * x0 + b.sigma * eps, rtol=2e-4, atol=2e-5)
+
+
+def test_encoding_is_the_flow_backwards():
+    x = jnp.linspace(-0.5, 1.3, 32)[:, None]
+    std = np.sqrt(PROCESS.levels("")[-2].alpha ** 2 * STD**2 + PROCESS.levels("")[-2].sigma ** 2)
+    latent = run(DdimEncode(clip=False), "1000", x)
+    np.testing.assert_allclose(latent, (x - MEAN) / std, atol=0.02)
+    np.testing.assert_allclose(run(Ddim(clip=False), "1000", latent), x, atol=5e-3)
+
+
+def test_the_last_step_of_encoding_returns_the_predicted_noise():
+    sampler = DdimEncode()
+    grid = sampler.grid(PROCESS.levels("10"))
+    x, x0 = jnp.array([[0.7, -0.2]]), jnp.array([[0.1, 5.0]])
+
+    def denoise(x, level, state):
+        return Prediction(x0), state
+
+    latent, _, _ = sampler.step(denoise, grid, 9, x, 100 * x, (), ())
+    top = PROCESS.levels("")[0]
+    expected = (x - top.alpha * np.clip(x0, -1, 1)) / top.sigma
+    np.testing.assert_allclose(latent, expected, rtol=1e-5)
