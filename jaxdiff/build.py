@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxdiff.diffusion import adm, parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.errors import UserError
+from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
 from jaxdiff.models.unet import UNet, UNetSpec
 from jaxdiff.samplers.ddim import Ddim
@@ -37,20 +38,33 @@ def network(config):
       UserError: if no network can have the config's sizes.
     """
     data, model = config.data, config.model
-    variance = VARIANCES[config.diffusion.variance]
+    encoder = {
+        "image_size": data.image_size,
+        "in_channels": data.channels,
+        "channels": model.channels,
+        "channel_mult": tuple(model.channel_mult),
+        "num_res_blocks": model.num_res_blocks,
+        "attention_resolutions": tuple(model.attention_resolutions),
+        "head_channels": model.head_channels,
+        "num_heads": model.num_heads or None,
+        "resblock_updown": model.resblock_updown,
+        "conv_resample": model.conv_resample,
+        "adaptive_norm": model.adaptive_norm,
+        "rescale_residuals": model.rescale_residuals,
+        "dtype": jnp.dtype(config.training.dtype),
+        "remat": config.training.remat,
+    }
+    if model.kind == "classifier":
+        spec = ClassifierSpec(num_classes=data.num_classes, pool=model.pool, **encoder)
+        return Network(lambda rngs: EncoderClassifier(spec, rngs=rngs), spec)
+    learned = VARIANCES[config.diffusion.variance].learned
     spec = UNetSpec(
-        image_size=data.image_size,
-        in_channels=data.channels,
-        out_channels=data.channels * (2 if variance.learned else 1),
-        channels=model.channels,
-        channel_mult=tuple(model.channel_mult),
-        num_res_blocks=model.num_res_blocks,
-        attention_resolutions=tuple(model.attention_resolutions),
-        head_channels=model.head_channels,
+        out_channels=data.channels * (2 if learned else 1),
+        num_heads_upsample=model.num_heads_upsample or None,
         num_classes=data.num_classes or None,
         null_class=config.diffusion.label_dropout > 0,
-        dtype=jnp.dtype(config.training.dtype),
-        remat=config.training.remat,
+        super_resolution=data.low_res_size > 0,
+        **encoder,
     )
     return Network(lambda rngs: UNet(spec, rngs=rngs), spec)
 

@@ -23,19 +23,29 @@ def base():
     data.image_size = 64  # images of another size are centre-cropped and resized
     data.channels = 3  # 1 or 3; images are converted
     data.num_classes = 0  # 0: no labels
-    data.augment = "none"  # or `flip`: mirror half of the images left to right
+    data.low_res_size = 0  # super-resolution: the size that images are enlarged from; 0: none
+    # `flip`: mirror half of the images left to right; `crop_flip`: and cut out .8 to 1 of a side
+    data.augment = "none"
     data.workers = 0  # processes that read and decode; 0: a thread
 
     config.model = model = ConfigDict()
-    model.kind = "unet"
+    model.kind = "unet"  # or `classifier`: of noisy images, to guide with
     model.channels = 128  # width where channel_mult is 1
     model.channel_mult = (1, 2, 3, 4)
     model.num_res_blocks = 2
     model.attention_resolutions = (16, 8)
-    model.head_channels = 64
+    model.head_channels = 64  # width of an attention head
+    model.num_heads = 0  # or their number, in every attention; 0: by width
+    model.num_heads_upsample = 0  # their number in the decoder; 0: as elsewhere
+    model.resblock_updown = True  # change the resolution in residual blocks, as BigGAN does
+    model.conv_resample = True  # else, in layers of its own: with a convolution or without
+    model.adaptive_norm = True  # AdaGN: the embedding scales and shifts; False: it is added
+    model.rescale_residuals = False  # divide residual sums by sqrt 2
+    model.pool = "attention"  # of a classifier; or `adaptive`, `spatial`, `spatial_v2`
     model.dropout = 0.0
 
     config.diffusion = diffusion = ConfigDict()
+    diffusion.from_run = ""  # of a classifier: the run whose process it is to guide
     diffusion.process = "adm"
     diffusion.schedule = "cosine"  # or `linear`
     diffusion.num_timesteps = 1000
@@ -64,7 +74,7 @@ def base():
     training.log_every = 100
     training.checkpoint_every = 5000  # the last three are kept
     training.snapshot_every = 10_000  # the EMA alone, kept for ever
-    training.preview_every = 5000
+    training.preview_every = 5000  # samples, or a classifier's accuracy on held-out images
 
     config.sampling = sampling = ConfigDict()  # defaults of sample.py and of previews
     sampling.sampler = "ddpm"  # or `ddim`
@@ -79,8 +89,9 @@ def base():
 
 CHOICES = {
     "data.channels": (1, 3),
-    "data.augment": ("none", "flip"),
-    "model.kind": ("unet",),
+    "data.augment": ("none", "flip", "crop_flip"),
+    "model.kind": ("unet", "classifier"),
+    "model.pool": ("attention", "adaptive", "spatial", "spatial_v2"),
     "diffusion.process": ("adm",),
     "diffusion.schedule": ("cosine", "linear"),
     "diffusion.prediction": ("eps", "x0", "v"),
@@ -95,10 +106,13 @@ RANGES = {
     "seed": (0, 2**31 - 1),
     "data.image_size": (1, 2**16),
     "data.num_classes": (0, 2**31),
+    "data.low_res_size": (0, 2**16),
     "data.workers": (0, 2**10),
     "model.channels": (1, 2**20),
     "model.num_res_blocks": (1, 2**10),
     "model.head_channels": (1, 2**20),
+    "model.num_heads": (0, 2**20),
+    "model.num_heads_upsample": (0, 2**20),
     "model.dropout": (0, 0.999),
     "diffusion.num_timesteps": (2, 2**20),
     "diffusion.label_dropout": (0, 1),
