@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from configs import digits
 from jaxdiff import build, cli
 from jaxdiff.training import loop
+from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import init_state
 from jaxdiff.training.step import make_step, zero_sums
@@ -48,12 +49,13 @@ def bare_step():
     """A function that takes so many bare steps and returns the seconds of one."""
     config = config_of(MANY)
     network, process = build.network(config), build.process(config)
+    objective = denoising(network, process, config.model.dropout)
     optimizer = make_optimizer(config.training)
     state = jax.jit(lambda: init_state(network, optimizer, ["0.995"], jax.random.key(0)))()
-    step = jax.jit(make_step(network, process, optimizer, config), donate_argnums=0)
-    source = loop._training_source(config.data)
+    step = jax.jit(make_step(objective, process, optimizer, config), donate_argnums=0)
+    source = loop._source(config.data, "train")
     batch = jax.device_put(source.fetch(range(config.training.batch_size)))
-    state, sums = step(state, zero_sums(process.terms), batch)
+    state, sums = step(state, zero_sums(objective.terms), batch)
     held = {"state": state, "sums": sums}
 
     def run(count):

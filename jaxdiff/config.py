@@ -137,6 +137,9 @@ RANGES = {
 
 NUMBER_LISTS = ("model.channel_mult", "model.attention_resolutions")
 
+# What a noise process is; a classifier guides only models of the same.
+PROCESS_FIELDS = ("process", "schedule", "num_timesteps", "rescale_timesteps")
+
 # A run may be continued with other values of these: they do not change what it computes.
 FREE = (
     "training.num_steps",
@@ -183,6 +186,14 @@ def validate(config):
             f"diffusion.label_dropout is {config.diffusion.label_dropout}, but data.num_classes "
             "is 0: there are no labels to drop; set one of the two."
         )
+    if config.model.kind == "classifier":
+        _validate_classifier(config)
+    low_res = config.data.low_res_size
+    if low_res and (config.data.image_size % low_res or config.data.image_size == low_res):
+        raise UserError(
+            f"data.low_res_size is {low_res}: images of {config.data.image_size} must be a "
+            "multiple of it, and larger."
+        )
     variance = config.diffusion.variance
     if config.diffusion.loss == "simple" and variance.startswith("learned"):
         raise UserError(
@@ -199,6 +210,18 @@ def validate(config):
         raise UserError(
             f"training.num_steps is {config.training.num_steps}, but the learning rate is 0 from "
             f"training.anneal_steps {anneal} on: train no longer than that."
+        )
+
+
+def _validate_classifier(config):
+    if config.data.num_classes < 2:
+        raise UserError(
+            f"data.num_classes is {config.data.num_classes}: a classifier needs at least 2 classes."
+        )
+    if config.diffusion.label_dropout or config.data.low_res_size:
+        raise UserError(
+            "diffusion.label_dropout and data.low_res_size have no meaning for a classifier: set "
+            "them to 0."
         )
 
 

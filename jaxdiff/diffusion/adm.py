@@ -136,6 +136,16 @@ class Adm:
             "noise": jax.random.normal(noise_key, shape),
         }
 
+    def noisy(self, x0, draws):
+        """x_t ~ q(x_t | x_0) for a network that does not denoise: (x_t, time [B], quartile [B])."""
+        t = draws["t"]
+        level = jax.tree.map(jnp.float32, self._levels)[t]
+        return (
+            diffuse(x0, draws["noise"], level),
+            self._time(t),
+            4 * t // self.num_timesteps,
+        )
+
     def losses(self, network, x0, condition, draws, steps=""):
         """The training loss of every sample.
 

@@ -9,6 +9,23 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
 
+def adopt_process(config, workdir):
+    """A config that holds in full the process of the run that `diffusion.from_run` names.
+
+    A run that has begun keeps the process that it began with, wherever the other run is by now.
+    """
+    name = config.diffusion.from_run
+    if not name:
+        return config
+    begun = Run(pathlib.Path(workdir))
+    other = begun if begun.config_file.exists() else Run(pathlib.Path(name))
+    config = config.copy_and_resolve_references()
+    theirs = other.config().diffusion
+    for field in config_lib.PROCESS_FIELDS:
+        config.diffusion[field] = theirs[field]
+    return config
+
+
 def claim(workdir, config):
     """Makes the folder of a run, or checks that it holds this very run; writes config.json.
 

@@ -6,11 +6,10 @@ What happens after a step happens in this order:
 2. good?       before anything is kept, the state is asked for its first non-finite step
 3. snapshot    the EMA, for ever
 4. checkpoint  all that it takes to go on
-5. preview     a picture of what the EMA has learned
+5. show        samples of the EMA, or a classifier's accuracy on held-out images
 """
 
 import contextlib
-import time
 
 import jax
 import numpy as np
@@ -19,7 +18,6 @@ from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS
 from jaxdiff.checkpoints.store import Store, complete_steps
-from jaxdiff.data.images import to_uint8
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_source
 from jaxdiff.errors import UserError
@@ -32,16 +30,15 @@ from jaxdiff.parallel.mesh import (
     replicated,
     to_devices,
 )
-from jaxdiff.sampling import pictures
-from jaxdiff.sampling.generate import Generator
 from jaxdiff.training import folder
 from jaxdiff.training.interrupt import Interrupt
+from jaxdiff.training.objective import classification, denoising
 from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.report import Writer, describe, progress_bar
+from jaxdiff.training.report import Metrics, Writer, describe, progress_bar
+from jaxdiff.training.show import HeldOut, Preview
 from jaxdiff.training.state import State, init_state
-from jaxdiff.training.step import make_step, means, zero_sums
+from jaxdiff.training.step import make_step, zero_sums
 
-PREVIEW_ROWS = 6
 INIT = 2**32 - 1  # step n draws from fold_in(key, n), initial parameters from this
 
 
@@ -56,24 +53,30 @@ def train(config, workdir):
       UserError: for a config, folder or data set that cannot be used, and when the loss is no
         longer finite.
     """
+    config = folder.adopt_process(config, workdir)
     config_lib.validate(config)
     training = config.training
     mesh = make_mesh(config.mesh.fsdp)
     check_batch_size(training.batch_size, mesh, training.accumulate)
     network, process = build.network(config), build.process(config)
     optimizer = make_optimizer(training)
-    preview = Preview(config, network, process, mesh)
-    source = _training_source(config.data)
+    source = _source(config.data, "train")
+    if config.model.kind == "classifier":
+        objective = classification(network, process, config.model.dropout)
+        show = HeldOut(network, process, _source(config.data, "test"), mesh)
+    else:
+        objective = denoising(network, process, config.model.dropout)
+        show = Preview(config, network, process, mesh)
     run = folder.claim(workdir, config)
 
     profiles = [str(training.ema)]
     state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)
     step = jax.jit(
-        make_step(network, process, optimizer, config),
+        make_step(objective, process, optimizer, config),
         donate_argnums=0,
         out_shardings=(shardings, replicated(mesh)),
     )
-    zeros = jax.device_put(zero_sums(process.terms), replicated(mesh))
+    zeros = jax.device_put(zero_sums(objective.terms), replicated(mesh))
     sums = zeros
     with contextlib.ExitStack() as stack:
         # Whatever ends the loop, what has been begun is written to the end.
@@ -104,25 +107,25 @@ def train(config, workdir):
                     _require_good(state, checkpoints)
             keep_checkpoint = last or number % training.checkpoint_every == 0
             keep_snapshot = number % training.snapshot_every == 0
-            show = number % training.preview_every == 0
-            if keep_checkpoint or keep_snapshot or show:
+            is_shown = number % training.preview_every == 0
+            if keep_checkpoint or keep_snapshot or is_shown:
                 _require_good(state, checkpoints)
             meta = {"step": number, "batch": number, "ema": profiles}
             if keep_snapshot:
                 snapshots.save(number, {"ema": state.ema}, meta)
             if keep_checkpoint:
                 checkpoints.save(number, state.items(), meta)
-            if show:
-                preview(run, writer, number, state.ema[profiles[0]])
+            if is_shown:
+                show(run, writer, number, state.ema[profiles[0]])
         metrics.finish()
     if processes.is_first():
         _farewell(run, number, training.num_steps)
 
 
-def _training_source(data):
+def _source(data, split):
     return open_source(
         data.name,
-        "train",
+        split,
         image_size=data.image_size,
         channels=data.channels,
         num_classes=data.num_classes,
@@ -177,63 +180,3 @@ def _require_good(state, checkpoints):
         "the same command goes on from there, and a lower training.learning_rate in another "
         "--workdir may avoid it."
     )
-
-
-class Metrics:
-    """Reads each interval's sums one interval late, when they have long been computed.
-
-    Attributes:
-      finite: whether the losses read so far were.
-    """
-
-    def __init__(self, writer, bar, batch_size):
-        self.finite = True
-        self._writer, self._bar, self._batch_size = writer, bar, batch_size
-        self._waiting, self._since = None, (bar.n, time.perf_counter())
-
-    def push(self, number, sums):
-        """Takes the sums of the interval that ends at step `number`; reports those before."""
-        now = time.perf_counter()
-        rate = (number - self._since[0]) * self._batch_size / (now - self._since[1])
-        self._since = (number, now)
-        self.finish()
-        self._waiting = number, sums, rate
-
-    def finish(self):
-        """Reports what is waiting."""
-        if self._waiting is None:
-            return
-        (number, sums, rate), self._waiting = self._waiting, None
-        scalars = means(jax.device_get(sums))
-        self.finite = self.finite and bool(np.isfinite(scalars["loss"]))
-        self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
-        self._bar.set_postfix_str(
-            f"loss {scalars['loss']:.4f}, {rate:,.0f} images/s", refresh=False
-        )
-
-
-class Preview:
-    """Pictures of what a run's EMA samples, with the config's sampling settings."""
-
-    def __init__(self, config, network, process, mesh):
-        classes = tuple(range(config.data.num_classes))
-        self._generate = Generator(
-            network=network,
-            process=process,
-            sampler=build.sampler(config.sampling),
-            shape=build.sample_shape(config),
-            classes=classes,
-            mesh=mesh,
-        )
-        self._grid = self._generate.sampler.grid(process.levels(config.sampling.steps))
-        self._columns = len(classes) if 1 < len(classes) <= 16 else 8
-        self._seed = config.seed
-
-    def __call__(self, run, writer, number, params):
-        """Writes previews/<number>.png and the same picture to TensorBoard."""
-        numbers = np.arange(PREVIEW_ROWS * self._columns)
-        x = self._generate(params, self._grid, self._seed, numbers, len(numbers))
-        if processes.is_first():
-            picture = pictures.grid(to_uint8(x), self._columns)
-            picture.save(run.previews / f"{number}.png")
-            writer.write_images(number, {"samples": pictures.to_array(picture)})

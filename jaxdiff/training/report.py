@@ -1,14 +1,17 @@
 """What a run tells while it trains: on the terminal, and in TensorBoard files."""
 
 import sys
+import time
 
 import jax
+import numpy as np
 from clu import parameter_overview
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jaxdiff.parallel import processes
 from jaxdiff.training.state import state_bytes
+from jaxdiff.training.step import means
 
 
 def describe(mesh, state):
@@ -72,7 +75,53 @@ class Writer:
             for name, image in images.items():
                 self._writer.add_image(name, image, step, dataformats="HWC")
 
+    def say(self, text):
+        """Prints a line above the progress bar."""
+        tqdm.write(text)
+
     def close(self):
         """Writes what is still held back."""
         if self._writer:
             self._writer.close()
+
+
+class Metrics:
+    """Reads each interval's sums one interval late, when they have long been computed.
+
+    Attributes:
+      finite: whether the losses read so far were.
+    """
+
+    def __init__(self, writer, bar, batch_size):
+        self.finite = True
+        self._writer, self._bar, self._batch_size = writer, bar, batch_size
+        self._waiting, self._since = None, (bar.n, time.perf_counter())
+
+    def push(self, number, sums):
+        """Takes the sums of the interval that ends at step `number`; reports those before."""
+        now = time.perf_counter()
+        rate = (number - self._since[0]) * self._batch_size / (now - self._since[1])
+        self._since = (number, now)
+        self.finish()
+        self._waiting = number, sums, rate
+
+    def finish(self):
+        """Reports what is waiting."""
+        if self._waiting is None:
+            return
+        (number, sums, rate), self._waiting = self._waiting, None
+        scalars = means(jax.device_get(sums))
+        self.finite = self.finite and bool(np.isfinite(scalars["loss"]))
+        self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
+        accuracy = f"{quartiles(scalars)}, " if "top1" in scalars else ""
+        text = f"loss {scalars['loss']:.4f}, {accuracy}{rate:,.0f} images/s"
+        self._bar.set_postfix_str(text, refresh=False)
+
+
+def quartiles(scalars):
+    """Accuracies as text: top-1 and top-5 in percent, cleanest quarter of noise levels first."""
+    parts = []
+    for name, title in (("top1", "top-1"), ("top5", "top-5")):
+        shares = [scalars.get(f"{name}_q{q}", float("nan")) for q in range(4)]
+        parts.append(f"{title} " + "/".join(f"{100 * share:.0f}" for share in shares) + " %")
+    return ", ".join(parts)

@@ -5,22 +5,33 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.data.images import to_float
-from jaxdiff.diffusion.denoiser import Condition
+from jaxdiff.training import augment
 from jaxdiff.training.optimizer import ema_decay
 from jaxdiff.training.state import State
 
 QUARTILES = 4
 
 
-def make_step(network, process, optimizer, config):
+def make_step(objective, process, optimizer, config):
     """The step of a run, to be jitted.
+
+    Args:
+      objective: an Objective.
+      process: what draws noise for a batch.
+      optimizer: an optax transformation.
+      config: the run's.
 
     Returns:
       (state, sums, batch) -> (state, sums), where batch is {"image": uint8 [B, H, W, C],
       "label": int32 [B]} and sums accumulate metrics, see `zero_sums`.
     """
     training = config.training
-    loss_and_gradient = jax.value_and_grad(_make_loss(network, process, config), has_aux=True)
+
+    def mean_loss(params, examples):
+        terms, quartile = objective.losses(params, examples)
+        return terms["loss"].mean(), (terms, quartile)
+
+    loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
 
     def step(state, sums, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -39,7 +50,7 @@ def make_step(network, process, optimizer, config):
         good = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
         number = state.step + 1
         first_bad = jnp.where((state.first_bad == 0) & ~good, number, state.first_bad)
-        sums = _add(sums, terms, quartile, norm)
+        sums = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}
         return State(number, params, opt_state, ema, first_bad), sums
 
     return step
@@ -50,39 +61,25 @@ def _draw(key, batch, process, config):
     data_key, label_key, process_key, dropout_key = jax.random.split(key, 4)
     x0 = to_float(batch["image"])
     size = x0.shape[0]
-    if config.data.augment == "flip":
-        flip = jax.random.bernoulli(data_key, 0.5, (size, 1, 1, 1))
-        x0 = jnp.where(flip, x0[:, :, ::-1], x0)
+    flip_key, crop_key = jax.random.split(data_key)
+    if config.data.augment == "crop_flip":
+        x0 = augment.crop(crop_key, x0)
+    if config.data.augment in ("flip", "crop_flip"):
+        x0 = augment.flip(flip_key, x0)
     label = batch["label"]
     if config.diffusion.label_dropout:
         drop = jax.random.bernoulli(label_key, config.diffusion.label_dropout, (size,))
         label = jnp.where(drop, config.data.num_classes, label)
+    low_res = {}
+    if config.data.low_res_size:
+        low_res["low_res"] = augment.area_downsample(x0, config.data.low_res_size)
     return {
+        **low_res,
         "x0": x0,
         "label": label,
         "draws": process.draw(process_key, x0.shape),
         "dropout": jax.random.split(dropout_key, size),
     }
-
-
-def _make_loss(network, process, config):
-    def loss(params, examples):
-        condition = Condition(network.embed(params, examples["label"]))
-
-        def apply(x, time, embedding):
-            return network.apply(
-                params,
-                x,
-                time,
-                embedding,
-                drop_rate=config.model.dropout,
-                drop_keys=examples["dropout"],
-            )
-
-        terms, quartile = process.losses(apply, examples["x0"], condition, examples["draws"])
-        return terms["loss"].mean(), (terms, quartile)
-
-    return loss
 
 
 def _cut(tree, parts):
@@ -120,8 +117,13 @@ def zero_sums(terms):
     return {name: jnp.zeros(2) for name in names}
 
 
-def _add(sums, terms, quartile, norm):
-    added = {"grad_norm": jnp.stack([norm, 1.0])}
+def _one(value):
+    return jnp.stack([value, 1.0])
+
+
+def add_sums(sums, terms, quartile):
+    """Adds loss terms {name: [B]} to metrics; quartile [B] says which quarter each belongs to."""
+    added = {name: jnp.zeros(2) for name in sums}
     for name, values in terms.items():
         added[name] = jnp.stack([values.sum(), values.size])
         for q in range(QUARTILES):

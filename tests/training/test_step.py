@@ -7,6 +7,7 @@ import pytest
 
 from jaxdiff import build
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, to_devices
+from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import ema_decay, make_optimizer
 from jaxdiff.training.state import init_state, state_bytes
 from jaxdiff.training.step import make_step, means, zero_sums
@@ -31,7 +32,8 @@ def run(config, mesh, steps=4, batches=batch):
 
     shardings = parameter_sharding(mesh, jax.eval_shape(init))
     state = jax.jit(init, out_shardings=shardings)()
-    step = jax.jit(make_step(network, process, optimizer, config))
+    objective = denoising(network, process, config.model.dropout)
+    step = jax.jit(make_step(objective, process, optimizer, config))
     states, history = [state], []
     for number in range(steps):
         state, sums = step(state, zero_sums(process.terms), to_devices(batches(number), mesh))
@@ -99,7 +101,8 @@ def test_the_first_bad_step_is_remembered(one_device):
     network, process = build.network(config), build.process(config)
     optimizer = make_optimizer(config.training)
     state = init_state(network, optimizer, ["0.9"], jax.random.key(0))
-    step = jax.jit(make_step(network, process, optimizer, config))
+    objective = denoising(network, process, config.model.dropout)
+    step = jax.jit(make_step(objective, process, optimizer, config))
     zeros = zero_sums(process.terms)
     bad = []
     for number in range(4):

@@ -1,0 +1,65 @@
+"""What a network is trained for: to denoise, or to classify noisy images."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.diffusion.denoiser import Condition
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A training loss of one network.
+
+    Attributes:
+      terms: names of what `losses` returns for each sample; `loss` is minimised.
+      losses: (params, examples) -> (terms, quartile): a dict of [B], and the quarter of the noise
+        levels, 0 (clean) to 3, that each sample's falls in. Examples are a dict of arrays [B, ...]:
+        x0 in [-1, 1], label, the process's draws, and dropout keys.
+    """
+
+    terms: tuple[str, ...]
+    losses: Callable
+
+
+def denoising(network, process, drop_rate):
+    """The process's own loss of a denoising network."""
+
+    def losses(params, examples):
+        condition = Condition(network.embed(params, examples["label"]))
+
+        def apply(x, time, embedding):
+            return network.apply(
+                params,
+                x,
+                time,
+                embedding,
+                low_res=examples.get("low_res"),
+                drop_rate=drop_rate,
+                drop_keys=examples["dropout"],
+            )
+
+        return process.losses(apply, examples["x0"], condition, examples["draws"])
+
+    return Objective(process.terms, losses)
+
+
+def classification(network, process, drop_rate):
+    """Cross-entropy on x_t ~ q(x_t | x_0) (Dhariwal & Nichol 2021, arXiv:2105.05233, section 4).
+
+    Beside the loss, the shares of samples whose label is the likeliest, and among the five.
+    """
+
+    def losses(params, examples):
+        x, time, quartile = process.noisy(examples["x0"], examples["draws"])
+        logits = network.apply(params, x, time, drop_rate=drop_rate, drop_keys=examples["dropout"])
+        label = examples["label"][:, None]
+        true = jnp.take_along_axis(logits, label, axis=1)
+        rank = (logits > true).sum(1)
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), label, axis=1)[:, 0]
+        terms = {"loss": -log_p, "top1": rank < 1, "top5": rank < 5}
+        return {name: value.astype(jnp.float32) for name, value in terms.items()}, quartile
+
+    return Objective(("loss", "top1", "top5"), losses)

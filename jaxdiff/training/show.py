@@ -1,0 +1,91 @@
+"""What a run shows of itself at a period: samples, or accuracy on images that it has not seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import build
+from jaxdiff.data.images import to_float, to_uint8
+from jaxdiff.parallel import processes
+from jaxdiff.parallel.mesh import batch_sharding, from_global
+from jaxdiff.sampling import pictures
+from jaxdiff.sampling.generate import Generator
+from jaxdiff.training.objective import classification
+from jaxdiff.training.report import quartiles
+from jaxdiff.training.step import add_sums, means, zero_sums
+
+PREVIEW_ROWS = 6
+HELD_OUT_BATCH = 256
+
+
+class Preview:
+    """Pictures of what a run's EMA samples, with the config's sampling settings."""
+
+    def __init__(self, config, network, process, mesh):
+        classes = tuple(range(config.data.num_classes))
+        self._generate = Generator(
+            network=network,
+            process=process,
+            sampler=build.sampler(config.sampling),
+            shape=build.sample_shape(config),
+            classes=classes,
+            mesh=mesh,
+        )
+        self._grid = self._generate.sampler.grid(process.levels(config.sampling.steps))
+        self._columns = len(classes) if 1 < len(classes) <= 16 else 8
+        self._seed = config.seed
+
+    def __call__(self, run, writer, number, params):
+        """Writes previews/<number>.png and the same picture to TensorBoard."""
+        numbers = np.arange(PREVIEW_ROWS * self._columns)
+        x = self._generate(params, self._grid, self._seed, numbers, len(numbers))
+        if processes.is_first():
+            picture = pictures.grid(to_uint8(x), self._columns)
+            picture.save(run.previews / f"{number}.png")
+            writer.write_images(number, {"samples": pictures.to_array(picture)})
+
+
+class HeldOut:
+    """A noisy classifier's accuracy on images of another split, by quarter of the noise levels."""
+
+    def __init__(self, network, process, source, mesh):
+        """`source` is a Source of the images, which are padded to whole batches."""
+        self._process, self._source, self._mesh = process, source, mesh
+        objective = classification(network, process, drop_rate=0.0)
+
+        def measure(params, images, labels, real, key):
+            x0 = to_float(images)
+            examples = {
+                "x0": x0,
+                "label": labels,
+                "draws": process.draw(key, x0.shape),
+                "dropout": None,
+            }
+            terms, quartile = objective.losses(params, examples)
+            # What pads the last batch falls into no quarter.
+            return add_sums(zero_sums(terms), terms, jnp.where(real, quartile, -1))
+
+        self._measure = jax.jit(measure)
+
+    def measure(self, params, repeats=1, seed=0):
+        """{"top1_q0": share, ...} over the split, with `repeats` draws of noise for each image."""
+        sharding = batch_sharding(self._mesh)
+        size = -(-HELD_OUT_BATCH // self._mesh.size) * self._mesh.size
+        total = None
+        for repeat in range(repeats):
+            for start in range(0, len(self._source), size):
+                numbers = np.arange(start, start + size)
+                rows = self._source.fetch(numbers % len(self._source))
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), repeat), start)
+                arrays = (rows["image"], rows["label"], numbers < len(self._source))
+                sums = self._measure(params, *(from_global(a, sharding) for a in arrays), key)
+                total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        return {name: value for name, value in means(jax.device_get(total)).items() if "_q" in name}
+
+    def __call__(self, run, writer, number, params):
+        """Writes the shares to TensorBoard and prints them."""
+        del run
+        shares = self.measure(params)
+        writer.write_scalars(number, {f"held_out/{name}": v for name, v in shares.items()})
+        if processes.is_first():
+            writer.say(f"step {number}, held out: {quartiles(shares)}")
