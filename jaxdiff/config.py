@@ -197,7 +197,7 @@ def validate(config):
     variance = config.diffusion.variance
     if config.diffusion.loss == "simple" and variance.startswith("learned"):
         raise UserError(
-            f"diffusion.loss `simple` does not train the variance that diffusion.variance "
+            "diffusion.loss `simple` does not train the variance that diffusion.variance "
             f"`{variance}` asks for: use `hybrid`, or set diffusion.variance to `fixed_large`."
         )
     anneal = config.training.anneal_steps

@@ -3,6 +3,7 @@ import pathlib
 
 import pytest
 
+from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from tests import tiny
@@ -58,6 +59,28 @@ def test_every_field_is_read_somewhere():
 def test_values_that_cannot_be_right_are_refused(field, value, words):
     with pytest.raises(UserError, match=words):
         config_lib.validate(tiny.config(**{field: value}))
+
+
+@pytest.mark.parametrize("variance", ["learned_range", "learned"])
+def test_a_learned_variance_needs_a_loss_that_trains_it(variance):
+    for loss in ("hybrid", "hybrid_unscaled", "vlb"):
+        config_lib.validate(tiny.config(diffusion__variance=variance, diffusion__loss=loss))
+    with pytest.raises(UserError, match=f"`{variance}` asks for"):
+        config_lib.validate(tiny.config(diffusion__variance=variance, diffusion__loss="simple"))
+
+
+@pytest.mark.parametrize(
+    "field", ["diffusion.prediction", "diffusion.variance", "diffusion.loss", "diffusion.schedule"]
+)
+def test_every_choice_of_a_process_is_another_process(field):
+    processes = []
+    for choice in config_lib.CHOICES[field]:
+        config = tiny.config(**{field.replace(".", "__"): choice})
+        processes.append(build.process(config))
+        channels = build.network(config).spec.out_channels
+        assert channels == (2 if config.diffusion.variance.startswith("learned") else 1)
+    for n, process in enumerate(processes):
+        assert process not in processes[:n]
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ class Adm:
     Attributes:
       schedule: T -> betas [T]; one of jaxdiff.diffusion.schedules.
       num_timesteps: T, at least 2.
-      prediction: what the network predicts; one of jaxdiff.diffusion.parameterization, as
-      variance: where the variance of ancestral steps comes from.
+      prediction: what the network predicts: EPS, X0 or V of jaxdiff.diffusion.parameterization.
+      variance: where the variance of ancestral steps comes from: LEARNED_RANGE, ... of that module.
       loss: what training minimises.
       rescale_timesteps: the network sees t * 1000 / T.
     """

@@ -1,4 +1,4 @@
-"""Timesteps drawn in proportion to the size of their losses (Nichol & Dhariwal 2021, 2102.09672).
+"""Timesteps drawn in proportion to their losses: Nichol & Dhariwal 2021 (arXiv:2102.09672).
 
     p_t ~ sqrt(E[L_t^2]),     weight_t = 1 / (T p_t)            (section 3.3)
 
