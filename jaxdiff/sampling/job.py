@@ -16,6 +16,7 @@ from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.sampling import guide as guide_lib
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
 from jaxdiff.version import __version__
@@ -34,6 +35,8 @@ class Request:
       seed: of everything random; sample n of a seed is always the same.
       classes: such as "0,3,5-9"; sample n has the n-th of them, cyclically. None: all.
       sampler, steps, eta, clip: None for the run's own, config section `sampling`.
+      classifier: reference to a noisy classifier that guides, or None.
+      classifier_scale: how hard it guides; at 0 it is not evaluated.
     """
 
     model: str
@@ -46,6 +49,8 @@ class Request:
     steps: str | None = None
     eta: float | None = None
     clip: bool | None = None
+    classifier: str | None = None
+    classifier_scale: float = 1.0
 
 
 def parse_classes(text, num_classes):
@@ -107,7 +112,11 @@ def run(request):
         raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
     reference = resolve(request.model)
     config = reference.run.config()
+    if config.model.kind == "classifier":
+        raise UserError(f"{reference} is a classifier: --model wants a diffusion model.")
     sampling = sampling_config(config, request)
+    guide = guide_lib.find(request.classifier, request.classifier_scale, config)
+    guides = guide is not None and guide.scale > 0
     network, process = build.network(config), build.process(config)
     mesh = make_mesh()
     generate = Generator(
@@ -115,8 +124,9 @@ def run(request):
         process=process,
         sampler=build.sampler(sampling),
         shape=build.sample_shape(config),
-        classes=parse_classes(request.classes, config.data.num_classes),
+        classes=parse_classes(request.classes, guide_lib.num_classes(guide, config)),
         mesh=mesh,
+        classifier=guide.network if guides else None,
     )
     grid = generate.sampler.grid(process.levels(sampling.steps))
     settings = {
@@ -127,21 +137,27 @@ def run(request):
         "num_samples": request.num_samples,
         "seed": request.seed,
         "classes": list(generate.classes),
-        "network_evaluations_per_sample": {"model": grid.num_steps},
+        "classifier": str(guide.reference) if guide else None,
+        "classifier_scale": guide.scale if guide else 0.0,
+        "network_evaluations_per_sample": {
+            "model": grid.num_steps,
+            **({"classifier": grid.num_steps} if guides else {}),
+        },
     }
     out = _claim(pathlib.Path(request.out), settings)
     shardings = jax.tree.map(lambda _: replicated(mesh), network.shapes)
     params = read_ema(reference, network.shapes, shardings)
+    guide_params = guide.load(mesh) if guides else None
     if processes.is_first():
         print(f"Sampling {reference} with {sampling.sampler}, {grid.num_steps} steps.")
-    images = to_uint8(_batches(generate, params, grid, request))
+    images = to_uint8(_batches(generate, params, guide_params, grid, request))
     if processes.is_first():
         labels = generate.labels(np.arange(request.num_samples)) if generate.classes else None
         _write(out, settings, images, labels)
         print(f"Wrote {request.num_samples} samples, grid.png and manifest.json to {out}")
 
 
-def _batches(generate, params, grid, request):
+def _batches(generate, params, guide, grid, request):
     """All samples, in order, as float32 [N, ...]."""
     count = -(-request.num_samples // request.batch_size)
     size = -(-request.num_samples // count)  # even batches, so that little is padded
@@ -154,7 +170,7 @@ def _batches(generate, params, grid, request):
     ) as bar:
         for start in range(0, request.num_samples, size):
             numbers = np.arange(start, min(start + size, request.num_samples))
-            done.append(generate(params, grid, request.seed, numbers, size))
+            done.append(generate(params, grid, request.seed, numbers, size, guide))
             bar.update(len(numbers))
     return np.concatenate(done)
 
