@@ -1,6 +1,6 @@
-"""What classifier guidance does to digits: agreement with the label against diversity.
+r"""What classifier guidance does to digits: agreement with the label against diversity.
 
-    python -m jaxdiff.evaluation.classifier_scales --models runs/digits,runs/digits_unconditional \\
+    python -m jaxdiff.evaluation.classifier_scales --models runs/digits,runs/digits_unconditional \
         --classifier runs/digits_classifier --out samples/scales
 
 Samples every model at every scale with the same seed, scores the samples as

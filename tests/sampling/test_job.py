@@ -203,7 +203,7 @@ def test_a_classifier_guides_and_scale_zero_does_not(labelled, unlabelled, class
     assert manifest["network_evaluations_per_sample"] == {"model": 4}
     for sampler in ("ddpm", "ddim"):
         fields = {"sampler": sampler, **guide, **common}
-        on, manifest = sample(tmp_path / sampler, model=unlabelled, classifier_scale=20.0, **fields)
+        on, manifest = sample(tmp_path / sampler, model=unlabelled, classifier_scale=1e4, **fields)
         other, _ = sample(
             tmp_path / f"{sampler}-0", model=unlabelled, classifier_scale=0.0, **fields
         )
