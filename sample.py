@@ -6,7 +6,7 @@ from jaxdiff import cli
 
 MODEL = flags.DEFINE_string("model", None, "The run to sample: its folder, or FOLDER@STEP.")
 OUT = flags.DEFINE_string("out", None, "Folder of the results.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many samples.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default: 64.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "How many at once, over all devices.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample n of a seed is the same in every batch size.")
 CLASSES = flags.DEFINE_string("classes", None, "Such as 0,3,5-9, taken in turn; default: all.")
@@ -14,6 +14,7 @@ SAMPLER = flags.DEFINE_enum("sampler", None, ["ddpm", "ddim"], "Default: the run
 STEPS = flags.DEFINE_string("steps", None, "Such as 250, ddim25 or 25,50; default: the run's.")
 ETA = flags.DEFINE_float("eta", None, "Noise of ddim, 0 to 1; default: the run's.")
 CLIP = flags.DEFINE_bool("clip", None, "Confine predicted images to [-1, 1]; default: the run's.")
+LATENTS = flags.DEFINE_string("latents", None, "What to start from, as encoding wrote it.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
 
 
@@ -38,6 +39,7 @@ def main():
             steps=STEPS.value,
             eta=ETA.value,
             clip=CLIP.value,
+            latents=LATENTS.value,
         )
     )
 

@@ -27,6 +27,7 @@ class Generator:
       shape: of one sample.
       classes: sample n has the label classes[n mod count]; empty for a network without labels.
       mesh: devices to spread a batch over.
+      start: [N, ...] float32, what sample n starts from; None: noise of its own.
     """
 
     network: Network
@@ -35,6 +36,7 @@ class Generator:
     shape: tuple[int, ...]
     classes: tuple[int, ...]
     mesh: Mesh
+    start: np.ndarray | None = None
 
     def labels(self, numbers):
         """Labels [B] int32 of the samples with these numbers [B] int."""
@@ -56,6 +58,7 @@ class Generator:
             seed,
             from_global(padded, sharding),
             from_global(self.labels(padded), sharding),
+            None if self.start is None else from_global(self.start[padded], sharding),
         )
         return processes.gather(x)[: len(numbers)]
 
@@ -63,10 +66,10 @@ class Generator:
     def _jitted(self):
         return jax.jit(self._run, out_shardings=batch_sharding(self.mesh))
 
-    def _run(self, params, grid, seed, numbers, labels):
+    def _run(self, params, grid, seed, numbers, labels, start):
         denoiser = self.process.denoiser(partial(self.network.apply, params))
         guidance = Unguided(denoiser, Condition(self.network.embed(params, labels)))
         keys = sample_keys(seed, numbers)
-        noise = normal(keys, Purpose.START, 0, self.shape)
+        noise = normal(keys, Purpose.START, 0, self.shape) if start is None else start
         x = self.process.start(noise, grid.levels[0])
         return sample(self.sampler, grid, guidance, x, keys)

@@ -16,10 +16,13 @@ from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.results import replace
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
+from jaxdiff.sampling.latents import start_from
 from jaxdiff.version import __version__
 
+NUM_SAMPLES = 64
 MAX_TILES = 100
 
 
@@ -30,15 +33,17 @@ class Request:
     Attributes:
       model: reference to the network, such as runs/digits or runs/digits@500.
       out: folder of the results.
-      num_samples, batch_size: how many, and how many at once over all devices.
+      num_samples: None for 64, or for as many as there are latents.
+      batch_size: how many at once over all devices.
       seed: of everything random; sample n of a seed is always the same.
       classes: such as "0,3,5-9"; sample n has the n-th of them, cyclically. None: all.
       sampler, steps, eta, clip: None for the run's own, config section `sampling`.
+      latents: file to start from instead of noise, with a label for each sample.
     """
 
     model: str
     out: str
-    num_samples: int = 64
+    num_samples: int | None = None
     batch_size: int = 128
     seed: int = 0
     classes: str | None = None
@@ -46,6 +51,7 @@ class Request:
     steps: str | None = None
     eta: float | None = None
     clip: bool | None = None
+    latents: str | None = None
 
 
 def parse_classes(text, num_classes):
@@ -96,8 +102,11 @@ def run(request):
     """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
 
     Raises:
-      UserError: for a reference, class, sampler, respacing or folder that cannot be used.
+      UserError: for a reference, class, sampler, respacing, latents or folder that cannot be used.
     """
+    request, latents = start_from(request)
+    if request.num_samples is None:
+        request = dataclasses.replace(request, num_samples=NUM_SAMPLES)
     if request.num_samples < 1 or request.batch_size < 1:
         raise UserError(
             f"--num_samples {request.num_samples} and --batch_size {request.batch_size} must be "
@@ -109,14 +118,18 @@ def run(request):
     config = reference.run.config()
     sampling = sampling_config(config, request)
     network, process = build.network(config), build.process(config)
+    shape, num_classes = build.sample_shape(config), config.data.num_classes
     mesh = make_mesh()
     generate = Generator(
         network=network,
         process=process,
         sampler=build.sampler(sampling),
-        shape=build.sample_shape(config),
-        classes=parse_classes(request.classes, config.data.num_classes),
+        shape=shape,
+        classes=latents.classes(shape, num_classes)
+        if latents
+        else parse_classes(request.classes, num_classes),
         mesh=mesh,
+        start=latents.array if latents else None,
     )
     grid = generate.sampler.grid(process.levels(sampling.steps))
     settings = {
@@ -126,7 +139,8 @@ def run(request):
         "sampling": {**sampling.to_dict(), "num_steps": grid.num_steps},
         "num_samples": request.num_samples,
         "seed": request.seed,
-        "classes": list(generate.classes),
+        "classes": sorted(set(generate.classes)) if latents else list(generate.classes),
+        "latents": latents.checksum() if latents else None,
         "network_evaluations_per_sample": {"model": grid.num_steps},
     }
     out = _claim(pathlib.Path(request.out), settings)
@@ -197,22 +211,15 @@ def _write(out, settings, images, labels):
         }
     )
     samples = f"samples_{count}x{height}x{width}x{channels}.npz"
-    _replace(out / samples, lambda file: np.savez(file, **arrays))
+    replace(out / samples, lambda file: np.savez(file, **arrays))
     shown = min(count, MAX_TILES)
     captions = () if labels is None else [str(label) for label in labels[:shown]]
     columns = pictures.columns_for(shown, len(settings["classes"]))
     picture = pictures.grid(images[:shown], columns, captions)
-    _replace(out / "grid.png", lambda file: picture.save(file, "png"))
+    replace(out / "grid.png", lambda file: picture.save(file, "png"))
     sums = {
         name: hashlib.sha256((out / name).read_bytes()).hexdigest()
         for name in (samples, "grid.png")
     }
     text = json.dumps({**settings, "sha256": sums}, indent=2) + "\n"
-    _replace(out / "manifest.json", lambda file: file.write(text.encode()))
-
-
-def _replace(path, write):
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-    partial.replace(path)
+    replace(out / "manifest.json", lambda file: file.write(text.encode()))
