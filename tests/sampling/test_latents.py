@@ -39,7 +39,7 @@ class Gaussian:
 
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_sampling_returns_what_was_encoded(one_device, batch_size):
-    """To within .02 of a range of 2: each way the error of 250 first-order steps is about .01.
+    """To within .02 of a range of 2: the 250 first-order steps of both ways are off by .014.
 
     The latents themselves are quantiles: (x0 - mean) / STD.
     """
@@ -61,7 +61,7 @@ def test_sampling_returns_what_was_encoded(one_device, batch_size):
     )
     assert (encoded.shape, encoded.dtype) == (images.shape, np.float32)
     mean = np.asarray(means)[labels][:, None, None, None]
-    np.testing.assert_allclose(encoded, (to_float(images) - mean) / STD, atol=0.08)
+    np.testing.assert_allclose(encoded, (to_float(images) - mean) / STD, atol=0.05)
     generate = Generator(
         network=Gaussian(),
         process=PROCESS,
