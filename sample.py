@@ -6,7 +6,7 @@ from jaxdiff import cli
 
 MODEL = flags.DEFINE_string("model", None, "The run to sample: its folder, or FOLDER@STEP.")
 OUT = flags.DEFINE_string("out", None, "Folder of the results.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many samples.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default: 64.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "How many at once, over all devices.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample n of a seed is the same in every batch size.")
 CLASSES = flags.DEFINE_string("classes", None, "Such as 0,3,5-9, taken in turn; default: all.")
@@ -16,6 +16,8 @@ ETA = flags.DEFINE_float("eta", None, "Noise of ddim, 0 to 1; default: the run's
 CLIP = flags.DEFINE_bool("clip", None, "Confine predicted images to [-1, 1]; default: the run's.")
 CLASSIFIER = flags.DEFINE_string("classifier", None, "Run of a noisy classifier that guides.")
 CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "How hard it guides; 0: not.")
+LOW_RES = flags.DEFINE_string("low_res", None, "Samples to enlarge, by a super-resolution model.")
+LATENTS = flags.DEFINE_string("latents", None, "What to start from, as encoding wrote it.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
 
 
@@ -42,6 +44,8 @@ def main():
             clip=CLIP.value,
             classifier=CLASSIFIER.value,
             classifier_scale=CLASSIFIER_SCALE.value,
+            latents=LATENTS.value,
+            low_res=LOW_RES.value,
         )
     )
 

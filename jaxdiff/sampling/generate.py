@@ -29,6 +29,8 @@ class Generator:
       classes: sample n has the label classes[n mod count]; empty for a network without labels.
       mesh: devices to spread a batch over.
       classifier: a network that guides to the labels, of the same process; None for no guidance.
+      start: [N, ...] float32, what sample n starts from; None: noise of its own.
+      low_res: [N, h, w, C] float32, what a network of super-resolution makes sample n of.
     """
 
     network: Network
@@ -38,6 +40,8 @@ class Generator:
     classes: tuple[int, ...]
     mesh: Mesh
     classifier: Network | None = None
+    start: np.ndarray | None = None
+    low_res: np.ndarray | None = None
 
     def labels(self, numbers):
         """Labels [B] int32 of the samples with these numbers [B] int."""
@@ -61,21 +65,29 @@ class Generator:
             from_global(padded, sharding),
             from_global(self.labels(padded), sharding),
             guide,
+            self._given(self.start, padded),
+            self._given(self.low_res, padded),
         )
         return processes.gather(x)[: len(numbers)]
+
+    def _given(self, array, numbers):
+        if array is None:
+            return None
+        return from_global(array[numbers], batch_sharding(self.mesh))
 
     @cached_property
     def _jitted(self):
         return jax.jit(self._run, out_shardings=batch_sharding(self.mesh))
 
-    def _run(self, params, grid, seed, numbers, labels, guide):
-        denoiser = self.process.denoiser(partial(self.network.apply, params))
+    def _run(self, params, grid, seed, numbers, labels, guide, start, low_res):
+        inputs = {} if low_res is None else {"low_res": low_res}
+        denoiser = self.process.denoiser(partial(self.network.apply, params, **inputs))
         guidance = Unguided(denoiser, Condition(self.network.embed(params, labels)))
         if self.classifier is not None:
             classifier_params, scale = guide
             classify = self.process.classifier(partial(self.classifier.apply, classifier_params))
             guidance = Classified(guidance, classify, labels, scale)
         keys = sample_keys(seed, numbers)
-        noise = normal(keys, Purpose.START, 0, self.shape)
+        noise = normal(keys, Purpose.START, 0, self.shape) if start is None else start
         x = self.process.start(noise, grid.levels[0])
         return sample(self.sampler, grid, guidance, x, keys)

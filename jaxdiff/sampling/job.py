@@ -12,15 +12,18 @@ from tqdm import tqdm
 
 from jaxdiff import build
 from jaxdiff.checkpoints.run import read_ema, resolve
-from jaxdiff.data.images import to_uint8
+from jaxdiff.data.images import to_float, to_uint8
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.results import replace
 from jaxdiff.sampling import guide as guide_lib
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
+from jaxdiff.sampling.latents import given_with
 from jaxdiff.version import __version__
 
+NUM_SAMPLES = 64
 MAX_TILES = 100
 
 
@@ -31,17 +34,20 @@ class Request:
     Attributes:
       model: reference to the network, such as runs/digits or runs/digits@500.
       out: folder of the results.
-      num_samples, batch_size: how many, and how many at once over all devices.
+      num_samples: None for 64, or for as many as there are latents.
+      batch_size: how many at once over all devices.
       seed: of everything random; sample n of a seed is always the same.
       classes: such as "0,3,5-9"; sample n has the n-th of them, cyclically. None: all.
       sampler, steps, eta, clip: None for the run's own, config section `sampling`.
       classifier: reference to a noisy classifier that guides, or None.
       classifier_scale: how hard it guides; at 0 it is not evaluated.
+      latents: file to start from instead of noise, with a label for each sample.
+      low_res: file of images that a model of super-resolution enlarges, with their labels.
     """
 
     model: str
     out: str
-    num_samples: int = 64
+    num_samples: int | None = None
     batch_size: int = 128
     seed: int = 0
     classes: str | None = None
@@ -51,6 +57,8 @@ class Request:
     clip: bool | None = None
     classifier: str | None = None
     classifier_scale: float = 1.0
+    latents: str | None = None
+    low_res: str | None = None
 
 
 def parse_classes(text, num_classes):
@@ -101,34 +109,19 @@ def run(request):
     """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
 
     Raises:
-      UserError: for a reference, class, sampler, respacing or folder that cannot be used.
+      UserError: for a reference, class, sampler, respacing, file or folder that cannot be used.
     """
-    if request.num_samples < 1 or request.batch_size < 1:
-        raise UserError(
-            f"--num_samples {request.num_samples} and --batch_size {request.batch_size} must be "
-            "positive."
-        )
-    if not 0 <= request.seed < 2**31:
-        raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
+    request, given = given_with(request)
+    if request.num_samples is None:
+        request = dataclasses.replace(request, num_samples=NUM_SAMPLES)
+    _check_numbers(request)
     reference = resolve(request.model)
     config = reference.run.config()
-    if config.model.kind == "classifier":
-        raise UserError(f"{reference} is a classifier: --model wants a diffusion model.")
+    _check_model(reference, config, request)
     sampling = sampling_config(config, request)
     guide = guide_lib.find(request.classifier, request.classifier_scale, config)
-    guides = guide is not None and guide.scale > 0
-    network, process = build.network(config), build.process(config)
-    mesh = make_mesh()
-    generate = Generator(
-        network=network,
-        process=process,
-        sampler=build.sampler(sampling),
-        shape=build.sample_shape(config),
-        classes=parse_classes(request.classes, guide_lib.num_classes(guide, config)),
-        mesh=mesh,
-        classifier=guide.network if guides else None,
-    )
-    grid = generate.sampler.grid(process.levels(sampling.steps))
+    generate = _generator(config, sampling, guide, request, given)
+    grid = generate.sampler.grid(generate.process.levels(sampling.steps))
     settings = {
         "jaxdiff": __version__,
         "model": str(reference),
@@ -136,18 +129,21 @@ def run(request):
         "sampling": {**sampling.to_dict(), "num_steps": grid.num_steps},
         "num_samples": request.num_samples,
         "seed": request.seed,
-        "classes": list(generate.classes),
+        "classes": sorted(set(generate.classes)) if given else list(generate.classes),
         "classifier": str(guide.reference) if guide else None,
         "classifier_scale": guide.scale if guide else 0.0,
+        "latents": given.checksum() if request.latents else None,
+        "low_res": given.checksum() if request.low_res else None,
         "network_evaluations_per_sample": {
             "model": grid.num_steps,
-            **({"classifier": grid.num_steps} if guides else {}),
+            **({"classifier": grid.num_steps} if generate.classifier else {}),
         },
     }
     out = _claim(pathlib.Path(request.out), settings)
-    shardings = jax.tree.map(lambda _: replicated(mesh), network.shapes)
-    params = read_ema(reference, network.shapes, shardings)
-    guide_params = guide.load(mesh) if guides else None
+    shapes = generate.network.shapes
+    shardings = jax.tree.map(lambda _: replicated(generate.mesh), shapes)
+    params = read_ema(reference, shapes, shardings)
+    guide_params = guide.load(generate.mesh) if generate.classifier else None
     if processes.is_first():
         print(f"Sampling {reference} with {sampling.sampler}, {grid.num_steps} steps.")
     images = to_uint8(_batches(generate, params, guide_params, grid, request))
@@ -155,6 +151,49 @@ def run(request):
         labels = generate.labels(np.arange(request.num_samples)) if generate.classes else None
         _write(out, settings, images, labels)
         print(f"Wrote {request.num_samples} samples, grid.png and manifest.json to {out}")
+
+
+def _check_numbers(request):
+    if request.num_samples < 1 or request.batch_size < 1:
+        raise UserError(
+            f"--num_samples {request.num_samples} and --batch_size {request.batch_size} must be "
+            "positive."
+        )
+    if not 0 <= request.seed < 2**31:
+        raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
+
+
+def _check_model(reference, config, request):
+    if config.model.kind == "classifier":
+        raise UserError(f"{reference} is a classifier: --model wants a diffusion model.")
+    if config.data.low_res_size and not request.low_res:
+        raise UserError(
+            f"{reference} enlarges images of {config.data.low_res_size} pixels: give a file of "
+            "them with --low_res."
+        )
+    if request.low_res and not config.data.low_res_size:
+        raise UserError(f"{reference} does not enlarge images: leave --low_res out.")
+
+
+def _generator(config, sampling, guide, request, given):
+    """What makes the samples: of the config's network and process, with what files give."""
+    shape, num_classes = build.sample_shape(config), guide_lib.num_classes(guide, config)
+    if given is None:
+        classes = parse_classes(request.classes, num_classes)
+    else:
+        size = config.data.low_res_size if request.low_res else config.data.image_size
+        classes = given.classes((size, size, config.data.channels), num_classes)
+    return Generator(
+        network=build.network(config),
+        process=build.process(config),
+        sampler=build.sampler(sampling),
+        shape=shape,
+        classes=classes,
+        mesh=make_mesh(),
+        classifier=guide.network if guide and guide.scale else None,
+        start=given.array if request.latents else None,
+        low_res=to_float(given.array) if request.low_res else None,
+    )
 
 
 def _batches(generate, params, guide, grid, request):
@@ -213,22 +252,15 @@ def _write(out, settings, images, labels):
         }
     )
     samples = f"samples_{count}x{height}x{width}x{channels}.npz"
-    _replace(out / samples, lambda file: np.savez(file, **arrays))
+    replace(out / samples, lambda file: np.savez(file, **arrays))
     shown = min(count, MAX_TILES)
     captions = () if labels is None else [str(label) for label in labels[:shown]]
     columns = pictures.columns_for(shown, len(settings["classes"]))
     picture = pictures.grid(images[:shown], columns, captions)
-    _replace(out / "grid.png", lambda file: picture.save(file, "png"))
+    replace(out / "grid.png", lambda file: picture.save(file, "png"))
     sums = {
         name: hashlib.sha256((out / name).read_bytes()).hexdigest()
         for name in (samples, "grid.png")
     }
     text = json.dumps({**settings, "sha256": sums}, indent=2) + "\n"
-    _replace(out / "manifest.json", lambda file: file.write(text.encode()))
-
-
-def _replace(path, write):
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-    partial.replace(path)
+    replace(out / "manifest.json", lambda file: file.write(text.encode()))

@@ -66,7 +66,7 @@ def train(config, workdir):
         show = HeldOut(network, process, open_split(config.data, "test").in_memory(), mesh)
     else:
         objective = denoising(network, process, config.model.dropout)
-        show = Preview(config, network, process, mesh)
+        show = Preview(config, network, process, source, mesh)
     run = folder.claim(workdir, config)
 
     profiles = [str(training.ema)]

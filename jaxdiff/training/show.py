@@ -10,6 +10,7 @@ from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
+from jaxdiff.training.augment import area_downsample
 from jaxdiff.training.objective import classification
 from jaxdiff.training.report import quartiles
 from jaxdiff.training.step import add_sums, means, zero_sums
@@ -21,8 +22,15 @@ HELD_OUT_BATCH = 256
 class Preview:
     """Pictures of what a run's EMA samples, with the config's sampling settings."""
 
-    def __init__(self, config, network, process, mesh):
+    def __init__(self, config, network, process, source, mesh):
+        """`source` gives the images that a network of super-resolution is to enlarge."""
         classes = tuple(range(config.data.num_classes))
+        self._columns = len(classes) if 1 < len(classes) <= 16 else 8
+        low_res = None
+        if config.data.low_res_size:
+            rows = source.fetch(np.arange(PREVIEW_ROWS * self._columns) % len(source))
+            classes = tuple(rows["label"].tolist()) if classes else ()
+            low_res = np.asarray(area_downsample(to_float(rows["image"]), config.data.low_res_size))
         self._generate = Generator(
             network=network,
             process=process,
@@ -30,9 +38,9 @@ class Preview:
             shape=build.sample_shape(config),
             classes=classes,
             mesh=mesh,
+            low_res=low_res,
         )
         self._grid = self._generate.sampler.grid(process.levels(config.sampling.steps))
-        self._columns = len(classes) if 1 < len(classes) <= 16 else 8
         self._seed = config.seed
 
     def __call__(self, run, writer, number, params):

@@ -1,0 +1,67 @@
+"""Files of results: whole or not there at all, and never those of another request."""
+
+import json
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
+
+
+def replace(path, write):
+    """Writes a file, `write(file)`, under another name first, so that it is never half there."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        write(file)
+    partial.replace(path)
+
+
+def load(path):
+    """All arrays of an npz file, as a dict.
+
+    Raises:
+      UserError: if there is no such file, or it is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or "it is not a whole npz file"
+        raise UserError(f"{path} cannot be read ({reason}): give an npz file of arrays.") from None
+
+
+def claim(path, settings):
+    """Makes sure, before anything is computed, that `save` can write there.
+
+    Raises:
+      UserError: if the file cannot be written, or holds what other settings gave.
+    """
+    if path.is_file():
+        old = json.loads(load(path).get("settings", np.array("{}")).item())
+        if different := [k for k, v in settings.items() if old.get(k) != v]:
+            raise UserError(
+                f"{path} holds the results of another request, with another "
+                f"{', '.join(different)}: choose another --out."
+            )
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        if processes.is_first():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            probe = path.with_name(f".{path.name}.probe-{os.getpid()}")
+            probe.touch()
+            probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"The file {path} cannot be written ({error.strerror}): choose another --out."
+        ) from None
+    processes.barrier("out")
+
+
+def save(path, settings, arrays):
+    """Writes a dict of arrays as npz, and beside them `settings`, as JSON text."""
+    if processes.is_first():
+        replace(path, lambda file: np.savez(file, settings=json.dumps(settings), **arrays))
