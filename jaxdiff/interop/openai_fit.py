@@ -52,6 +52,7 @@ def _signs(shapes):
     blocks = numbers("")
     learned, gaps = numbers(r"0\.op\."), len(blocks) != max(blocks, default=-1) + 1
     modulation = length("input_blocks.1.0.emb_layers.1.bias")
+    modulated = length("input_blocks.1.0.out_layers.0.bias")
     widths = [length(f"input_blocks.{i}.0.out_layers.0.bias") for i in blocks]
     pool = _pool(shapes)
     return {
@@ -65,8 +66,7 @@ def _signs(shapes):
         "attention_resolutions (input blocks)": numbers(r"1\.qkv\."),
         "resblock_updown": not learned and not gaps,
         "conv_resample": not gaps,
-        "use_scale_shift_norm": modulation
-        == 2 * (length("input_blocks.1.0.out_layers.0.bias") or 0),
+        "use_scale_shift_norm": modulation != modulated,
         "image_size (positions of the pool)": length("out.2.positional_embedding", 1),
     }
 

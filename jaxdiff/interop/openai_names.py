@@ -107,7 +107,7 @@ def tensors(network, *, new_order=False):
 
 
 def _layers(spec, tree):
-    """Yields (name there, path here, ones) of every layer with a weight or a bias."""
+    """Yields (name there, path here, ones) of every layer, and of some that are left out."""
     yield "time_embed.0", "time1", 0
     yield "time_embed.2", "time2", 0
     yield "label_emb", "labels", 0
@@ -136,7 +136,7 @@ def _items(blocks):
 
 
 def _block(name, place, path, block):
-    """Yields the layers of a block, the first part of which is number `place` there."""
+    """Yields what layers a block can have; its first part is number `place` there."""
     for part, layers in PARTS.items():
         if part in block:
             for layer, (theirs, ones) in layers.items():

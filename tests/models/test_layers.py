@@ -1,6 +1,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
 
 from jaxdiff.models import layers
 
@@ -26,6 +28,32 @@ def test_upsample_then_downsample_is_the_identity():
     np.testing.assert_allclose(layers.downsample(layers.upsample(x)), x, rtol=1e-6)
 
 
+def test_enlarge_interpolates_between_the_centres_of_pixels():
+    x = np.random.RandomState(0).standard_normal((2, 3, 4, 2))
+
+    def along(x, axis, size):
+        n = x.shape[axis]
+        at = (np.arange(size) + 0.5) * n / size - 0.5
+        # np.interp repeats the edges, as images do.
+        return np.apply_along_axis(lambda line: np.interp(at, np.arange(n), line), axis, x)
+
+    got = layers.enlarge(jnp.asarray(x, jnp.float32), 12, 10)
+    np.testing.assert_allclose(got, along(along(x, 1, 12), 2, 10), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_convolutions_of_stride_two_have_a_margin_on_both_sides(size):
+    layer = layers.conv(1, 1, stride=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, size, size, 1))
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for row in range(3):
+        for column in range(3):
+            kernel = jnp.zeros((3, 3, 1, 1)).at[row, column].set(1)
+            layer.kernel[...], layer.bias[...] = kernel, jnp.zeros(1)
+            expected = padded[:, row : row + size : 2, column : column + size : 2]
+            np.testing.assert_array_equal(layer(x), expected)
+
+
 def test_dropout_masks_belong_to_samples_not_batches():
     x = jnp.ones((5, 4, 4, 8))
     keys = jax.random.split(jax.random.key(1), 5)
@@ -43,8 +71,6 @@ def test_dropout_keeps_the_mean_and_the_share():
 
 
 def test_zero_layers_start_at_zero_and_others_within_the_bound_of_their_fan_in():
-    from flax import nnx
-
     layer = layers.conv(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0))
     bound = 1 / np.sqrt(8 * 9)
     for values in (layer.kernel[...], layer.bias[...]):

@@ -2,8 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from jaxdiff.errors import UserError
+from jaxdiff.models.encoder import Builder
+from jaxdiff.models.layers import enlarge
 from jaxdiff.models.network import Network
 from jaxdiff.models.unet import UNet, UNetSpec
 
@@ -46,46 +50,6 @@ def run(network, params, x, time, labels, **kwargs):
     return apply(params, network.embed(params, labels))
 
 
-# Tensors and parameters of the released models, counted from the published weights.
-ADM = {"in_channels": 3, "out_channels": 6, "attention_resolutions": (32, 16, 8)}
-RELEASED = {
-    "64": (
-        295_904_454,
-        541,
-        {"image_size": 64, "channels": 192, "channel_mult": (1, 2, 3, 4), "num_res_blocks": 3},
-    ),
-    "256": (
-        553_838_086,
-        567,
-        {
-            "image_size": 256,
-            "channels": 256,
-            "channel_mult": (1, 1, 2, 2, 4, 4),
-            "num_res_blocks": 2,
-        },
-    ),
-    "512": (
-        558_997_638,
-        645,
-        {
-            "image_size": 512,
-            "channels": 256,
-            "channel_mult": (0.5, 1, 1, 2, 2, 4, 4),
-            "num_res_blocks": 2,
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("name", RELEASED)
-def test_released_sizes(name):
-    parameters, tensors, changes = RELEASED[name]
-    network = make(**{**ADM, **changes, "head_channels": 64, "num_classes": 1000})
-    leaves = jax.tree.leaves(network.shapes)
-    assert sum(leaf.size for leaf in leaves) == parameters
-    assert len(leaves) == tensors
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -94,8 +58,10 @@ def test_released_sizes(name):
         {"num_classes": None, "out_channels": 1},
         {"channel_mult": (1,), "attention_resolutions": (), "image_size": 7},
         {"channel_mult": (0.5, 1, 1.5), "channels": 64, "attention_resolutions": ()},
+        {"resblock_updown": False, "adaptive_norm": False, "num_heads": 1},
+        {"resblock_updown": False, "conv_resample": False, "rescale_residuals": True},
     ],
-    ids=["12px", "rgb", "unconditional", "one level, odd size", "fractional"],
+    ids=["12px", "rgb", "unconditional", "one level", "fractional", "plain", "nothing learned"],
 )
 def test_output_has_the_input_s_size_and_the_asked_channels(changes):
     network = make(**changes)
@@ -180,13 +146,91 @@ def test_dropout_is_drawn_from_the_samples_keys():
     np.testing.assert_allclose(dropped[2:], alone, atol=1e-5 * float(jnp.abs(dropped).max()))
 
 
+def leaves(network):
+    return {"/".join(path): leaf.shape for path, leaf in flatten_dict(network.shapes).items()}
+
+
+def test_heads_by_count_are_heads_by_width():
+    level = {"channel_mult": (1,), "attention_resolutions": (8,)}  # 32 wide
+    by_width = make(head_channels=8, **level)
+    params = random_params(by_width)
+    base = run(by_width, params, *inputs())
+
+    def difference(**changes):
+        network = make(**level, **changes)
+        assert leaves(network) == leaves(by_width)
+        return np.abs(run(network, params, *inputs()) - base).max()
+
+    assert difference(num_heads=4) == 0
+    assert difference(num_heads=2, num_heads_upsample=4) > 1e-5
+    assert difference(num_heads=4, num_heads_upsample=2) > 1e-5
+    assert difference(head_channels=8, num_heads_upsample=4) == 0
+
+
+def test_plain_resampling_has_a_convolution_of_its_own():
+    plain = leaves(make(resblock_updown=False))
+    assert plain["encoder/blocks/1/conv/kernel"] == (3, 3, 32, 32)
+    assert plain["decoder/blocks/1/1/conv/kernel"] == (3, 3, 64, 64)
+    bare = leaves(make(resblock_updown=False, conv_resample=False))
+    assert {name for name in plain if "/conv/" in name} == plain.keys() - bare.keys()
+    biggan = leaves(make())
+    assert biggan["encoder/blocks/1/res/conv1/kernel"] == (3, 3, 32, 32)
+    assert biggan["decoder/blocks/1/1/res/conv1/kernel"] == (3, 3, 64, 64)
+
+
+def test_without_adaptive_norm_the_embedding_is_added_before_it():
+    # Two channels in a group: the norm of a single one would undo the addition.
+    network = make(adaptive_norm=False, channels=64, **ONE_LEVEL)
+    params = random_params(network)
+    assert params["encoder"]["blocks"]["0"]["res"]["modulation"]["bias"].shape == (64,)
+    shift = np.random.RandomState(2).standard_normal(64)
+
+    def shifted(layer):
+        copy = jax.tree.map(lambda leaf: leaf, params)
+        copy["encoder"]["blocks"]["0"]["res"][layer]["bias"] += shift
+        return run(network, copy, *inputs())
+
+    np.testing.assert_allclose(shifted("modulation"), shifted("conv1"), atol=1e-5)
+    assert np.abs(shifted("conv1") - run(network, params, *inputs())).max() > 1e-3
+
+
+def test_residuals_are_rescaled_where_asked_for():
+    spec = make(rescale_residuals=True).spec
+    x, emb = jnp.ones((1, 4, 4, 32)), jnp.ones((1, 128))
+    # A fresh block adds nothing to its input.
+    block = Builder(spec, nnx.Rngs(0)).block(32, 32, num_heads=1)
+    np.testing.assert_allclose(block(x, emb, 0, None), x / 2, rtol=1e-6)
+    block = Builder(make().spec, nnx.Rngs(0)).block(32, 32, num_heads=1)
+    np.testing.assert_array_equal(block(x, emb, 0, None), x)
+
+
+def test_super_resolution_takes_the_enlarged_image_as_further_channels():
+    network = make(super_resolution=True, **ONE_LEVEL)
+    params = random_params(network)
+    x, time, labels = inputs()
+    low_res = x[:, ::2, ::2]
+    plain = make(in_channels=2, **ONE_LEVEL)
+    assert leaves(network) == leaves(plain)
+    expected = run(plain, params, jnp.concatenate([x, enlarge(low_res, 8, 8)], -1), time, labels)
+    got = run(network, params, x, time, labels, low_res=low_res)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    with pytest.raises(UserError, match="give it low_res"):
+        run(network, params, x, time, labels)
+    with pytest.raises(UserError, match="leave out low_res"):
+        run(plain, params, x, time, labels, low_res=low_res)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"image_size": 9}, "9.*multiple of 2"),
         ({"attention_resolutions": (5,)}, "5.*\\[8, 4\\]"),
         ({"channels": 40}, "40.*multiple of 32"),
-        ({"head_channels": 48}, "48.*64 wide"),
+        ({"head_channels": 48}, "head_channels 48.*64 wide"),
+        ({"num_heads": 3}, "num_heads 3.*64 wide"),
+        ({"num_heads": 0}, "num_heads 0.*64 wide"),
+        ({"num_heads_upsample": 5}, "num_heads_upsample 5.*64 wide"),
+        ({"channel_mult": (0.01,), "attention_resolutions": ()}, "0 wide"),
     ],
 )
 def test_impossible_networks_are_refused(changes, words):

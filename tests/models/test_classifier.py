@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.errors import UserError
+from jaxdiff.models.classifier import HEADS, ClassifierSpec, EncoderClassifier
+from jaxdiff.models.network import Network
+from tests.models.test_unet import inputs, random_params
+
+SMALL = {
+    "image_size": 8,
+    "in_channels": 1,
+    "channels": 32,
+    "channel_mult": (1, 2),
+    "num_res_blocks": 1,
+    "head_channels": 32,
+    "num_classes": 10,
+}
+
+
+def make(**changes):
+    spec = ClassifierSpec(**{**SMALL, **changes})
+    return Network(lambda rngs: EncoderClassifier(spec, rngs=rngs), spec)
+
+
+def run(network, params, x, time, **kwargs):
+    return jax.jit(lambda p: network.apply(p, x, time, **kwargs))(params)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("pool", HEADS)
+def test_logits_are_float32_and_depend_on_image_and_time(pool, dtype):
+    network = make(pool=pool, dtype=dtype)
+    params = random_params(network)
+    x, time, _ = inputs()
+    logits = run(network, params, x, time)
+    assert logits.shape == (3, 10)
+    assert logits.dtype == jnp.float32
+    assert np.abs(run(network, params, x, time + 300) - logits).max() > 1e-4
+    assert np.abs(run(network, params, -x, time) - logits).max() > 1e-4
+
+
+def test_spatial_heads_see_every_block():
+    network = make(pool="spatial")
+    # Stem, block, down block, block; and the middle.
+    assert network.shapes["head"]["hidden"]["kernel"].shape == (32 + 32 + 32 + 64 + 64, 2048)
+    assert "norm" not in network.shapes["head"]
+    assert "norm" in make(pool="spatial_v2").shapes["head"]
+
+
+def test_the_attention_head_has_a_position_for_the_mean_and_each_pixel():
+    assert make().shapes["head"]["position"].shape == (4 * 4 + 1, 64)
+    by_count = make(num_heads=2)
+    params = random_params(by_count)
+    x, time, _ = inputs()
+    a, b, c = (run(make(num_heads=n), params, x, time) for n in (None, 2, 4))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 1e-5
+
+
+def test_a_fresh_adaptive_head_returns_zeros():
+    network = make(pool="adaptive", channel_mult=(1,))
+    params = jax.jit(network.init)(jax.random.key(0))
+    x, time, _ = inputs()
+    np.testing.assert_array_equal(run(network, params, x, time), np.zeros((3, 10)))
+
+
+def test_dropout_and_remat_reach_the_encoder():
+    # The spatial head sees the encoder most directly.
+    network, remat = (make(channel_mult=(1,), pool="spatial", remat=on) for on in (False, True))
+    params = random_params(network)
+    x, time, _ = inputs()
+    dropout = {"drop_rate": 0.2, "drop_keys": jax.random.split(jax.random.key(0), 3)}
+    dropped = run(network, params, x, time, **dropout)
+    assert np.abs(dropped - run(network, params, x, time)).max() > 1e-4
+    scale = float(jnp.abs(dropped).max())
+    np.testing.assert_allclose(run(remat, params, x, time, **dropout), dropped, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"pool": "max"}, "pool is max.*attention, adaptive"), ({"image_size": 9}, "9.*multiple")],
+)
+def test_impossible_classifiers_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        make(**changes)
