@@ -1,4 +1,4 @@
-"""The configs of the released models: they build, without memory, networks of the sizes released."""
+"""The configs of the released models build, without memory, networks of the sizes released."""
 
 import importlib.util
 

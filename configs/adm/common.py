@@ -4,6 +4,9 @@ The settings are those of its appendix I, tables 11 to 13, and of the code relea
 trained in 16-bit precision; here that is `--config.training.dtype=bfloat16`. The default is
 float32, so that an imported network computes what its authors' does.
 
+TFDS prepares ImageNet from its archives, which everyone has to request and to place by hand:
+https://www.tensorflow.org/datasets/catalog/imagenet2012.
+
 None of these trainings was run here: each took a V100 hundreds of days or more.
 """
 
