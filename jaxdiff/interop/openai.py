@@ -175,6 +175,9 @@ def check_exportable(network):
 
 
 if __name__ == "__main__":
+    from absl import flags
+
     from jaxdiff.interop import openai_command
 
+    flags.adopt_module_key_flags(openai_command)  # so that --help lists them
     openai_command.run()

@@ -163,3 +163,10 @@ def test_export_refuses_what_cannot_be_used(folder):
 )
 def test_command_lines_are_refused_in_one_sentence(arguments, words):
     assert words in refusal(*arguments)
+
+
+def test_help_lists_the_flags():
+    _, out, _ = command("--help")
+    for flag in ("--config", "--out", "--step", "--attention_order"):
+        assert f"  {flag}: " in out
+    assert "openai export RUN --out FILE" in out
