@@ -11,17 +11,25 @@ from ml_collections import ConfigDict, config_flags
 from jaxdiff.errors import UserError
 
 
-def run(main):
-    """Runs `main()` after parsing flags; mistakes of the user end in a sentence and status 1."""
+def run(main, *positional):
+    """Runs `main` after parsing flags; mistakes of the user end in a sentence and status 1.
+
+    Args:
+      main: called with the positional arguments.
+      positional: what each of them is, such as "the folder of a run".
+    """
     logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
-    app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+    flags.FLAGS.set_gnu_getopt()  # else what follows a positional argument would not be parsed
+    app.run(lambda argv: _run(main, positional, argv[1:]), flags_parser=_parse)
 
 
-def _run(main, argv):
+def _run(main, positional, values):
     with _sentences():
-        if len(argv) > 1:
-            raise UserError(f"The argument {argv[1]} was not expected: options start with --.")
-        main()
+        if stray := values[len(positional) :]:
+            raise UserError(f"The argument {stray[0]} was not expected: options start with --.")
+        if missing := positional[len(values) :]:
+            raise UserError(f"An argument is missing: give {missing[0]}.")
+        main(*values)
 
 
 def _parse(argv):

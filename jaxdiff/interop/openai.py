@@ -1,5 +1,12 @@
 """The released networks of "Diffusion Models Beat GANs" (arXiv:2105.05233): import and export.
 
+As commands, which docs/openai.md explains:
+
+    python -m jaxdiff.interop.openai import FILE --config CONFIG --out RUN
+    python -m jaxdiff.interop.openai export RUN --out FILE
+
+And as functions:
+
     apply, params = unet(state_dict, image_size=64, ...)    # options named as in that code
     output = apply(params, x, timesteps, labels)            # x [B, H, W, C]
 
@@ -150,6 +157,14 @@ def to_state_dict(network, params, *, new_order=False):
     Raises:
       UserError: if the other code has no such network.
     """
+    check_exportable(network)
+    ours = flatten_dict(params, sep="/")
+    table = tensors(network, new_order=new_order)
+    return {tensor.name: tensor.theirs(np.asarray(ours[tensor.path])) for tensor in table}
+
+
+def check_exportable(network):
+    """Raises UserError if the other code has no such network."""
     if network.spec.rescale_residuals:
         raise UserError("Networks with rescale_residuals have no counterpart: export another.")
     if getattr(network.spec, "null_class", False):
@@ -157,6 +172,12 @@ def to_state_dict(network, params, *, new_order=False):
             "The label table has a row for the null class, which released networks lack: export a "
             "network that was trained without label_dropout."
         )
-    ours = flatten_dict(params, sep="/")
-    table = tensors(network, new_order=new_order)
-    return {tensor.name: tensor.theirs(np.asarray(ours[tensor.path])) for tensor in table}
+
+
+if __name__ == "__main__":
+    from absl import flags
+
+    from jaxdiff.interop import openai_command
+
+    flags.adopt_module_key_flags(openai_command)  # so that --help lists them
+    openai_command.run()

@@ -1,0 +1,29 @@
+r"""ImageNet at 64 x 64 with labels, 295,904,454 parameters.
+
+    python train.py --config configs/adm/imagenet64.py --workdir runs/imagenet64 \
+        --config.training.dtype=bfloat16
+
+The released checkpoint is the one whose attention has the new order:
+
+    python -m jaxdiff.interop.openai import 64x64_diffusion.pt \
+        --config configs/adm/imagenet64.py --out runs/imagenet64 --attention_order new
+
+Training, the paper's: 540,000 iterations, batch 2048, learning rate 3e-4.
+
+Results, the paper's, not ours, without guidance: FID 2.07, sFID 4.29, precision 0.74, recall 0.63
+(250 steps). Not run here. Its scale for classifier64 is 1.0.
+"""
+
+from configs.adm import common
+
+
+def get_config():
+    config = common.unet(64)
+    config.model.channels = 192
+    config.model.num_res_blocks = 3
+    config.model.dropout = 0.1
+    config.diffusion.schedule = "cosine"
+    config.training.num_steps = 540_000
+    config.training.batch_size = 2048
+    config.training.learning_rate = 3e-4
+    return config

@@ -1,0 +1,172 @@
+"""Import and export as commands: an imported file is a run, and an exported run is such a file."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxdiff import config as config_lib
+from jaxdiff.errors import UserError
+from jaxdiff.interop import torch_file
+from jaxdiff.interop.openai_run import export_run, import_file
+from tests.conftest import ROOT
+from tests.test_command_line import run
+
+CHECKPOINT = ROOT / "tests" / "goldens" / "unet_adm.pt"
+CONFIG = """
+from jaxdiff.config import base
+
+def get_config():
+    config = base()
+    config.data.name = "unused"
+    config.data.image_size = 16
+    config.data.num_classes = 10
+    config.model.channels = 32
+    config.model.channel_mult = (1, 2)
+    config.model.num_res_blocks = 1
+    config.model.attention_resolutions = (8,)
+    config.model.head_channels = 16
+    config.diffusion.num_timesteps = 20
+    config.training.num_steps = 700
+    config.sampling.steps = "2"
+    return config
+"""
+
+
+def command(*arguments):
+    return run("-m", "jaxdiff.interop.openai", *arguments)
+
+
+def done(*arguments):
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    return out
+
+
+def refusal(*arguments):
+    code, _, err = command(*arguments)
+    assert (code, err.count("\n")) == (1, 1), err
+    assert err.startswith("openai.py: ")
+    return err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with config.py, and with `run`, imported with the attention's right order."""
+    path = tmp_path_factory.mktemp("interop")
+    (path / "config.py").write_text(CONFIG)
+    config, out = f"--config={path / 'config.py'}", f"--out={path / 'run'}"
+    out = done("import", CHECKPOINT, config, out, "--attention_order=new")
+    assert f"{path / 'run'}@700" in out
+    return path
+
+
+def test_an_imported_file_is_a_run_that_can_be_sampled(folder):
+    assert json.loads((folder / "run/config.json").read_text())["model"]["head_channels"] == 16
+    samples = folder / "samples"
+    code, _, err = run(
+        "sample.py", f"--model={folder / 'run'}", "--num_samples=3", f"--out={samples}"
+    )
+    assert code == 0, err
+    with np.load(samples / "samples_3x16x16x3.npz") as arrays:
+        assert arrays["arr_0"].std() > 0
+    assert json.loads((samples / "manifest.json").read_text())["model"].endswith("run@700")
+
+
+def test_export_gives_the_imported_file_back(folder):
+    file = folder / "new" / "exported.pt"
+    done("export", f"{folder / 'run'}@700", f"--out={file}", "--attention_order=new")
+    old, new = torch_file.read(CHECKPOINT), torch_file.read(file)
+    assert old.keys() == new.keys()
+    for name, array in old.items():
+        np.testing.assert_array_equal(new[name], array, err_msg=name)
+
+
+def test_torch_loads_an_exported_file(folder):
+    torch = pytest.importorskip("torch")
+    file = folder / "torch.pt"
+    export_run(str(folder / "run"), file, new_order=True)
+    loaded, new = torch.load(file, weights_only=True), torch_file.read(CHECKPOINT)
+    assert loaded.keys() == new.keys()
+    assert all(np.array_equal(loaded[name].numpy(), new[name]) for name in new)
+
+
+def test_half_precision_and_the_other_order_survive_the_way_through_a_run(folder):
+    halves = {name: a.astype(np.float16) for name, a in torch_file.read(CHECKPOINT).items()}
+    torch_file.write(folder / "half.pt", halves)
+    config, out = f"--config={folder / 'config.py'}", folder / "half"
+    done("import", folder / "half.pt", config, f"--out={out}", "--step=5")
+    done("export", out, f"--out={folder / 'back.pt'}")
+    back = torch_file.read(folder / "back.pt")
+    for name, array in halves.items():
+        assert back[name].dtype == np.float32
+        np.testing.assert_array_equal(back[name], array.astype(np.float32), err_msg=name)
+    assert "has no step 6: it has 5" in refusal("export", f"{out}@6", f"--out={folder / 'x.pt'}")
+
+
+def load_config(folder, **overrides):
+    namespace = {}
+    exec((folder / "config.py").read_text(), namespace)
+    config = namespace["get_config"]()
+    config.update_from_flattened_dict({n.replace("__", "."): v for n, v in overrides.items()})
+    return config
+
+
+def test_import_refuses_what_cannot_be_used(folder):
+    before = sorted(folder.rglob("*"))
+    for path, out, overrides, words in (
+        (CHECKPOINT, folder / "run", {}, "run is not empty, and nothing is overwritten"),
+        (CHECKPOINT, CHECKPOINT, {}, "unet_adm.pt cannot be written"),
+        (CHECKPOINT, "/dev/null/run", {}, "/dev/null/run cannot be written"),
+        (folder / "nothing.pt", folder / "other", {}, "nothing.pt cannot be read (No such file"),
+        (CHECKPOINT, folder / "other", {"model__channels": 64}, "model_channels is 32 by its"),
+        (CHECKPOINT, folder / "other", {"model__dropout": 2.0}, "model.dropout is 2.0"),
+    ):
+        with pytest.raises(UserError) as caught:
+            import_file(path, load_config(folder, **overrides), out)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_export_refuses_what_cannot_be_used(folder):
+    # The config of a network that learned to be guided without a classifier.
+    guided = folder / "guided"
+    shutil.copytree(folder / "run", guided)
+    config = load_config(folder, diffusion__label_dropout=0.1)
+    (guided / "config.json").write_text(config_lib.to_json(config))
+    for run_folder, out, words in (
+        (folder, folder / "x.pt", "is not the folder of a run"),
+        (folder / "run", CHECKPOINT, "exists, and nothing is overwritten"),
+        (folder / "run", "/dev/null/x.pt", "/dev/null/x.pt cannot be written"),
+        (guided, folder / "x.pt", "null class"),
+    ):
+        with pytest.raises(UserError) as caught:
+            export_run(str(run_folder), out)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (folder / "x.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["port", "file.pt"], "The command port is unknown"),
+        (["import", "file.pt", "--out=x"], "--config is missing"),
+        (["import", "file.pt", "--config=configs/digits.py"], "--out is missing"),
+        (["import", "--out=x"], "a file to import"),
+        (["export", "runs/nowhere", "--out=x.pt"], "runs/nowhere is not the folder of a run"),
+        (["export", "run", "stray", "--out=x.pt"], "stray was not expected"),
+        (["export", "run", "--attention_order=old"], "attention_order"),
+    ],
+)
+def test_command_lines_are_refused_in_one_sentence(arguments, words):
+    assert words in refusal(*arguments)
+
+
+def test_help_lists_the_flags():
+    _, out, _ = command("--help")
+    for flag in ("--config", "--out", "--step", "--attention_order"):
+        assert f"  {flag}: " in out
+    assert "openai export RUN --out FILE" in out
