@@ -23,6 +23,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 
+@pytest.fixture(scope="session")
+def goldens():
+    """The folder of golden values that the repository holds."""
+    return pathlib.Path(__file__).parent / "goldens"
+
+
 @pytest.fixture
 def one_device():
     from jaxdiff.parallel.mesh import make_mesh

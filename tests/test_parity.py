@@ -1,9 +1,10 @@
-"""The reference implementation's values for whole networks, stored in tests/goldens.
+"""The reference implementation's networks, losses, samples and likelihoods, from the same weights.
 
-Another folder in the same format, named by the environment variable JAXDIFF_GOLDENS, is tested
-instead of it.
+The folder of golden values is tests/goldens, or the one that JAXDIFF_GOLDENS names. Every case that
+it holds is compared, by its format (tests/goldens/README.md).
 """
 
+import json
 from functools import cache
 
 import jax
@@ -11,8 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff import build
+from jaxdiff.diffusion import adm, schedules
+from jaxdiff.diffusion.adm import Adm, Loss
+from jaxdiff.diffusion.denoiser import Condition
+from jaxdiff.diffusion.likelihood import bits_per_dimension
+from jaxdiff.diffusion.respacing import respace
+from jaxdiff.guidance.classifier import Classified
+from jaxdiff.guidance.unguided import Unguided
 from jaxdiff.interop import openai, torch_file
+from jaxdiff.interop.openai_names import tensors
+from jaxdiff.samplers.ddim import Ddim
+from jaxdiff.samplers.ddpm import Ddpm
+from jaxdiff.samplers.encode import DdimEncode
 from tests import golden_format
+from tests.golden_format import nhwc
 
 # Largest difference allowed, in units of the largest reference value.
 TOLERANCE = {"output": 1e-5, "logits": 1e-5, "grad_log_prob": 2e-5}
@@ -92,3 +106,194 @@ def test_pytorch_s_files_hold_the_seeded_weights(path):
     assert list(state_dict) == list(expected)
     for key, array in expected.items():
         np.testing.assert_array_equal(state_dict[key], array, strict=True)
+
+
+LOSSES = {
+    "MSE": adm.HYBRID_UNSCALED,
+    "RESCALED_MSE": adm.HYBRID,
+    "KL": Loss(square=False, bound=lambda num_timesteps: 1.0),
+    "RESCALED_KL": adm.VLB,
+}
+HAS_DIFFUSION = (golden_format.FOLDER / "diffusion.json").exists()
+CASE, ARRAYS = golden_format.load("diffusion") if HAS_DIFFUSION else ({"variants": {}}, {})
+VARIANTS = CASE["variants"]
+
+
+def stored(name):
+    """The reference's results of a variant, by their names."""
+    return {
+        key.removeprefix(f"{name}/"): array
+        for key, array in ARRAYS.items()
+        if key.startswith(f"{name}/") and not key.endswith("/noise")
+    }
+
+
+@cache
+def network(name):
+    """(apply, params) of `unet`, `unet_fixed_variance` or `classifier`, with seeded weights."""
+    is_classifier = name == "classifier"
+    make = openai.classifier_network if is_classifier else openai.unet_network
+    table = tensors(make(**CASE[name]), new_order=CASE[name].get("use_new_attention_order", False))
+    state_dict = golden_format.seeded({tensor.name: tensor.their_shape for tensor in table})
+    return (openai.classifier if is_classifier else openai.unet)(state_dict, **CASE[name])
+
+
+def process_of(variant):
+    return Adm(
+        schedule=build.SCHEDULES[variant.get("schedule", "cosine")],
+        prediction=build.PREDICTIONS[variant.get("predict", "eps")],
+        variance=build.VARIANCES[variant.get("variance", "learned_range")],
+        loss=LOSSES[variant.get("loss", "RESCALED_MSE")],
+        rescale_timesteps=variant.get("rescale_timesteps", False),
+    )
+
+
+def noises(variant, count):
+    """The noise of every step: [count, N, H, W, C]."""
+    shape = ARRAYS["x_start"].shape
+    seeds = range(variant.get("seed", 5000), variant.get("seed", 5000) + count)
+    draws = (np.random.RandomState(seed).standard_normal(shape) for seed in seeds)
+    return jnp.stack([nhwc(draw.astype(np.float32)) for draw in draws])
+
+
+def run(name):
+    """Our results of a variant, by the reference's names; one jitted call."""
+    variant = VARIANTS[name]
+    process, labels = process_of(variant), jnp.asarray(ARRAYS["labels"])
+    apply, params = network("unet" if process.variance.learned else "unet_fixed_variance")
+    classify, classifier_params = network("classifier") if "scale" in variant else (None, None)
+
+    def results(params, classifier_params, scale):
+        def unet(x, time, embedding):
+            return apply(params, x, time, labels)
+
+        guidance = Unguided(process.denoiser(unet), Condition())
+        if classify:
+            classifier = process.classifier(lambda x, time: classify(classifier_params, x, time))
+            guidance = Classified(guidance, classifier, labels, scale)
+        return KINDS[variant["kind"]](name, variant, process, unet, guidance)
+
+    return jax.jit(results)(params, classifier_params, variant.get("scale", 0.0))
+
+
+def run_loss(name, variant, process, unet, guidance):
+    draws = {"t": jnp.asarray(variant["t"]), "noise": nhwc(ARRAYS[f"{name}/noise"])}
+    x0 = jnp.asarray(nhwc(ARRAYS["x_start"]))
+    return process.losses(unet, x0, Condition(), draws, steps=variant["respacing"])[0]
+
+
+def run_ddpm(name, variant, process, unet, guidance):
+    return {
+        "samples": loop(Ddpm(clip=variant.get("clip", True)), "x_T", variant, process, guidance)
+    }
+
+
+def run_ddim(name, variant, process, unet, guidance):
+    sampler = Ddim(eta=variant.get("eta", 0.0), clip=variant.get("clip", True))
+    return {"samples": loop(sampler, "x_T", variant, process, guidance)}
+
+
+def run_reverse(name, variant, process, unet, guidance):
+    sampler = DdimEncode(clip=variant.get("clip", True))
+    return {"latent": loop(sampler, "x_start", variant, process, guidance)}
+
+
+def loop(sampler, start, variant, process, guidance):
+    """Every step of a sampler, fed with the reference's noise: [N, C, H, W]."""
+    grid = sampler.grid(process.levels(variant["respacing"]))
+    noise = noises(variant, grid.num_steps)
+
+    def denoise(x, level, state):
+        return guidance.denoise(x, level, state, guidance.conditions(0, None))
+
+    def step(i, values):
+        x, carry, state = values
+        return sampler.step(denoise, grid, i, x, noise[i], carry, state)
+
+    x = jnp.asarray(nhwc(ARRAYS[start]))
+    values = (x, sampler.init(x), guidance.init(x.shape))
+    x, _, _ = jax.lax.fori_loop(0, grid.num_steps, step, values)
+    return jnp.moveaxis(x, -1, 1)
+
+
+def run_bpd(name, variant, process, unet, guidance):
+    levels = process.levels(variant["respacing"])
+    noise = noises(variant, len(levels.sigma) - 1)
+
+    def denoise(x, level):
+        return guidance.denoise(x, level, (), Condition())[0]
+
+    x0 = jnp.asarray(nhwc(ARRAYS["x_start"]))
+    clip = variant.get("clip", True)
+    return bits_per_dimension(denoise, levels, x0, lambda i: noise[i], clip)
+
+
+KINDS = {
+    "loss": run_loss,
+    "ddpm": run_ddpm,
+    "ddim": run_ddim,
+    "reverse": run_reverse,
+    "bpd": run_bpd,
+}
+
+
+def excess(variant, key, got, reference):
+    """The error of one stored result, in units of what is allowed."""
+    got, reference = np.asarray(got, np.float64), np.asarray(reference, np.float64)
+    assert got.shape == reference.shape
+    difference = np.abs(got - reference)
+    if variant["kind"] in ("ddpm", "ddim", "reverse"):
+        error = np.sqrt((difference**2).mean() / (reference**2).mean())
+        sampling = 3e-4 if variant.get("clip", True) else 1e-5
+        return error / (1e-4 if variant["kind"] == "reverse" else sampling)
+    if key == "prior_bpd":
+        return difference.max() / 1e-7
+    relative = np.full(reference.shape, 1e-3 if key == "xstart_mse" else 3e-4)
+    if variant["kind"] == "loss" and key != "mse" and not variant["respacing"]:
+        # The reference cancels in the bound's first of all timesteps.
+        has_bound = process_of(variant).terms != ("loss", "mse")
+        relative[(np.asarray(variant["t"]) == 0) & has_bound] = 2e-2
+    return (difference / (relative * np.abs(reference) + 1e-6)).max()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_equals_the_reference(name):
+    got, reference = run(name), stored(name)
+    assert reference
+    errors = {key: excess(VARIANTS[name], key, got[key], reference[key]) for key in reference}
+    print(name, {key: f"{error:.3f}" for key, error in errors.items()})
+    # Not a number is no small error.
+    assert all(error <= 1 for error in errors.values()), errors
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_result_that_is_off_by_2_percent_is_rejected(name):
+    for key, reference in stored(name).items():
+        # The prior's bits are next to nothing, and compared absolutely.
+        if key != "prior_bpd":
+            assert excess(VARIANTS[name], key, 1.02 * reference, reference) > 1, key
+            assert not excess(VARIANTS[name], key, np.nan * reference, reference) <= 1, key
+
+
+def stored_file(name):
+    path = golden_format.FOLDER / name
+    if not path.exists():
+        pytest.skip(f"{golden_format.FOLDER} holds no {name}")
+    return path
+
+
+def test_betas_equal_the_reference():
+    with np.load(stored_file("schedules.npz")) as arrays:
+        assert len(arrays)
+        for name, expected in arrays.items():
+            _, schedule, count = name.split("/")
+            betas = getattr(schedules, schedule)(int(count))
+            np.testing.assert_allclose(betas, expected, rtol=0, atol=1e-12)
+
+
+def test_respacing_equals_the_reference():
+    expected = json.loads(stored_file("respacing.json").read_text())
+    assert expected
+    for name, kept in expected.items():
+        count, _, spec = name.partition("/")
+        assert respace(int(count), spec) == kept, name
