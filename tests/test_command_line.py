@@ -11,9 +11,16 @@ import time
 import numpy as np
 import pytest
 
+from jaxdiff.data.source import open_source
 from tests import tiny
 from tests.conftest import ROOT
 from tests.training.test_loop import saved_values
+
+
+@pytest.fixture(scope="module", autouse=True)
+def digits():
+    """Prepared beforehand, so that no program tells of doing it."""
+    return open_source("digits", "train", image_size=8, channels=1, num_classes=10)
 
 
 def start(*arguments, devices=1, **environment):

@@ -3,10 +3,10 @@ r"""ImageNet at 64 x 64 with labels, 295,904,454 parameters.
     python train.py --config configs/adm/imagenet64.py --workdir runs/imagenet64 \
         --config.training.dtype=bfloat16
 
-The released checkpoint is the one whose attention has the new order:
+The released checkpoint, the one whose attention has the new order:
 
     python -m jaxdiff.interop.openai import 64x64_diffusion.pt \
-        --config configs/adm/imagenet64.py --out runs/imagenet64 --attention_order new
+        --config configs/adm/imagenet64.py --out runs/imagenet64
 
 Training, the paper's: 540,000 iterations, batch 2048, learning rate 3e-4.
 

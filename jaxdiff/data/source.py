@@ -111,8 +111,7 @@ def open_split(data, split):
 
 def _how_to_prepare(name):
     return (
-        f"prepare it with `pip install -e '.[tf]' && tfds build {name} "
-        "--file_format=array_record`, which downloads it"
+        f"prepare it with `pip install -e '.[tf]' && tfds build {name} --file_format=array_record`"
     )
 
 

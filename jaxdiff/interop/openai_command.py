@@ -16,9 +16,10 @@ STEP = flags.DEFINE_integer(
 )
 ATTENTION_ORDER = flags.DEFINE_enum(
     "attention_order",
-    "legacy",
+    None,
     ["legacy", "new"],
-    "Order of queries, keys and values in the file; new: made with use_new_attention_order.",
+    "Order of queries, keys and values in the file; new: made with use_new_attention_order. "
+    "Default: that of the released network of the config's sizes, which is new for 64 x 64 only.",
 )
 
 
@@ -29,7 +30,7 @@ def run():
 
 def main(command, source):
     """Imports a file, or exports a run."""
-    new_order = ATTENTION_ORDER.value == "new"
+    new_order = None if ATTENTION_ORDER.value is None else ATTENTION_ORDER.value == "new"
     if command not in ("import", "export"):
         raise UserError(f"The command {command} is unknown: give `import` or `export`.")
     if command == "export":

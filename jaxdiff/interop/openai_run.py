@@ -17,7 +17,17 @@ from jaxdiff.interop import openai, torch_file
 from jaxdiff.parallel.mesh import make_mesh, replicated
 
 
-def import_file(path, config, out, *, step=None, new_order=False):
+def released_new_order(config):
+    """Whether the released network of a config's sizes has the new order of attention.
+
+    Of all released networks that is the diffusion model of 64 x 64 alone; no file says it.
+    """
+    data, model = config.data, config.model
+    sizes = (data.image_size, data.low_res_size, model.channels, tuple(model.channel_mult))
+    return model.kind == "unet" and sizes == (64, 0, 192, (1, 2, 3, 4))
+
+
+def import_file(path, config, out, *, step=None, new_order=None):
     """Makes a run whose averaged network is that of a PyTorch file.
 
     Args:
@@ -25,13 +35,15 @@ def import_file(path, config, out, *, step=None, new_order=False):
       config: the run's.
       out: the run's folder; made, or empty.
       step: that the network has in the run; None: training.num_steps.
-      new_order: whether its attention was made with use_new_attention_order.
+      new_order: whether its attention was made with use_new_attention_order; None: if that of
+        the released network of these sizes was.
 
     Raises:
       UserError: if one of them cannot be used, or they do not fit.
     """
     config_lib.validate(config)
     step = config.training.num_steps if step is None else step
+    new_order = released_new_order(config) if new_order is None else new_order
     out = pathlib.Path(out)
     with _writable(out):
         if out.exists() and any(out.iterdir()):
@@ -52,19 +64,22 @@ def import_file(path, config, out, *, step=None, new_order=False):
     print(f"Imported {path}: {out}@{step}")
 
 
-def export_run(reference, out, *, new_order=False):
+def export_run(reference, out, *, new_order=None):
     """Writes the averaged network of a run as a PyTorch file.
 
     Args:
       reference: RUN or RUN@STEP.
       out: the file, which must not exist.
-      new_order: whether its attention is to be read with use_new_attention_order.
+      new_order: whether its attention is to be read with use_new_attention_order; None: if that
+        of the released network of its sizes is.
 
     Raises:
       UserError: if one of them cannot be used, or no released network is like that one.
     """
     reference, out = resolve(reference), pathlib.Path(out)
-    network = build.network(reference.run.config())
+    config = reference.run.config()
+    new_order = released_new_order(config) if new_order is None else new_order
+    network = build.network(config)
     openai.check_exportable(network)
     with _writable(out):
         if out.exists():

@@ -1,5 +1,6 @@
 """Import and export as commands: an imported file is a run, and an exported run is such a file."""
 
+import importlib
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import pytest
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from jaxdiff.interop import torch_file
-from jaxdiff.interop.openai_run import export_run, import_file
+from jaxdiff.interop.openai_run import export_run, import_file, released_new_order
 from tests.conftest import ROOT
 from tests.test_command_line import run
 
@@ -170,3 +171,12 @@ def test_help_lists_the_flags():
     for flag in ("--config", "--out", "--step", "--attention_order"):
         assert f"  {flag}: " in out
     assert "openai export RUN --out FILE" in out
+
+
+def test_the_default_order_is_that_of_the_released_network():
+    new = set()
+    for path in (ROOT / "configs" / "adm").glob("*.py"):
+        if path.stem != "common":
+            config = importlib.import_module(f"configs.adm.{path.stem}").get_config()
+            new |= {path.stem} if released_new_order(config) else set()
+    assert new == {"imagenet64"}
