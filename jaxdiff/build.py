@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jaxdiff.diffusion import adm, parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
+from jaxdiff.diffusion.timesteps import LossHistory
 from jaxdiff.errors import UserError
 from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
@@ -80,6 +81,13 @@ def process(config):
         loss=LOSSES[diffusion.loss],
         rescale_timesteps=diffusion.rescale_timesteps,
     )
+
+
+def loss_history(config):
+    """What timesteps are drawn by, before the first step; None where all are drawn alike."""
+    if config.diffusion.timestep_sampler == "uniform":
+        return None
+    return LossHistory.empty(config.diffusion.num_timesteps)
 
 
 def sampler(sampling):

@@ -55,6 +55,8 @@ def base():
     # L_simple, and for a learned variance T/1000 L_vb; or `hybrid_unscaled`: L_simple + L_vb,
     # `simple`: L_simple, `vlb`: T L_vb
     diffusion.loss = "hybrid"
+    # which timesteps training draws: all alike, or `loss_second_moment`: in proportion to the loss
+    diffusion.timestep_sampler = "uniform"
     diffusion.label_dropout = 0.0  # share of labels replaced by the null class
 
     config.training = training = ConfigDict()
@@ -97,6 +99,7 @@ CHOICES = {
     "diffusion.prediction": ("eps", "x0", "v"),
     "diffusion.variance": ("learned_range", "learned", "fixed_small", "fixed_large"),
     "diffusion.loss": ("simple", "hybrid", "hybrid_unscaled", "vlb"),
+    "diffusion.timestep_sampler": ("uniform", "loss_second_moment"),
     "training.dtype": ("float32", "bfloat16"),
     "sampling.sampler": ("ddpm", "ddim"),
 }

@@ -126,9 +126,8 @@ def _start(run, config, network, optimizer, profiles, mesh):
     """The run's newest good state, or a fresh one: (state, shardings, number of the next batch)."""
 
     def init():
-        return init_state(
-            network, optimizer, profiles, jax.random.fold_in(jax.random.key(config.seed), INIT)
-        )
+        key = jax.random.fold_in(jax.random.key(config.seed), INIT)
+        return init_state(network, optimizer, profiles, key, build.loss_history(config))
 
     shapes = jax.eval_shape(init)
     shardings = parameter_sharding(mesh, shapes)

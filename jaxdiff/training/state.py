@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.diffusion.timesteps import LossHistory
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +19,7 @@ class State:
       params: nested dict of float32 arrays.
       opt_state: of the optimizer.
       ema: {profile: averaged params}.
+      history: LossHistory of the timesteps, where they are drawn by it; else None.
       first_bad: int32, the first step whose loss or gradient was not finite; 0 if none was.
     """
 
@@ -24,6 +27,7 @@ class State:
     params: Any
     opt_state: Any
     ema: dict[str, Any]
+    history: LossHistory | None
     first_bad: jax.Array
 
     def items(self):
@@ -33,6 +37,7 @@ class State:
             "params": self.params,
             "opt_state": self.opt_state,
             "ema": self.ema,
+            **({} if self.history is None else {"history": vars(self.history)}),
         }
 
     @classmethod
@@ -43,11 +48,12 @@ class State:
             params=items["params"],
             opt_state=items["opt_state"],
             ema=items["ema"],
+            history=LossHistory(**items["history"]) if "history" in items else None,
             first_bad=first_bad,
         )
 
 
-def init_state(network, optimizer, profiles, key):
+def init_state(network, optimizer, profiles, key, history=None):
     """The state before the first step; a pure function, to be jitted or traced."""
     params = network.init(key)
     return State(
@@ -55,6 +61,7 @@ def init_state(network, optimizer, profiles, key):
         params=params,
         opt_state=optimizer.init(params),
         ema={name: jax.tree.map(jnp.copy, params) for name in profiles},
+        history=history,
         first_bad=jnp.zeros((), jnp.int32),
     )
 

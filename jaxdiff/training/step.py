@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.data.images import to_float
+from jaxdiff.diffusion import timesteps
 from jaxdiff.training import augment
 from jaxdiff.training.optimizer import ema_decay
 from jaxdiff.training.state import State
@@ -29,15 +30,21 @@ def make_step(objective, process, optimizer, config):
 
     def mean_loss(params, examples):
         terms, quartile = objective.losses(params, examples)
-        return terms["loss"].mean(), (terms, quartile)
+        unweighted = terms["loss"]
+        terms = {name: examples["weight"] * values for name, values in terms.items()}
+        return terms["loss"].mean(), (terms, quartile, unweighted)
 
     loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
 
     def step(state, sums, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        examples = _draw(key, batch, process, config)
+        examples = _draw(key, batch, process, state.history, config)
         parts = _cut(examples, training.accumulate)
-        gradient, terms, quartile = _accumulate(loss_and_gradient, state.params, parts)
+        gradient, samples = _accumulate(loss_and_gradient, state.params, parts)
+        terms, quartile, unweighted = samples
+        history = state.history
+        if history is not None:
+            history = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = {
@@ -51,12 +58,12 @@ def make_step(objective, process, optimizer, config):
         number = state.step + 1
         first_bad = jnp.where((state.first_bad == 0) & ~good, number, state.first_bad)
         sums = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}
-        return State(number, params, opt_state, ema, first_bad), sums
+        return State(number, params, opt_state, ema, history, first_bad), sums
 
     return step
 
 
-def _draw(key, batch, process, config):
+def _draw(key, batch, process, history, config):
     """Everything random about a step, one row for each sample, so that a batch can be cut."""
     data_key, label_key, process_key, dropout_key = jax.random.split(key, 4)
     x0 = to_float(batch["image"])
@@ -73,11 +80,16 @@ def _draw(key, batch, process, config):
     low_res = {}
     if config.data.low_res_size:
         low_res["low_res"] = augment.area_downsample(x0, config.data.low_res_size)
+    draws, weight = process.draw(process_key, x0.shape), jnp.ones(size)
+    if history is not None:
+        t, weight = timesteps.draw(history, jax.random.fold_in(process_key, 1), size)
+        draws = {**draws, "t": t}
     return {
         **low_res,
         "x0": x0,
         "label": label,
-        "draws": process.draw(process_key, x0.shape),
+        "draws": draws,
+        "weight": weight,
         "dropout": jax.random.split(dropout_key, size),
     }
 
@@ -92,21 +104,20 @@ def _cut(tree, parts):
 
 
 def _accumulate(loss_and_gradient, params, parts):
-    """The mean gradient over the parts, and the loss terms of all samples."""
+    """The mean gradient over the parts, and what the loss says of all samples, in their order."""
 
     def add(total, part):
-        (_, (terms, quartile)), gradient = loss_and_gradient(params, part)
-        return jax.tree.map(jnp.add, total, gradient), (terms, quartile)
+        (_, samples), gradient = loss_and_gradient(params, part)
+        return jax.tree.map(jnp.add, total, gradient), samples
 
     count = parts["label"].shape[0]
     if count == 1:
         part = jax.tree.map(lambda x: x[0], parts)
-        (_, (terms, quartile)), gradient = loss_and_gradient(params, part)
-        return gradient, terms, quartile
+        (_, samples), gradient = loss_and_gradient(params, part)
+        return gradient, samples
     zeros = jax.tree.map(jnp.zeros_like, params)
-    total, (terms, quartile) = jax.lax.scan(add, zeros, parts)
-    gradient = jax.tree.map(lambda g: g / count, total)
-    return gradient, *jax.tree.map(jnp.ravel, (terms, quartile))
+    total, samples = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda g: g / count, total), jax.tree.map(jnp.ravel, samples)
 
 
 def zero_sums(terms):

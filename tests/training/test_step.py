@@ -9,7 +9,7 @@ from jaxdiff import build
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, to_devices
 from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import ema_decay, make_optimizer
-from jaxdiff.training.state import init_state, state_bytes
+from jaxdiff.training.state import State, init_state, state_bytes
 from jaxdiff.training.step import make_step, means, zero_sums
 from tests import tiny
 
@@ -28,7 +28,8 @@ def run(config, mesh, steps=4, batches=batch):
     optimizer = make_optimizer(config.training)
 
     def init():
-        return init_state(network, optimizer, [str(config.training.ema)], jax.random.key(9))
+        profiles, key = [str(config.training.ema)], jax.random.key(9)
+        return init_state(network, optimizer, profiles, key, build.loss_history(config))
 
     shardings = parameter_sharding(mesh, jax.eval_shape(init))
     state = jax.jit(init, out_shardings=shardings)()
@@ -120,7 +121,7 @@ def test_labels_are_dropped_at_the_rate_asked_for():
     config = tiny.config(diffusion__label_dropout=0.3)
     process = build.process(config)
     many = {"image": np.zeros((20_000, 1, 1, 1), np.uint8), "label": np.arange(20_000) % 10}
-    label = _draw(jax.random.key(0), many, process, config)["label"]
+    label = _draw(jax.random.key(0), many, process, None, config)["label"]
     dropped = label == 10
     assert abs(float(dropped.mean()) - 0.3) < 0.015
     np.testing.assert_array_equal(label[~dropped], many["label"][~dropped])
@@ -132,7 +133,7 @@ def test_flips_mirror_about_half_of_the_images():
     config = tiny.config(data__augment="flip")
     image = np.tile(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1), (2000, 1, 1, 1))
     rows = {"image": image, "label": np.zeros(2000, np.int32)}
-    x0 = _draw(jax.random.key(0), rows, build.process(config), config)["x0"][:, 0, :, 0]
+    x0 = _draw(jax.random.key(0), rows, build.process(config), None, config)["x0"][:, 0, :, 0]
     flipped = x0[:, 0] == 1
     assert abs(float(flipped.mean()) - 0.5) < 0.05
     np.testing.assert_array_equal(x0[:, 0], -x0[:, 1])
@@ -148,3 +149,26 @@ def test_bytes_are_counted():
     sizes = state_bytes(shapes)
     assert sizes["parameters"] == sizes["EMA"] == count
     assert 0 <= sizes["optimizer"] - 2 * count < 64  # two moments, and two counters
+
+
+def test_timesteps_are_drawn_by_their_losses_wherever_the_batch_lies(one_device):
+    """On eight devices and in parts: the history is what the losses were, sample by sample."""
+    fields = {"diffusion__timestep_sampler": "loss_second_moment"}
+    alone, history = run(tiny.config(**fields), one_device)
+    spread, again = run(tiny.config(**fields, training__accumulate=2), make_mesh(8))
+    a, b = alone[-1].history, spread[-1].history
+    assert int(a.counts.sum()) == 4 * 16
+    np.testing.assert_array_equal(a.counts, b.counts)
+    # Losses of one batch may stand in another order.
+    np.testing.assert_allclose(np.sort(a.losses, 1), np.sort(b.losses, 1), rtol=5e-4)
+    np.testing.assert_allclose(history[-1]["loss"], again[-1]["loss"], rtol=2e-4)
+
+
+def test_the_history_is_saved_and_restored():
+    config = tiny.config(diffusion__timestep_sampler="loss_second_moment")
+    network, optimizer = build.network(config), make_optimizer(config.training)
+    history = dataclasses.replace(build.loss_history(config), counts=jnp.arange(20))
+    state = init_state(network, optimizer, ["0.9"], jax.random.key(0), history)
+    again = State.from_items(state.items(), state.first_bad)
+    np.testing.assert_array_equal(again.history.counts, np.arange(20))
+    assert jax.tree.structure(again) == jax.tree.structure(state)
