@@ -14,6 +14,8 @@ SAMPLER = flags.DEFINE_enum("sampler", None, ["ddpm", "ddim"], "Default: the run
 STEPS = flags.DEFINE_string("steps", None, "Such as 250, ddim25 or 25,50; default: the run's.")
 ETA = flags.DEFINE_float("eta", None, "Noise of ddim, 0 to 1; default: the run's.")
 CLIP = flags.DEFINE_bool("clip", None, "Confine predicted images to [-1, 1]; default: the run's.")
+CLASSIFIER = flags.DEFINE_string("classifier", None, "Run of a noisy classifier that guides.")
+CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "How hard it guides; 0: not.")
 LATENTS = flags.DEFINE_string("latents", None, "What to start from, as encoding wrote it.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
 
@@ -39,6 +41,8 @@ def main():
             steps=STEPS.value,
             eta=ETA.value,
             clip=CLIP.value,
+            classifier=CLASSIFIER.value,
+            classifier_scale=CLASSIFIER_SCALE.value,
             latents=LATENTS.value,
         )
     )

@@ -20,6 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from configs import digits
 from jaxdiff import build, cli
+from jaxdiff.data.source import open_split
 from jaxdiff.training import loop
 from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import make_optimizer
@@ -53,7 +54,7 @@ def bare_step():
     optimizer = make_optimizer(config.training)
     state = jax.jit(lambda: init_state(network, optimizer, ["0.995"], jax.random.key(0)))()
     step = jax.jit(make_step(objective, process, optimizer, config), donate_argnums=0)
-    source = loop._source(config.data, "train")
+    source = open_split(config.data, "train").in_memory()
     batch = jax.device_put(source.fetch(range(config.training.batch_size)))
     state, sums = step(state, zero_sums(objective.terms), batch)
     held = {"state": state, "sums": sums}

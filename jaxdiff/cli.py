@@ -60,6 +60,14 @@ def require(name, value, example):
     return value
 
 
+def number(name, text):
+    """A number in a list that a flag holds."""
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--{name} holds {text}, which is no number: give numbers.") from None
+
+
 def require_config(holder):
     """The ConfigDict of a config flag, or UserError if the file was not given or not found."""
     if holder.value is None:

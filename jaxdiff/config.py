@@ -260,9 +260,10 @@ def from_json(text, name):
     try:
         config.update(_tuples(values))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
+        reason = str(error).split(" and cannot be added")[0].strip("\"'")
         raise UserError(
             f"{name} was written by jaxdiff {version} and holds what {__version__} does not know "
-            f"({error}): use that version."
+            f"({reason}): use that version."
         ) from None
     return config
 

@@ -98,6 +98,17 @@ def open_source(name, split, *, image_size, channels, num_classes):
     return Source(records, len(records), image_size, channels, names if num_classes else ())
 
 
+def open_split(data, split):
+    """The same for a config's section `data`."""
+    return open_source(
+        data.name,
+        split,
+        image_size=data.image_size,
+        channels=data.channels,
+        num_classes=data.num_classes,
+    )
+
+
 def _how_to_prepare(name):
     return (
         f"prepare it with `pip install -e '.[tf]' && tfds build {name} "

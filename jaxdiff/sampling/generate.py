@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from jaxdiff.diffusion.denoiser import Condition
 from jaxdiff.diffusion.randomness import Purpose, normal, sample_keys
+from jaxdiff.guidance.classifier import Classified
 from jaxdiff.guidance.unguided import Unguided
 from jaxdiff.models.network import Network
 from jaxdiff.parallel import processes
@@ -27,6 +28,7 @@ class Generator:
       shape: of one sample.
       classes: sample n has the label classes[n mod count]; empty for a network without labels.
       mesh: devices to spread a batch over.
+      classifier: a network that guides to the labels, of the same process; None for no guidance.
       start: [N, ...] float32, what sample n starts from; None: noise of its own.
     """
 
@@ -36,6 +38,7 @@ class Generator:
     shape: tuple[int, ...]
     classes: tuple[int, ...]
     mesh: Mesh
+    classifier: Network | None = None
     start: np.ndarray | None = None
 
     def labels(self, numbers):
@@ -43,11 +46,12 @@ class Generator:
         classes = np.asarray(self.classes or (0,), np.int32)
         return classes[numbers % len(classes)]
 
-    def __call__(self, params, grid: Grid, seed, numbers, batch_size):
+    def __call__(self, params, grid: Grid, seed, numbers, batch_size, guide=None):
         """Samples `numbers`, at most `batch_size` of them, as [len(numbers), ...] float32 NumPy.
 
-        The batch is padded to `batch_size`, rounded up to what the devices divide, so that every
-        call of a job runs the same program.
+        `guide` is the classifier's (params, scale), if there is one. The batch is padded to
+        `batch_size`, rounded up to what the devices divide, so that every call of a job runs the
+        same program.
         """
         size = -(-batch_size // self.mesh.size) * self.mesh.size
         padded = np.resize(np.asarray(numbers, np.int32), size)
@@ -58,6 +62,7 @@ class Generator:
             seed,
             from_global(padded, sharding),
             from_global(self.labels(padded), sharding),
+            guide,
             None if self.start is None else from_global(self.start[padded], sharding),
         )
         return processes.gather(x)[: len(numbers)]
@@ -66,9 +71,13 @@ class Generator:
     def _jitted(self):
         return jax.jit(self._run, out_shardings=batch_sharding(self.mesh))
 
-    def _run(self, params, grid, seed, numbers, labels, start):
+    def _run(self, params, grid, seed, numbers, labels, guide, start):
         denoiser = self.process.denoiser(partial(self.network.apply, params))
         guidance = Unguided(denoiser, Condition(self.network.embed(params, labels)))
+        if self.classifier is not None:
+            classifier_params, scale = guide
+            classify = self.process.classifier(partial(self.classifier.apply, classifier_params))
+            guidance = Classified(guidance, classify, labels, scale)
         keys = sample_keys(seed, numbers)
         noise = normal(keys, Purpose.START, 0, self.shape) if start is None else start
         x = self.process.start(noise, grid.levels[0])

@@ -17,6 +17,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.results import replace
+from jaxdiff.sampling import guide as guide_lib
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
 from jaxdiff.sampling.latents import start_from
@@ -38,6 +39,8 @@ class Request:
       seed: of everything random; sample n of a seed is always the same.
       classes: such as "0,3,5-9"; sample n has the n-th of them, cyclically. None: all.
       sampler, steps, eta, clip: None for the run's own, config section `sampling`.
+      classifier: reference to a noisy classifier that guides, or None.
+      classifier_scale: how hard it guides; at 0 it is not evaluated.
       latents: file to start from instead of noise, with a label for each sample.
     """
 
@@ -51,6 +54,8 @@ class Request:
     steps: str | None = None
     eta: float | None = None
     clip: bool | None = None
+    classifier: str | None = None
+    classifier_scale: float = 1.0
     latents: str | None = None
 
 
@@ -116,20 +121,27 @@ def run(request):
         raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
     reference = resolve(request.model)
     config = reference.run.config()
+    if config.model.kind == "classifier":
+        raise UserError(f"{reference} is a classifier: --model wants a diffusion model.")
     sampling = sampling_config(config, request)
+    guide = guide_lib.find(request.classifier, request.classifier_scale, config)
+    guides = guide is not None and guide.scale > 0
     network, process = build.network(config), build.process(config)
-    shape, num_classes = build.sample_shape(config), config.data.num_classes
+    shape, num_classes = build.sample_shape(config), guide_lib.num_classes(guide, config)
     mesh = make_mesh()
     generate = Generator(
         network=network,
         process=process,
         sampler=build.sampler(sampling),
         shape=shape,
-        classes=latents.classes(shape, num_classes)
-        if latents
-        else parse_classes(request.classes, num_classes),
+        classes=(
+            latents.classes(shape, num_classes)
+            if latents
+            else parse_classes(request.classes, num_classes)
+        ),
         mesh=mesh,
         start=latents.array if latents else None,
+        classifier=guide.network if guides else None,
     )
     grid = generate.sampler.grid(process.levels(sampling.steps))
     settings = {
@@ -141,21 +153,27 @@ def run(request):
         "seed": request.seed,
         "classes": sorted(set(generate.classes)) if latents else list(generate.classes),
         "latents": latents.checksum() if latents else None,
-        "network_evaluations_per_sample": {"model": grid.num_steps},
+        "classifier": str(guide.reference) if guide else None,
+        "classifier_scale": guide.scale if guide else 0.0,
+        "network_evaluations_per_sample": {
+            "model": grid.num_steps,
+            **({"classifier": grid.num_steps} if guides else {}),
+        },
     }
     out = _claim(pathlib.Path(request.out), settings)
     shardings = jax.tree.map(lambda _: replicated(mesh), network.shapes)
     params = read_ema(reference, network.shapes, shardings)
+    guide_params = guide.load(mesh) if guides else None
     if processes.is_first():
         print(f"Sampling {reference} with {sampling.sampler}, {grid.num_steps} steps.")
-    images = to_uint8(_batches(generate, params, grid, request))
+    images = to_uint8(_batches(generate, params, guide_params, grid, request))
     if processes.is_first():
         labels = generate.labels(np.arange(request.num_samples)) if generate.classes else None
         _write(out, settings, images, labels)
         print(f"Wrote {request.num_samples} samples, grid.png and manifest.json to {out}")
 
 
-def _batches(generate, params, grid, request):
+def _batches(generate, params, guide, grid, request):
     """All samples, in order, as float32 [N, ...]."""
     count = -(-request.num_samples // request.batch_size)
     size = -(-request.num_samples // count)  # even batches, so that little is padded
@@ -168,7 +186,7 @@ def _batches(generate, params, grid, request):
     ) as bar:
         for start in range(0, request.num_samples, size):
             numbers = np.arange(start, min(start + size, request.num_samples))
-            done.append(generate(params, grid, request.seed, numbers, size))
+            done.append(generate(params, grid, request.seed, numbers, size, guide))
             bar.update(len(numbers))
     return np.concatenate(done)
 

@@ -19,7 +19,7 @@ from jaxdiff import config as config_lib
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS
 from jaxdiff.checkpoints.store import Store, complete_steps
 from jaxdiff.data.pipeline import batches
-from jaxdiff.data.source import open_source
+from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import (
@@ -60,10 +60,10 @@ def train(config, workdir):
     check_batch_size(training.batch_size, mesh, training.accumulate)
     network, process = build.network(config), build.process(config)
     optimizer = make_optimizer(training)
-    source = _source(config.data, "train")
+    source = open_split(config.data, "train").in_memory()
     if config.model.kind == "classifier":
         objective = classification(network, process, config.model.dropout)
-        show = HeldOut(network, process, _source(config.data, "test"), mesh)
+        show = HeldOut(network, process, open_split(config.data, "test").in_memory(), mesh)
     else:
         objective = denoising(network, process, config.model.dropout)
         show = Preview(config, network, process, mesh)
@@ -120,16 +120,6 @@ def train(config, workdir):
         metrics.finish()
     if processes.is_first():
         _farewell(run, number, training.num_steps)
-
-
-def _source(data, split):
-    return open_source(
-        data.name,
-        split,
-        image_size=data.image_size,
-        channels=data.channels,
-        num_classes=data.num_classes,
-    ).in_memory()
 
 
 def _start(run, config, network, optimizer, profiles, mesh):

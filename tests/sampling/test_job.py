@@ -176,3 +176,60 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
             path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match="10 is damaged.*use another step"):
         job.run(job.Request(model=model, out=str(tmp_path / "out")))
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory):
+    """Runs of classifiers: one of the models' process, and others that differ."""
+    folder = tmp_path_factory.mktemp("classifiers")
+
+    def make(name, **fields):
+        fields = {"model__kind": "classifier", "diffusion__label_dropout": 0.0, **fields}
+        return make_run(folder / name, tiny.config(**fields))
+
+    return {
+        "fits": make("fits"),
+        "schedule": make("schedule", diffusion__schedule="linear"),
+        "size": make("size", data__image_size=16),
+    }
+
+
+def test_a_classifier_guides_and_scale_zero_does_not(labelled, unlabelled, classifiers, tmp_path):
+    common = {"num_samples": 4, "classes": "3"}
+    plain, _ = sample(tmp_path / "plain", model=labelled, **common)
+    guide = {"classifier": classifiers["fits"]}
+    off, manifest = sample(tmp_path / "0", model=labelled, classifier_scale=0.0, **guide, **common)
+    np.testing.assert_array_equal(off["arr_0"], plain["arr_0"])
+    assert manifest["network_evaluations_per_sample"] == {"model": 4}
+    for sampler in ("ddpm", "ddim"):
+        fields = {"sampler": sampler, **guide, **common}
+        on, manifest = sample(tmp_path / sampler, model=unlabelled, classifier_scale=1e4, **fields)
+        other, _ = sample(
+            tmp_path / f"{sampler}-0", model=unlabelled, classifier_scale=0.0, **fields
+        )
+        assert (on["arr_0"] != other["arr_0"]).any()
+        np.testing.assert_array_equal(on["arr_1"], 3)
+        assert manifest["classifier"] == f"{classifiers['fits']}@10"
+        assert manifest["network_evaluations_per_sample"] == {"model": 4, "classifier": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "schedule",
+            r"differs from the model in diffusion.schedule \(linear, the model's is cosine",
+        ),
+        ("size", r"data.image_size \(16, the model's is 8\)"),
+        (None, "is no classifier"),
+    ],
+)
+def test_a_classifier_that_does_not_fit_is_refused(labelled, classifiers, tmp_path, name, words):
+    classifier = classifiers[name] if name else labelled
+    with pytest.raises(UserError, match=words):
+        job.run(job.Request(model=labelled, out=str(tmp_path / "out"), classifier=classifier))
+
+
+def test_a_classifier_is_not_sampled(classifiers, tmp_path):
+    with pytest.raises(UserError, match="is a classifier: --model wants a diffusion model"):
+        job.run(job.Request(model=classifiers["fits"], out=str(tmp_path / "out")))

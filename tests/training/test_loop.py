@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxdiff import config as config_lib
 from jaxdiff.checkpoints import store
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.data import pipeline
@@ -231,3 +232,28 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path, monkeypatch
     with pytest.raises(UserError, match="batch_size 12 is not divided by 8 devices"):
         loop.train(tiny.config(training__batch_size=12), tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_classifier_trains_on_the_process_of_the_run_it_is_to_guide(tmp_path, capsys):
+    other = Run(tmp_path / "model")
+    other.folder.mkdir()
+    process = {"diffusion__schedule": "linear", "diffusion__num_timesteps": 30}
+    other.config_file.write_text(config_lib.to_json(tiny.config(**process)))
+    config = tiny.config(
+        model__kind="classifier",
+        diffusion__from_run=str(other.folder),
+        diffusion__label_dropout=0.0,
+        training__num_steps=10,
+        training__preview_every=10,
+    )
+    loop.train(config, tmp_path / "classifier")
+    run = Run(tmp_path / "classifier")
+    assert run.config().diffusion.schedule == "linear"
+    assert run.config().diffusion.num_timesteps == 30
+    assert "held out: top-1" in capsys.readouterr().out
+    # It can be continued when the other run is gone.
+    shutil.rmtree(other.folder)
+    with config.unlocked():
+        config.training.num_steps = 12
+    loop.train(config, run.folder)
+    assert store.complete_steps(run.checkpoints)[-1] == 12

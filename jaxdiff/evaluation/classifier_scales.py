@@ -1,0 +1,91 @@
+r"""What classifier guidance does to digits: agreement with the label against diversity.
+
+    python -m jaxdiff.evaluation.classifier_scales --models runs/digits,runs/digits_unconditional \
+        --classifier runs/digits_classifier --out samples/scales
+
+Samples every model at every scale with the same seed, scores the samples as
+`jaxdiff.evaluation.digits` does, prints a table, and draws it to OUT/scales.png. Samples that are
+there already are not made again.
+"""
+
+import csv
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from jaxdiff import cli
+from jaxdiff.evaluation.digits import read_samples, score
+
+MODELS = flags.DEFINE_list("models", [], "Runs to sample.")
+CLASSIFIER = flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
+SCALES = flags.DEFINE_list("scales", ["0", "1", "2", "5", "10"], "Scales of its gradient.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many at each scale.")
+SAMPLER = flags.DEFINE_enum("sampler", None, ["ddpm", "ddim"], "Default: the run's.")
+OUT = flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
+
+
+def measure(models, classifier, scales, num_samples, sampler, out):
+    """Rows (model, scale, agreement, diversity); diversity is the mean over the classes."""
+    from jaxdiff.sampling import job
+
+    rows = []
+    for model in models:
+        for scale in scales:
+            folder = out / f"{pathlib.Path(model).name}-{scale:g}"
+            if not (folder / "manifest.json").exists():
+                request = job.Request(
+                    model=model,
+                    out=str(folder),
+                    num_samples=num_samples,
+                    batch_size=250,
+                    sampler=sampler,
+                    classifier=classifier,
+                    classifier_scale=scale,
+                )
+                job.run(request)
+            result = score(*read_samples(folder))
+            rows.append((model, scale, result.total_agreement, np.nanmean(result.diversity)))
+    return rows
+
+
+def draw(rows, path):
+    """One curve a model: diversity against agreement, a point for each scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for model in dict.fromkeys(row[0] for row in rows):
+        points = [row for row in rows if row[0] == model]
+        agreement, diversity = ([row[i] for row in points] for i in (2, 3))
+        axes.plot(agreement, diversity, "o-", label=pathlib.Path(model).name)
+        for _, scale, x, y in points:
+            axes.annotate(f"{scale:g}", (x, y), (4, 4), textcoords="offset points")
+    axes.set(
+        xlabel="label agreement",
+        ylabel="diversity within a class (data: 1)",
+        title="scale at points",
+    )
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    """Prints the table, and writes it beside the figure."""
+    cli.use_compilation_cache()
+    out = pathlib.Path(cli.require("out", OUT.value, "a folder such as samples/scales"))
+    classifier = cli.require("classifier", CLASSIFIER.value, "the folder of a classifier's run")
+    models = cli.require("models", MODELS.value, "folders of runs, separated by commas")
+    scales = [cli.number("scales", text) for text in SCALES.value]
+    rows = measure(models, classifier, scales, NUM_SAMPLES.value, SAMPLER.value, out)
+    with open(out / "scales.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("model", "scale", "agreement", "diversity"), *rows])
+    draw(rows, out / "scales.png")
+    print("| model | scale | label agreement | diversity |\n| --- | --- | --- | --- |")
+    for model, scale, agreement, diversity in rows:
+        print(f"| {pathlib.Path(model).name} | {scale:g} | {agreement:.1%} | {diversity:.1%} |")
+
+
+if __name__ == "__main__":
+    cli.run(main)
