@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdiff import results
 from jaxdiff.data.images import to_float
-from jaxdiff.data.source import open_source
+from jaxdiff.data.source import open_split
 from jaxdiff.diffusion.likelihood import bits_per_dimension
 from jaxdiff.diffusion.randomness import Purpose, normal, sample_keys
 from jaxdiff.errors import UserError
@@ -97,13 +97,7 @@ def run(request):
     model = open_model(request.model, "has a likelihood")
     config, process, reference = model.config, model.process, model.reference
     noisy = process.levels(request.steps)[:-1]
-    source = open_source(
-        config.data.name,
-        request.split,
-        image_size=config.data.image_size,
-        channels=config.data.channels,
-        num_classes=config.data.num_classes,
-    )
+    source = open_split(config.data, request.split)
     count = len(source) if request.num_images is None else request.num_images
     if not 1 <= count <= len(source):
         raise UserError(
