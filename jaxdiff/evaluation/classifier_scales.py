@@ -50,24 +50,22 @@ def measure(models, classifier, scales, num_samples, sampler, out):
 
 
 def draw(rows, path):
-    """One curve a model: diversity against agreement, a point for each scale."""
+    """Agreement and diversity against the scale, a curve for each model."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2)
     for model in dict.fromkeys(row[0] for row in rows):
         points = [row for row in rows if row[0] == model]
-        agreement, diversity = ([row[i] for row in points] for i in (2, 3))
-        axes.plot(agreement, diversity, "o-", label=pathlib.Path(model).name)
-        for _, scale, x, y in points:
-            axes.annotate(f"{scale:g}", (x, y), (4, 4), textcoords="offset points")
-    axes.set(
-        xlabel="label agreement",
-        ylabel="diversity within a class (data: 1)",
-        title="scale at points",
-    )
-    axes.legend()
-    axes.grid(alpha=0.3)
+        scales = [row[1] for row in points]
+        for axes, column in zip(panels, (2, 3), strict=True):
+            values = [row[column] for row in points]
+            axes.plot(scales, values, "o-", label=pathlib.Path(model).name)
+    panels[0].set(xlabel="classifier scale", ylabel="label agreement")
+    panels[1].set(xlabel="classifier scale", ylabel="diversity within a class (data: 1)")
+    panels[0].legend()
+    for axes in panels:
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
 

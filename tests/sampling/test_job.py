@@ -233,3 +233,29 @@ def test_a_classifier_that_does_not_fit_is_refused(labelled, classifiers, tmp_pa
 def test_a_classifier_is_not_sampled(classifiers, tmp_path):
     with pytest.raises(UserError, match="is a classifier: --model wants a diffusion model"):
         job.run(job.Request(model=classifiers["fits"], out=str(tmp_path / "out")))
+
+
+def test_a_model_of_super_resolution_enlarges_a_file_with_its_labels(labelled, tmp_path):
+    model = make_run(tmp_path / "up", tiny.config(data__low_res_size=4))
+    random = np.random.RandomState(0)
+    small = {"arr_0": random.randint(0, 256, (3, 4, 4, 1), np.uint8), "arr_1": np.array([7, 0, 7])}
+    np.savez(tmp_path / "small.npz", **small)
+    fields = {"model": model, "low_res": str(tmp_path / "small.npz")}
+    large, manifest = sample(tmp_path / "out", **fields)
+    assert large["arr_0"].shape == (3, 8, 8, 1)
+    np.testing.assert_array_equal(large["arr_1"], [7, 0, 7])
+    assert manifest["low_res"]
+    # The same noise and labels, another small image: the first sample differs, no other.
+    small["arr_0"][0] = 255 - small["arr_0"][0]
+    np.savez(tmp_path / "other.npz", **small)
+    other, _ = sample(tmp_path / "other", model=model, low_res=str(tmp_path / "other.npz"))
+    assert (other["arr_0"][0] != large["arr_0"][0]).any()
+    np.testing.assert_array_equal(other["arr_0"][1:], large["arr_0"][1:])
+    out = str(tmp_path / "refused")
+    for request, words in [
+        (job.Request(model=model, out=out), "give a file of them with --low_res"),
+        (job.Request(**{**fields, "model": labelled}, out=out), "does not enlarge images"),
+        (job.Request(**fields, out=out, classes="3"), "--classes 3 has no meaning with --low_res"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            job.run(request)
