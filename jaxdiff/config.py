@@ -26,6 +26,7 @@ def base():
     data.low_res_size = 0  # super-resolution: the size that images are enlarged from; 0: none
     # `flip`: mirror half of the images left to right; `crop_flip`: and cut out .8 to 1 of a side
     data.augment = "none"
+    data.held_out = "test"  # split that a classifier's accuracy is measured on
     data.workers = 0  # processes that read and decode; 0: a thread
 
     config.model = model = ConfigDict()
@@ -152,6 +153,7 @@ FREE = (
     "training.preview_every",
     "training.remat",
     "data.workers",
+    "data.held_out",
     "sampling.",
     "mesh.",
 )

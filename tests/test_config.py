@@ -16,7 +16,7 @@ def test_the_examples_are_valid():
 
 def test_every_number_has_a_range_and_every_name_its_choices():
     fields = config_lib.flatten(config_lib.base())
-    free_text = {"data.name", "diffusion.from_run", "sampling.steps"}
+    free_text = {"data.name", "data.held_out", "diffusion.from_run", "sampling.steps"}
     for name, value in fields.items():
         known = {*config_lib.CHOICES, *config_lib.RANGES, *config_lib.NUMBER_LISTS, *free_text}
         assert name in known or isinstance(value, bool), name

@@ -7,7 +7,7 @@ float32, so that an imported network computes what its authors' does.
 TFDS prepares ImageNet from its archives, which everyone has to request and to place by hand:
 https://www.tensorflow.org/datasets/catalog/imagenet2012.
 
-None of these trainings was run here: each took a V100 hundreds of days or more.
+None of these trainings was run here.
 """
 
 from jaxdiff.config import base
@@ -66,6 +66,7 @@ def classifier(image_size, num_steps):
     """A classifier of noisy images; its noise is that of the diffusion model of that size."""
     config = unet(image_size)
     config.data.augment = "crop_flip"
+    config.data.held_out = "validation"
 
     config.model.kind = "classifier"
     config.model.pool = "attention"

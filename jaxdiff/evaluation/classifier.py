@@ -17,7 +17,7 @@ from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.training.show import HeldOut
 
 MODEL = flags.DEFINE_string("model", None, "The classifier's run: its folder, or FOLDER@STEP.")
-SPLIT = flags.DEFINE_string("split", "test", "Split of its dataset.")
+SPLIT = flags.DEFINE_string("split", None, "Split of its dataset; default: its data.held_out.")
 REPEATS = flags.DEFINE_integer("repeats", 16, "How often each image is noised.")
 
 
@@ -34,7 +34,7 @@ def accuracies(model, split, repeats):
     network, mesh = build.network(config), make_mesh()
     shardings = jax.tree.map(lambda _: replicated(mesh), network.shapes)
     params = read_ema(reference, network.shapes, shardings)
-    source = open_split(config.data, split).in_memory()
+    source = open_split(config.data, split or config.data.held_out).in_memory()
     return HeldOut(network, build.process(config), source, mesh).measure(params, repeats)
 
 

@@ -63,7 +63,9 @@ def train(config, workdir):
     source = open_split(config.data, "train").in_memory()
     if config.model.kind == "classifier":
         objective = classification(network, process, config.model.dropout)
-        show = HeldOut(network, process, open_split(config.data, "test").in_memory(), mesh)
+        show = HeldOut(
+            network, process, open_split(config.data, config.data.held_out).in_memory(), mesh
+        )
     else:
         objective = denoising(network, process, config.model.dropout)
         show = Preview(config, network, process, source, mesh)
