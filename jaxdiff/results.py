@@ -19,6 +19,20 @@ def replace(path, write):
     partial.replace(path)
 
 
+def samples_file(path):
+    """The file itself, or the one file samples_*.npz of a folder that sample.py wrote.
+
+    Raises:
+      UserError: if the folder does not hold one.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("samples_*.npz"))
+    if len(files) != 1:
+        raise UserError(f"{path} holds {len(files)} files samples_*.npz: name one of them.")
+    return files[0]
+
+
 def load(path):
     """All arrays of an npz file, as a dict.
 

@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from jaxdiff import cli
+from jaxdiff import cli, results
 from jaxdiff.errors import UserError
 
 SAMPLES = flags.DEFINE_string(
@@ -93,17 +93,13 @@ def read_samples(path):
     Raises:
       UserError: if there are none, or they are not labelled digits.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        files = sorted(path.glob("samples_*.npz"))
-        if len(files) != 1:
-            raise UserError(f"{path} holds {len(files)} files samples_*.npz: name one of them.")
-        (path,) = files
-    try:
-        with np.load(path) as arrays:
-            images, labels = arrays["arr_0"], arrays["arr_1"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as labelled samples: {error}.") from None
+    path = results.samples_file(pathlib.Path(path))
+    arrays = results.load(path)
+    if not {"arr_0", "arr_1"} <= arrays.keys():
+        raise UserError(
+            f"{path} holds {', '.join(arrays)}: samples with labels are arr_0 and arr_1."
+        )
+    images, labels = arrays["arr_0"], arrays["arr_1"]
     if images.shape[1:] != (8, 8, 1):
         raise UserError(f"{path} holds images of {images.shape[1:]}: digits are (8, 8, 1).")
     return images, labels

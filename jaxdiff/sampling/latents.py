@@ -97,12 +97,7 @@ def read(path, dtype, made_by):
     Raises:
       UserError: for a file that does not hold that.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        files = sorted(path.glob("samples_*.npz"))
-        if len(files) != 1:
-            raise UserError(f"{path} holds {len(files)} files samples_*.npz: name one of them.")
-        (path,) = files
+    path = results.samples_file(pathlib.Path(path))
     arrays = results.load(path)
     array, labels = arrays.get("arr_0"), arrays.get("arr_1")
     if array is None or array.dtype != dtype or array.ndim != 4 or not len(array):

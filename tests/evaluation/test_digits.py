@@ -45,5 +45,5 @@ def test_files_that_hold_no_labelled_digits_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"\(8, 8, 3\)"):
         read_samples(tmp_path)
     np.savez(tmp_path / "unlabelled.npz", arr_0=np.zeros((2, 8, 8, 1)))
-    with pytest.raises(UserError, match="cannot be read as labelled"):
+    with pytest.raises(UserError, match="holds arr_0: samples with labels"):
         read_samples(tmp_path / "unlabelled.npz")

@@ -1,0 +1,310 @@
+"""PyTorch files that are refused: hostile ones, damaged ones, and those of something else."""
+
+import collections
+import io
+import pickle
+import random
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from jaxdiff.errors import UserError
+from jaxdiff.interop import torch_file
+from tests.interop.torch_files import (
+    PREAMBLE,
+    WEIGHTS,
+    Command,
+    Global,
+    Parameter,
+    Storage,
+    Tensor,
+    both_layouts,
+    pickled,
+    refuses,
+    same_bits,
+    stream_file,
+    weights,
+    zip_file,
+)
+
+
+def test_the_command_would_run_unrestricted(tmp_path):
+    pickle.loads(pickled(Command(tmp_path / "marker"))[0])
+    assert (tmp_path / "marker").exists()
+
+
+def hide(command, where):
+    """A state dict with a command in it."""
+    state = collections.OrderedDict(w=weights())
+    if where == "value":
+        state["x"] = command
+    elif where == "deep":
+        state["x"] = [({"y": [command]},)]
+    elif where == "name":
+        state[(command,)] = weights()
+    elif where == "metadata":
+        state._metadata = {"": command}
+    elif where == "attribute":
+        state.__setstate__ = command
+    elif where == "hooks":
+        state["x"] = Tensor(Storage("7", WEIGHTS), 0, (1,), (1,), hooks=command)
+    elif where == "size":
+        state["x"] = Tensor(Storage("7", WEIGHTS), 0, command, (1,))
+    elif where == "parameter":
+        state["x"] = Parameter(command)
+    elif where == "id":
+        storage = Storage("7", WEIGHTS)
+        storage.pid = ("storage", command, "7", "cpu", 12)
+        state["x"] = Tensor(storage, 0, (1,), (1,))
+    return command if where == "top" else state
+
+
+PLACES = ["top", "value", "deep", "name", "metadata", "attribute", "hooks", "size", "id"]
+
+
+@both_layouts
+@pytest.mark.parametrize("where", [*PLACES, "parameter"])
+def test_commands_do_not_run(tmp_path, save, where):
+    save(tmp_path / "a.pt", hide(Command(tmp_path / "marker"), where))
+    refuses(tmp_path / "a.pt", r"names 'posix\.system', which is no tensor and was not called")
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("part", ["first", "version", "machine", "keys"])
+def test_commands_do_not_run_in_the_streams_other_pickles(tmp_path, part):
+    command, preamble = Command(tmp_path / "marker"), list(PREAMBLE)
+    if part == "first":
+        # The number that tells the layout, behind a command.
+        preamble[0] = (PREAMBLE[0], command)
+    elif part != "keys":
+        preamble[["version", "machine"].index(part) + 1] = {"x": command}
+    keys = [command] if part == "keys" else None
+    stream_file(tmp_path / "a.pt", {"w": weights()}, preamble, keys)
+    refuses(tmp_path / "a.pt", r"names 'posix\.system'")
+    assert not (tmp_path / "marker").exists()
+
+
+NAMES = [
+    ("builtins", "eval"),
+    ("__builtin__", "eval"),
+    ("builtins", "getattr"),
+    ("os", "system"),
+    ("torch", "load"),
+    ("torch", "ComplexFloatStorage"),
+    ("torch._utils", "_rebuild_tensor_v3"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("collections", "OrderedDict.fromkeys"),
+    ("collections", "defaultdict"),
+    ("jaxdiff.interop.torch_file", "os"),
+]
+
+
+@both_layouts
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_refused(tmp_path, save, name):
+    save(tmp_path / "a.pt", {"w": weights(), "x": Global(*name)})
+    refuses(tmp_path / "a.pt", f"names '{name[0]}.{name[1]}', which is no tensor")
+
+
+CODES = {
+    "by stack": (
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x08touch me\x85R.",
+        "names 'posix.system'",
+    ),
+    "by instance": (b"(S'touch me'\niposix\nsystem\n.", "names 'posix.system'"),
+    "by extension": (b"\x82\x01.", "incomplete, damaged"),
+}
+
+
+@both_layouts
+@pytest.mark.parametrize("how", CODES)
+def test_opcodes_that_name_otherwise(tmp_path, monkeypatch, save, how):
+    code, words = CODES[how]
+    monkeypatch.chdir(tmp_path)
+    save("a.pt", {}, edit=lambda data: code)
+    refuses("a.pt", words)
+    assert not (tmp_path / "me").exists()
+
+
+@both_layouts
+def test_attributes_of_the_dict_hide_no_tensors(tmp_path, save):
+    build = b"}X\x05\x00\x00\x00itemsccollections\nOrderedDict\nsb."
+    state = collections.OrderedDict(w=weights())
+    save(tmp_path / "a.pt", state, edit=lambda data: data[:-1] + build)
+    assert list(torch_file.read(tmp_path / "a.pt")) == ["w"]
+
+
+@both_layouts
+def test_a_pickle_cannot_change_how_the_next_is_read(tmp_path, save):
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    state = b"}(X\x0c\x00\x00\x00__defaults__K\x01\x85X\x01\x00\x00\x00xK\x02u"
+    save(tmp_path / "a.pt", {}, edit=lambda data: b"\x80\x02" + rebuild + b"N" + state + b"\x86b.")
+    refuses(tmp_path / "a.pt", "does not hold tensors by name")
+    save(tmp_path / "a.pt", {"w": weights()})
+    same_bits(torch_file.read(tmp_path / "a.pt")["w"], WEIGHTS.reshape(3, 4))
+    unpickler = torch_file._Unpickler(io.BytesIO())
+    assert not vars(unpickler.admitted["torch._utils._rebuild_tensor_v2"])
+
+
+OUTSIDE = {
+    "one too many": (0, (13,), (1,)),
+    "offset": (12, (1,), (1,)),
+    "offset of a scalar": (12, (), ()),
+    "stride": (0, (3, 4), (5, 1)),
+    "far": (2**62, (2,), (2**62,)),
+    "wraps at 64 bits": (0, (9,), (2**61,)),
+    "expanded beyond": (12, (2, 2), (0, 0)),
+}
+
+
+@both_layouts
+@pytest.mark.parametrize("where", OUTSIDE)
+def test_tensors_outside_of_their_storage(tmp_path, save, where):
+    save(tmp_path / "a.pt", {"w": Tensor(Storage("0", WEIGHTS), *OUTSIDE[where])})
+    refuses(tmp_path / "a.pt", "places 'w' outside of its storage")
+
+
+MALFORMED = {
+    "negative offset": (-1, (1,), (1,)),
+    "negative stride": (11, (12,), (-1,)),
+    "negative size": (0, (-1,), (1,)),
+    "too few strides": (0, (3, 4), (1,)),
+    "fractions": (0, (1.0,), (1,)),
+    "not sizes": (0, 3, 1),
+    "truth": (0, (True,), (1,)),
+    "too many dimensions": (0, (1,) * 100, (1,) * 100),
+    "too large to be empty": (0, (2**70, 0), (1, 1)),
+}
+
+
+@both_layouts
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_tensors(tmp_path, save, what):
+    save(tmp_path / "a.pt", {"w": Tensor(Storage("0", WEIGHTS), *MALFORMED[what])})
+    refuses(tmp_path / "a.pt", "incomplete, damaged, not a state dict")
+
+
+@both_layouts
+def test_malformed_storages(tmp_path, save):
+    short, long = weights(length=11), weights(length=13)
+    other = Tensor(Storage("7", WEIGHTS[:6], "Double"), 0, (1,), (1,))
+    not_a_storage = Tensor("8", 0, (1,), (1,))
+    for state in ({"w": long}, {"w": short, "x": weights()}, {"w": weights(), "x": other}):
+        save(tmp_path / "a.pt", state)
+        refuses(tmp_path / "a.pt", "incomplete, damaged, not a state dict")
+    save(tmp_path / "a.pt", {"w": weights(), "x": not_a_storage})
+    refuses(tmp_path / "a.pt", "incomplete, damaged, not a state dict")
+    changes = ({0: "module"}, {1: "float32"}, {2: 7}, {4: 12.0}, {5: ("8", 2, 6)})
+    for change in changes:
+        storage = Storage("7", WEIGHTS)
+        storage.pid = tuple(change.get(i, part) for i, part in enumerate((*storage.pid, None)))
+        save(tmp_path / "a.pt", {"w": Tensor(storage, 0, (1,), (1,))})
+        refuses(tmp_path / "a.pt", "incomplete, damaged, not a state dict")
+
+
+def test_a_stream_whose_storage_has_another_length(tmp_path):
+    stream_file(tmp_path / "a.pt", {"w": weights()})
+    data = (tmp_path / "a.pt").read_bytes()
+    right, wrong = (length.to_bytes(8, "little") + WEIGHTS.tobytes() for length in (12, 13))
+    assert data.count(right) == 1
+    (tmp_path / "a.pt").write_bytes(data.replace(right, wrong))
+    refuses(tmp_path / "a.pt", "incomplete, damaged")
+
+
+def test_a_storage_larger_than_its_file(tmp_path):
+    array = types.SimpleNamespace(size=2**50, tobytes=WEIGHTS.tobytes)
+    stream_file(tmp_path / "a.pt", {"w": Tensor(Storage("0", array), 0, (1,), (1,))})
+    refuses(tmp_path / "a.pt", "incomplete, damaged")
+
+
+@both_layouts
+@pytest.mark.parametrize(
+    ("state", "name"),
+    [
+        ({"state_dict": {"w": weights()}, "w": weights()}, "'state_dict'"),
+        ({"w": weights(), "epoch": 7}, "'epoch'"),
+        ({"w": weights(), "rate": 0.5, "note": None}, "'rate'"),
+        ({"w": weights(), 3: weights()}, "3"),
+        ({"w": [weights()]}, "'w'"),
+    ],
+)
+def test_other_things_among_tensors(tmp_path, save, state, name):
+    save(tmp_path / "a.pt", state)
+    refuses(tmp_path / "a.pt", f"holds more than tensors by name, under {name}: give a file")
+
+
+@both_layouts
+@pytest.mark.parametrize("value", [weights(), [weights()], 7, None, "text"])
+def test_no_state_dict(tmp_path, save, value):
+    save(tmp_path / "a.pt", value)
+    refuses(tmp_path / "a.pt", r"does not hold tensors by name: give a file that torch\.save")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"<html>no such file</html>", b"\x80\x02}.", None])
+def test_other_files(tmp_path, content):
+    if content is None:
+        np.savez(tmp_path / "a.npz", w=WEIGHTS)
+        refuses(tmp_path / "a.npz", r"is a zip archive that torch\.save did not write")
+    else:
+        (tmp_path / "a.pt").write_bytes(content)
+        refuses(tmp_path / "a.pt", r"is not a file of torch\.save: give a file")
+
+
+def test_files_that_cannot_be_opened(tmp_path):
+    refuses(tmp_path / "none.pt", r"cannot be read \(No such file or directory\)")
+    refuses(tmp_path, r"cannot be read \(Is a directory\)")
+
+
+def test_compressed_archives_and_other_versions(tmp_path):
+    zip_file(tmp_path / "a.pt", {"w": weights()}, compression=zipfile.ZIP_DEFLATED)
+    refuses(tmp_path / "a.pt", r"zip archive that torch\.save did not write")
+    stream_file(tmp_path / "a.pt", {"w": weights()}, (PREAMBLE[0], 1002, {}))
+    refuses(tmp_path / "a.pt", "unknown version")
+
+
+@both_layouts
+def test_every_truncation(tmp_path, save):
+    save(tmp_path / "a.pt", {"w": weights()})
+    whole = (tmp_path / "a.pt").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "b.pt").write_bytes(whole[:length])
+        refuses(tmp_path / "b.pt", "incomplete, damaged|is not a file")
+
+
+def test_a_truncated_golden_file(tmp_path, goldens):
+    whole = (goldens / "unet_adm.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
+    refuses(tmp_path / "a.pt", "incomplete, damaged")
+
+
+def test_a_changed_bit_in_a_storage(tmp_path):
+    zip_file(tmp_path / "a.pt", {"w": weights()})
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.index(WEIGHTS.tobytes())] ^= 1
+    (tmp_path / "a.pt").write_bytes(data)
+    refuses(tmp_path / "a.pt", "incomplete, damaged")
+
+
+@both_layouts
+def test_changed_bytes_of_the_pickle(tmp_path, save):
+    """Whatever a pickle says, arrays come out of it or a sentence."""
+    shared, draw, outcomes = Storage("0", WEIGHTS), random.Random(0), collections.Counter()
+    state = {"a": Tensor(shared, 0, (3, 4), (4, 1)), "b": Tensor(shared, 3, (2, 2), (3, 1))}
+    for position in range(len(pickled(state)[0])):
+        for value in (draw.randrange(256), *b"rjb0"):
+
+            def edit(data, position=position, value=value):
+                return data[:position] + bytes([value]) + data[position + 1 :]
+
+            save(tmp_path / "a.pt", state, edit=edit)
+            try:
+                found = torch_file.read(tmp_path / "a.pt")
+            except UserError:
+                outcomes["refused"] += 1
+            else:
+                outcomes["read"] += 1
+                assert all(type(array) is np.ndarray for array in found.values())
+                assert all(array.tobytes() is not None for array in found.values())
+    assert min(outcomes["refused"], outcomes["read"]) > 20
