@@ -17,9 +17,11 @@ import numpy as np
 
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.diffusion.denoiser import Level, diffuse, per_sample
+from jaxdiff.diffusion.edm import sigmas
 from jaxdiff.diffusion.likelihood import sample_mean, variational_bound
 from jaxdiff.diffusion.parameterization import EPS, LEARNED_RANGE, Parameterization, Variance
 from jaxdiff.diffusion.respacing import respace
+from jaxdiff.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +87,44 @@ class Adm:
             np.append(self._levels.alpha[kept], 1.0), np.append(self._levels.sigma[kept], 0.0)
         )
 
-    def start(self, noise, level):
-        """Where sampling starts: unit noise, as x_T keeps nothing of the data."""
-        del level
-        return noise
+    def sigma_levels(self, num_steps, sigma_min, sigma_max, rho) -> Level:
+        """EDM's levels (Karras et al. 2022, arXiv:2206.00364) among those of training; float64.
+
+        The grid's ends are brought into the range of sigma/alpha that the process has, and every
+        level is moved to the nearest that it has, on a logarithmic scale. What becomes the same
+        level is one step, so that there may be fewer than asked for.
+
+        Args:
+          num_steps, sigma_min, sigma_max, rho: see `edm.sigmas`, which raises UserError for bad
+            ones.
+
+        Returns:
+          Levels [N + 1] with alpha 1, noisiest first, the last one clean; N <= num_steps.
+        """
+        sigmas(num_steps, sigma_min, sigma_max, rho)  # Refuses bad numbers as they were given.
+        own = self._levels.ratio
+        low, high = np.clip([sigma_min, sigma_max], own[0], own[-1])
+        if low == high:
+            raise UserError(
+                f"sigma_min {sigma_min} and sigma_max {sigma_max} lie beyond the noise levels of "
+                f"the process, {own[0]:.4g} to {own[-1]:.4g}: choose them to overlap with those."
+            )
+        asked = sigmas(num_steps, low, high, rho)[:-1]
+        distance = np.abs(np.log(asked)[:, None] - np.log(own))
+        kept = own[np.unique(distance.argmin(1))[::-1]]
+        return Level(np.ones(len(kept) + 1), np.append(kept, 0.0))
+
+    def start(self, keys, noise, level):
+        """Where sampling starts: noise alone, as x_T keeps nothing of the data.
+
+        Args:
+          keys: [B], each sample's; nothing more is drawn from them.
+          noise: [B, ...], unit variance.
+          level: the sampler's first, in any scaling; x has its scaling and the variance
+            alpha^2 + sigma^2 there, which is that of data of unit variance.
+        """
+        del keys
+        return noise * jnp.sqrt(level.alpha**2 + level.sigma**2)
 
     def timestep(self, level):
         """The timestep whose sigma/alpha is nearest to the level's, on a logarithmic scale."""

@@ -89,5 +89,5 @@ class Generator:
             guidance = Classified(guidance, classify, labels, scale)
         keys = sample_keys(seed, numbers)
         noise = normal(keys, Purpose.START, 0, self.shape) if start is None else start
-        x = self.process.start(noise, grid.levels[0])
+        x = self.process.start(keys, noise, grid.levels[0])
         return sample(self.sampler, grid, guidance, x, keys)

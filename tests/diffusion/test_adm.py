@@ -7,6 +7,7 @@ from jaxdiff.diffusion import schedules
 from jaxdiff.diffusion.adm import HYBRID, HYBRID_UNSCALED, SIMPLE, VLB, Adm
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.diffusion.denoiser import Condition, Level, diffuse
+from jaxdiff.diffusion.edm import sigmas
 from jaxdiff.diffusion.parameterization import (
     EPS,
     FIXED_LARGE,
@@ -16,6 +17,7 @@ from jaxdiff.diffusion.parameterization import (
     X0,
     V,
 )
+from jaxdiff.errors import UserError
 
 PROCESS = Adm(schedule=schedules.cosine, num_timesteps=1000)
 
@@ -253,3 +255,41 @@ def test_draws_cover_all_timesteps():
     assert (int(t.min()), int(t.max())) == (0, 999)
     counts = np.bincount(t, minlength=1000)
     assert counts.min() > 15  # 50 expected, standard deviation 7
+
+
+def test_a_sigma_grid_keeps_to_the_levels_of_training():
+    levels = PROCESS.sigma_levels(32, 0.002, 80, 7)
+    own = PROCESS.levels("").ratio
+    assert (levels.alpha == 1).all()
+    assert levels.sigma[-1] == 0
+    assert (np.diff(levels.sigma) < 0).all()
+    assert np.isin(levels.sigma, own).all()
+    # Every level that EDM asks for has its nearest among them.
+    low = own[own > 0].min()
+    asked = sigmas(32, low, 80, 7)[:-1]
+    for sigma in asked:
+        nearest = own[:-1][np.abs(np.log(own[:-1]) - np.log(sigma)).argmin()]
+        assert nearest in levels.sigma
+    assert levels.sigma[0] == own[:-1][np.abs(np.log(own[:-1]) - np.log(80)).argmin()]
+    assert levels.sigma[-2] == low
+
+
+def test_more_steps_than_levels_visit_each_level_once():
+    process = Adm(schedule=schedules.cosine, num_timesteps=10)
+    levels = process.sigma_levels(1000, 1e-6, 1e9, 7)
+    np.testing.assert_allclose(levels.sigma, process.levels("").ratio)
+
+
+def test_a_sigma_grid_beyond_the_process_is_refused():
+    with pytest.raises(UserError, match="lie beyond the noise levels"):
+        PROCESS.sigma_levels(32, 1e-6, 1e-5, 7)
+    with pytest.raises(UserError, match="sigma_min the smaller one"):
+        PROCESS.sigma_levels(32, 2, 1, 7)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_sampling_starts_from_unit_noise_in_the_process_s_own_scaling(alpha):
+    noise = jnp.arange(6.0).reshape(3, 2)
+    level = Level(jnp.float32(alpha), jnp.float32(2 * alpha))
+    x = PROCESS.start(None, noise, level) / (alpha * np.sqrt(5))
+    np.testing.assert_allclose(x, noise, rtol=1e-6)
