@@ -1,16 +1,21 @@
 """From a config's names to networks, processes and samplers: the only place that looks them up."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.diffusion import adm, parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.diffusion.timesteps import LossHistory
 from jaxdiff.errors import UserError
+from jaxdiff.guidance import weights
+from jaxdiff.guidance.weights import Steps
 from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
 from jaxdiff.models.unet import UNet, UNetSpec
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
+from jaxdiff.samplers.dpmpp import DpmPp
+from jaxdiff.samplers.heun import Heun
 
 SCHEDULES = {"cosine": schedules.cosine, "linear": schedules.linear}
 PREDICTIONS = {
@@ -29,6 +34,21 @@ LOSSES = {
     "hybrid": adm.HYBRID,
     "hybrid_unscaled": adm.HYBRID_UNSCALED,
     "vlb": adm.VLB,
+}
+
+# Shapes of a guidance weight over the steps: (function, what the values after its name are).
+WEIGHTS = {
+    "static": (weights.static, ()),
+    "linear": (weights.linear, ()),
+    "invlinear": (weights.invlinear, ()),
+    "cosine": (weights.cosine, ()),
+    "sine": (weights.sine, ()),
+    "v": (weights.v_shape, ()),
+    "lambda": (weights.lambda_shape, ()),
+    "clamp-linear": (weights.clamp_linear, ("LEAST",)),
+    "clamp-cosine": (weights.clamp_cosine, ("LEAST",)),
+    "power-cosine": (weights.power_cosine, ("POWER",)),
+    "dynamic": (weights.dynamic, ("TAU1", "TAU2")),
 }
 
 
@@ -96,14 +116,50 @@ def sampler(sampling):
     Raises:
       UserError: for options that the sampler does not have.
     """
+    for option, owner in (("eta", "ddim"), ("churn", "heun")):
+        if sampling[option] and sampling.sampler != owner:
+            raise UserError(
+                f"{option} {sampling[option]} has no meaning for the sampler {sampling.sampler}: "
+                f"use {owner}, or leave it out."
+            )
     if sampling.sampler == "ddim":
         return Ddim(eta=sampling.eta, clip=sampling.clip)
-    if sampling.eta:
-        raise UserError(
-            f"eta {sampling.eta} has no meaning for the sampler {sampling.sampler}: use ddim, or "
-            "leave it at 0."
-        )
+    if sampling.sampler == "heun":
+        names = ("churn", "churn_min", "churn_max", "churn_noise")
+        return Heun(clip=sampling.clip, **dict(zip(names, sampling.churn, strict=False)))
+    if sampling.sampler == "dpmpp":
+        return DpmPp(clip=sampling.clip)
     return Ddpm(clip=sampling.clip)
+
+
+def takes_timesteps(config, sampling):
+    """Whether the sampler goes through ADM's timesteps, respaced, and not through EDM's grid."""
+    return config.diffusion.process == "adm" and sampling.sampler in ("ddpm", "ddim")
+
+
+def path(config, sampling):
+    """The noise levels that a sampler goes through, and what guidance weights may depend on.
+
+    Args:
+      config: of the run.
+      sampling: a section `sampling`, the run's or another.
+
+    Returns:
+      (levels [N + 1] float64, Steps).
+
+    Raises:
+      UserError: for steps that cannot be met.
+    """
+    if takes_timesteps(config, sampling):
+        levels = process(config).levels(sampling.steps)
+        time = process(config).times(sampling.steps)
+    else:
+        levels = process(config).sigma_levels(
+            sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho
+        )
+        count = len(levels.sigma) - 1
+        time = 1 - (np.arange(count) + 0.5) / count
+    return levels, Steps(levels.ratio[:-1], time)
 
 
 def sample_shape(config):

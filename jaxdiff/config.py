@@ -80,9 +80,13 @@ def base():
     training.preview_every = 5000  # samples, or a classifier's accuracy on held-out images
 
     config.sampling = sampling = ConfigDict()  # defaults of sample.py and of previews
-    sampling.sampler = "ddpm"  # or `ddim`
-    sampling.steps = "250"  # or a respacing: `ddim25`, `25,50`
+    sampling.sampler = "ddpm"  # or `ddim`, `heun`, `dpmpp`
+    sampling.steps = "250"  # ddpm and ddim on ADM's process: or a respacing: `ddim25`, `25,50`
     sampling.eta = 0.0  # of ddim
+    sampling.churn = ()  # of heun: S_churn, and if wanted S_min, S_max, S_noise; (): none
+    sampling.sigma_min = 0.002  # heun and dpmpp, and every sampler of a process of sigma
+    sampling.sigma_max = 80.0  # (a model of ADM's process confines both to its own levels)
+    sampling.rho = 7.0
     sampling.clip = True  # confine predicted images to [-1, 1]
 
     config.mesh = mesh = ConfigDict()
@@ -102,7 +106,7 @@ CHOICES = {
     "diffusion.loss": ("simple", "hybrid", "hybrid_unscaled", "vlb"),
     "diffusion.timestep_sampler": ("uniform", "loss_second_moment"),
     "training.dtype": ("float32", "bfloat16"),
-    "sampling.sampler": ("ddpm", "ddim"),
+    "sampling.sampler": ("ddpm", "ddim", "heun", "dpmpp"),
 }
 
 # Field: (lowest, highest); both included.
