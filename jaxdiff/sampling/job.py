@@ -15,11 +15,13 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.results import replace
+from jaxdiff.samplers.grid import Grid
 from jaxdiff.sampling import method as method_lib
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
 from jaxdiff.sampling.latents import given_with
-from jaxdiff.sampling.model import open_model
+from jaxdiff.sampling.method import Method
+from jaxdiff.sampling.model import Model, open_model
 from jaxdiff.sampling.request import Request, parse_classes, sampling_config
 from jaxdiff.version import __version__
 
@@ -27,11 +29,51 @@ NUM_SAMPLES = 64
 MAX_TILES = 100
 
 
-def run(request: Request):
-    """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A request with all that it names found and checked; nothing is computed or written yet.
+
+    Attributes:
+      request: with the number of samples decided.
+      model: that is sampled.
+      method: how it is guided.
+      generate: the Generator.
+      grid: the sampler's.
+      evaluations: {network: how often it is evaluated for one sample}.
+      settings: what decides the samples, for the manifest.
+    """
+
+    request: Request
+    model: Model
+    method: Method
+    generate: Generator
+    grid: Grid
+    evaluations: dict[str, int]
+    settings: dict
+
+    def params(self):
+        """Reads the parameters of all networks."""
+        return self.method.params(self.model, self.generate.mesh)
+
+    def samples(self, params, seed, numbers, quiet=False):
+        """Samples with these numbers, float32 [len(numbers), ...] NumPy."""
+        return self.generate(
+            params,
+            self.grid,
+            seed,
+            numbers,
+            self.request.batch_size,
+            strength=self.method.strength,
+            cads=self.method.cads,
+            quiet=quiet,
+        )
+
+
+def prepare(request: Request):
+    """Finds all that a request names.
 
     Raises:
-      UserError: for a reference, class, sampler, method, file or folder that cannot be used.
+      UserError: for a reference, class, sampler, method or file that cannot be used.
     """
     request, given = given_with(request)
     if request.num_samples is None:
@@ -59,28 +101,38 @@ def run(request: Request):
         "low_res": given.checksum() if request.low_res else None,
         "network_evaluations_per_sample": evaluations,
     }
-    out = _claim(pathlib.Path(request.out), settings)
-    params = method.params(model, generate.mesh)
-    if processes.is_first():
-        spent = ", ".join(f"{count} of {name}" for name, count in evaluations.items())
-        print(
-            f"Sampling {model} with {sampling.sampler}, {grid.num_steps} steps; network "
-            f"evaluations for each sample: {spent}."
-        )
-    samples = generate(
-        params,
-        grid,
-        request.seed,
-        np.arange(request.num_samples),
-        request.batch_size,
-        strength=method.strength,
-        cads=method.cads,
-        quiet=False,
+    return Job(
+        request=request,
+        model=model,
+        method=method,
+        generate=generate,
+        grid=grid,
+        evaluations=evaluations,
+        settings=settings,
     )
+
+
+def run(request: Request):
+    """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
+
+    Raises:
+      UserError: as `prepare`, and for a folder that cannot be used.
+    """
+    job = prepare(request)
+    count = job.request.num_samples
+    out = _claim(pathlib.Path(request.out), job.settings)
+    params = job.params()
     if processes.is_first():
-        labels = generate.labels(np.arange(request.num_samples)) if generate.classes else None
-        _write(out, settings, samples, labels)
-        print(f"Wrote {request.num_samples} samples, grid.png and manifest.json to {out}")
+        spent = ", ".join(f"{n} of {name}" for name, n in job.evaluations.items())
+        print(
+            f"Sampling {job.model} with {job.settings['sampling']['sampler']}, "
+            f"{job.grid.num_steps} steps; network evaluations for each sample: {spent}."
+        )
+    samples = job.samples(params, request.seed, np.arange(count))
+    if processes.is_first():
+        labels = job.generate.labels(np.arange(count)) if job.generate.classes else None
+        _write(out, job.settings, samples, labels)
+        print(f"Wrote {count} samples, grid.png and manifest.json to {out}")
 
 
 def _check_numbers(request):
