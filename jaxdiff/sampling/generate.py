@@ -168,7 +168,7 @@ class Generator:
             else:
                 noise = given[0]
             x = self.process.start(keys, noise, grid.levels[0])
-            guidance = self._guidance(params, strength, None, labels, *given)
+            guidance = self.guidance(params, strength, None, labels, *given)
             return begin(self.sampler, guidance, x)
 
         return jax.jit(run, out_shardings=batch_sharding(self.mesh))
@@ -179,14 +179,14 @@ class Generator:
             sampler, active, nudged, params, grid, strength, cads, seed, bounds, values, *batch
         ):
             numbers, labels, *given = batch
-            guidance = self._guidance(params, strength, cads, labels, *given)
+            guidance = self.guidance(params, strength, cads, labels, *given)
             guidance = dataclasses.replace(guidance, active=active, nudged=nudged)
             keys = sample_keys(seed, numbers)
             return advance(sampler, grid, guidance, values, keys, *bounds)
 
         return jax.jit(run, static_argnums=(0, 1, 2), out_shardings=batch_sharding(self.mesh))
 
-    def _guidance(self, params, strength, cads, labels, *given):
+    def guidance(self, params, strength, cads, labels, *given):
         """The equation for a batch; traced."""
         low_res = None if self.low_res is None else given[-1]
         networks = [(self.network, self.process), *self.guides]
