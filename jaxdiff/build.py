@@ -2,12 +2,16 @@
 
 import jax.numpy as jnp
 
-from jaxdiff.diffusion import adm, parameterization, schedules
+from jaxdiff.data import toy
+from jaxdiff.data.source import POINTS
+from jaxdiff.diffusion import adm, edm, parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
+from jaxdiff.diffusion.edm import Edm
 from jaxdiff.diffusion.timesteps import LossHistory
 from jaxdiff.errors import UserError
 from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
+from jaxdiff.models.toy import Toy, ToySpec, constrain
 from jaxdiff.models.unet import UNet, UNetSpec
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
@@ -39,6 +43,9 @@ def network(config):
       UserError: if no network can have the config's sizes.
     """
     data, model = config.data, config.model
+    if model.kind == "toy":
+        spec = ToySpec(channels=model.channels)
+        return Network(lambda rngs: Toy(spec, rngs=rngs), spec, constrain)
     encoder = {
         "image_size": data.image_size,
         "in_channels": data.channels,
@@ -58,7 +65,8 @@ def network(config):
     if model.kind == "classifier":
         spec = ClassifierSpec(num_classes=data.num_classes, pool=model.pool, **encoder)
         return Network(lambda rngs: EncoderClassifier(spec, rngs=rngs), spec)
-    learned = VARIANCES[config.diffusion.variance].learned
+    is_adm = config.diffusion.process == "adm"
+    learned = is_adm and VARIANCES[config.diffusion.variance].learned
     spec = UNetSpec(
         out_channels=data.channels * (2 if learned else 1),
         num_heads_upsample=model.num_heads_upsample or None,
@@ -73,6 +81,15 @@ def network(config):
 def process(config):
     """The noise process of a run."""
     diffusion = config.diffusion
+    if diffusion.process == "edm":
+        is_toy = config.model.kind == "toy"
+        return Edm(
+            p_mean=diffusion.p_mean,
+            p_std=diffusion.p_std,
+            data_std=diffusion.data_std,
+            parameterization=edm.LOG_DENSITY if is_toy else edm.PRECONDITIONED,
+            data=toy.distribution(POINTS[config.data.name]) if is_toy else None,
+        )
     return Adm(
         schedule=SCHEDULES[diffusion.schedule],
         num_timesteps=diffusion.num_timesteps,
@@ -96,6 +113,8 @@ def sampler(sampling):
     Raises:
       UserError: for options that the sampler does not have.
     """
+    if sampling.sampler in ("heun", "dpmpp"):
+        raise UserError(f"The sampler {sampling.sampler} is not there yet: use ddpm or ddim.")
     if sampling.sampler == "ddim":
         return Ddim(eta=sampling.eta, clip=sampling.clip)
     if sampling.eta:
@@ -106,6 +125,21 @@ def sampler(sampling):
     return Ddpm(clip=sampling.clip)
 
 
+def levels(process, sampling):
+    """The levels that a config's section `sampling` visits, see the processes' methods.
+
+    Raises:
+      UserError: for steps that the process does not have.
+    """
+    if sampling.sampler in ("heun", "dpmpp") or isinstance(process, Edm):
+        return process.sigma_levels(
+            sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho
+        )
+    return process.levels(sampling.steps)
+
+
 def sample_shape(config):
-    """Shape of one sample: (height, width, channels)."""
+    """Shape of one sample: (height, width, channels); of a point, (2,)."""
+    if config.data.name in POINTS:
+        return (2,)
     return (config.data.image_size, config.data.image_size, config.data.channels)
