@@ -1,6 +1,7 @@
 """From a config's names to networks, processes and samplers: the only place that looks them up."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.data import toy
 from jaxdiff.data.source import POINTS
@@ -9,12 +10,16 @@ from jaxdiff.diffusion.adm import Adm
 from jaxdiff.diffusion.edm import Edm
 from jaxdiff.diffusion.timesteps import LossHistory
 from jaxdiff.errors import UserError
+from jaxdiff.guidance import weights
+from jaxdiff.guidance.weights import Steps
 from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
 from jaxdiff.models.toy import Toy, ToySpec, constrain
 from jaxdiff.models.unet import UNet, UNetSpec
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
+from jaxdiff.samplers.dpmpp import DpmPp
+from jaxdiff.samplers.heun import Heun
 
 SCHEDULES = {"cosine": schedules.cosine, "linear": schedules.linear}
 PREDICTIONS = {
@@ -33,6 +38,21 @@ LOSSES = {
     "hybrid": adm.HYBRID,
     "hybrid_unscaled": adm.HYBRID_UNSCALED,
     "vlb": adm.VLB,
+}
+
+# Shapes of a guidance weight over the steps: (function, what the values after its name are).
+WEIGHTS = {
+    "static": (weights.static, ()),
+    "linear": (weights.linear, ()),
+    "invlinear": (weights.invlinear, ()),
+    "cosine": (weights.cosine, ()),
+    "sine": (weights.sine, ()),
+    "v": (weights.v_shape, ()),
+    "lambda": (weights.lambda_shape, ()),
+    "clamp-linear": (weights.clamp_linear, ("LEAST",)),
+    "clamp-cosine": (weights.clamp_cosine, ("LEAST",)),
+    "power-cosine": (weights.power_cosine, ("POWER",)),
+    "dynamic": (weights.dynamic, ("TAU1", "TAU2")),
 }
 
 
@@ -113,29 +133,50 @@ def sampler(sampling):
     Raises:
       UserError: for options that the sampler does not have.
     """
-    if sampling.sampler in ("heun", "dpmpp"):
-        raise UserError(f"The sampler {sampling.sampler} is not there yet: use ddpm or ddim.")
+    for option, owner in (("eta", "ddim"), ("churn", "heun")):
+        if sampling[option] and sampling.sampler != owner:
+            raise UserError(
+                f"{option} {sampling[option]} has no meaning for the sampler {sampling.sampler}: "
+                f"use {owner}, or leave it out."
+            )
     if sampling.sampler == "ddim":
         return Ddim(eta=sampling.eta, clip=sampling.clip)
-    if sampling.eta:
-        raise UserError(
-            f"eta {sampling.eta} has no meaning for the sampler {sampling.sampler}: use ddim, or "
-            "leave it at 0."
-        )
+    if sampling.sampler == "heun":
+        names = ("churn", "churn_min", "churn_max", "churn_noise")
+        return Heun(clip=sampling.clip, **dict(zip(names, sampling.churn, strict=False)))
+    if sampling.sampler == "dpmpp":
+        return DpmPp(clip=sampling.clip)
     return Ddpm(clip=sampling.clip)
 
 
-def levels(process, sampling):
-    """The levels that a config's section `sampling` visits, see the processes' methods.
+def takes_timesteps(config, sampling):
+    """Whether the sampler goes through ADM's timesteps, respaced, and not through EDM's grid."""
+    return config.diffusion.process == "adm" and sampling.sampler in ("ddpm", "ddim")
+
+
+def path(config, sampling):
+    """The noise levels that a sampler goes through, and what guidance weights may depend on.
+
+    Args:
+      config: of the run.
+      sampling: a section `sampling`, the run's or another.
+
+    Returns:
+      (levels [N + 1] float64, Steps).
 
     Raises:
-      UserError: for steps that the process does not have.
+      UserError: for steps that cannot be met.
     """
-    if sampling.sampler in ("heun", "dpmpp") or isinstance(process, Edm):
-        return process.sigma_levels(
+    if takes_timesteps(config, sampling):
+        levels = process(config).levels(sampling.steps)
+        time = process(config).times(sampling.steps)
+    else:
+        levels = process(config).sigma_levels(
             sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho
         )
-    return process.levels(sampling.steps)
+        count = len(levels.sigma) - 1
+        time = 1 - (np.arange(count) + 0.5) / count
+    return levels, Steps(levels.ratio[:-1], time)
 
 
 def sample_shape(config):

@@ -91,14 +91,11 @@ def base():
 
     config.sampling = sampling = ConfigDict()  # defaults of sample.py and of previews
     sampling.sampler = "ddpm"  # or `ddim`, `heun`, `dpmpp`
-    sampling.steps = (
-        "250"  # or, of ddpm and ddim with process `adm`, a respacing: `ddim25`, `25,50`
-    )
+    sampling.steps = "250"  # ddpm and ddim on ADM's process: or a respacing: `ddim25`, `25,50`
     sampling.eta = 0.0  # of ddim
-    # of heun and dpmpp, and of any sampler with process `edm`: sigma of the first level and of the
-    # last but one, and how they are spaced
-    sampling.sigma_min = 0.002
-    sampling.sigma_max = 80.0
+    sampling.churn = ()  # of heun: S_churn, and if wanted S_min, S_max, S_noise; (): none
+    sampling.sigma_min = 0.002  # heun and dpmpp, and every sampler of a process of sigma
+    sampling.sigma_max = 80.0  # (a model of ADM's process confines both to its own levels)
     sampling.rho = 7.0
     sampling.clip = True  # confine predicted images to [-1, 1]
 

@@ -240,7 +240,6 @@ def test_points_are_trained_by_the_same_program(tmp_path):
         "training.checkpoint_every": 6,
         "training.preview_every": 6,
         "training.power_ema": "(0.05,0.1)",
-        "sampling.sampler": "ddim",
         "sampling.steps": 4,
     }
     code, out, err = run(

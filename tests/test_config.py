@@ -162,12 +162,10 @@ def test_a_unet_of_edm_learns_no_variance():
     assert (process.p_mean, process.p_std, process.data_std, process.data) == (-0.8, 1.2, 0.5, None)
 
 
-def test_levels_are_those_of_the_sampler_and_the_process():
-    adm = tiny.config()
-    np.testing.assert_array_equal(build.levels(build.process(adm), adm.sampling).alpha[-1:], [1.0])
-    assert build.levels(build.process(adm), adm.sampling).alpha[0] < 1
-    adm.sampling.sampler = "heun"
-    assert (build.levels(build.process(adm), adm.sampling).alpha == 1).all()
-    edm = toy.get_config()
-    sigma = build.levels(build.process(edm), edm.sampling).sigma
-    np.testing.assert_allclose([sigma[0], sigma[31], sigma[32]], [5, 0.002, 0])
+def test_a_sampler_goes_through_the_levels_of_its_process():
+    config = toy.get_config()
+    for name in ("heun", "dpmpp", "ddim"):
+        config.sampling.sampler = name
+        levels, steps = build.path(config, config.sampling)
+        np.testing.assert_allclose(levels.ratio[[0, 31, 32]], [5, 0.002, 0])
+        assert len(steps.ratio) == 32

@@ -4,6 +4,7 @@ The folder of golden values is tests/goldens, or the one that JAXDIFF_GOLDENS na
 it holds is compared, by its format (tests/goldens/README.md).
 """
 
+import dataclasses
 import json
 from functools import cache
 
@@ -18,8 +19,8 @@ from jaxdiff.diffusion.adm import Adm, Loss
 from jaxdiff.diffusion.denoiser import Condition
 from jaxdiff.diffusion.likelihood import bits_per_dimension
 from jaxdiff.diffusion.respacing import respace
-from jaxdiff.guidance.classifier import Classified
-from jaxdiff.guidance.unguided import Unguided
+from jaxdiff.guidance.classifier import label_gradient
+from jaxdiff.guidance.equation import Branch, Guidance, Strength
 from jaxdiff.interop import openai, torch_file
 from jaxdiff.interop.openai_names import tensors
 from jaxdiff.samplers.ddim import Ddim
@@ -167,10 +168,15 @@ def run(name):
         def unet(x, time, embedding):
             return apply(params, x, time, labels)
 
-        guidance = Unguided(process.denoiser(unet), Condition())
+        guidance = Guidance(main=Branch(process.denoiser(unet), lambda i, keys: Condition()))
         if classify:
             classifier = process.classifier(lambda x, time: classify(classifier_params, x, time))
-            guidance = Classified(guidance, classifier, labels, scale)
+            scales = jnp.full(process.num_timesteps, scale)
+            guidance = dataclasses.replace(
+                guidance,
+                strength=Strength(jnp.ones((0, process.num_timesteps)), scales),
+                gradient=label_gradient(classifier, labels),
+            )
         return KINDS[variant["kind"]](name, variant, process, unet, guidance)
 
     return jax.jit(results)(params, classifier_params, variant.get("scale", 0.0))
@@ -204,7 +210,7 @@ def loop(sampler, start, variant, process, guidance):
     noise = noises(variant, grid.num_steps)
 
     def denoise(x, level, state):
-        return guidance.denoise(x, level, state, guidance.conditions(0, None))
+        return guidance.denoise(x, level, state, guidance.decide(0, None))
 
     def step(i, values):
         x, carry, state = values
@@ -221,7 +227,7 @@ def run_bpd(name, variant, process, unet, guidance):
     noise = noises(variant, len(levels.sigma) - 1)
 
     def denoise(x, level):
-        return guidance.denoise(x, level, (), Condition())[0]
+        return guidance.denoise(x, level, (), guidance.decide(0, None))[0]
 
     x0 = jnp.asarray(nhwc(ARRAYS["x_start"]))
     clip = variant.get("clip", True)

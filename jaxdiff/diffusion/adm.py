@@ -87,6 +87,10 @@ class Adm:
             np.append(self._levels.alpha[kept], 1.0), np.append(self._levels.sigma[kept], 0.0)
         )
 
+    def times(self, steps):
+        """Times [N] in [0, 1) of the steps through `levels`, timestep / T, 1 being noise."""
+        return np.asarray(respace(self.num_timesteps, steps)[::-1]) / self.num_timesteps
+
     def sigma_levels(self, num_steps, sigma_min, sigma_max, rho) -> Level:
         """EDM's levels (Karras et al. 2022, arXiv:2206.00364) among those of training; float64.
 

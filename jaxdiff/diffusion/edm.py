@@ -22,8 +22,6 @@ from jaxdiff.diffusion.denoiser import Level, Prediction, per_sample
 from jaxdiff.diffusion.likelihood import sample_mean
 from jaxdiff.errors import UserError
 
-SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # EDM's defaults, for images of standard deviation .5
-
 
 def sigmas(num_steps, sigma_min, sigma_max, rho):
     """The levels that a sampler of N steps visits: [N + 1] float64, falling, the last one 0.
@@ -128,10 +126,6 @@ class Edm:
         """
         sigma = sigmas(num_steps, sigma_min, sigma_max, rho)
         return Level(np.ones_like(sigma), sigma)
-
-    def levels(self, steps) -> Level:
-        """The same of `steps`, a whole number or its text, with EDM's defaults for the rest."""
-        return self.sigma_levels(steps, SIGMA_MIN, SIGMA_MAX, RHO)
 
     def start(self, keys, noise, level):
         """Where sampling starts, at `level` in any scaling: [B, ...].

@@ -13,7 +13,10 @@ class Purpose(enum.IntEnum):
     """What a number is drawn for. Values are part of what a seed means: never renumber them."""
 
     START = 0
-    STEP = 1
+    STEP = 1  # the sampler's noise: of an ancestral step, of DDIM's eta, of churn
+    CADS_MAIN = 2
+    CADS_REFERENCE = 3
+    RANDOM_LABEL = 4
 
 
 def sample_keys(seed, numbers):
@@ -21,11 +24,17 @@ def sample_keys(seed, numbers):
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
 
-def normal(keys, purpose, step, shape):
-    """Standard normal [B, *shape], float32, from each sample's key [B]."""
+def derived(keys, purpose, *numbers):
+    """Each sample's key [B] for a purpose, a step, and what else tells draws apart."""
 
-    def draw(key):
-        key = jax.random.fold_in(jax.random.fold_in(key, purpose), step)
-        return jax.random.normal(key, shape)
+    def derive(key):
+        for number in (purpose, *numbers):
+            key = jax.random.fold_in(key, number)
+        return key
 
-    return jax.vmap(draw)(keys)
+    return jax.vmap(derive)(keys)
+
+
+def normal(keys, shape):
+    """Standard normal [B, *shape], float32, from derived keys [B]."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -9,11 +9,12 @@ from jaxdiff import results
 from jaxdiff.data.images import to_float
 from jaxdiff.data.source import open_split
 from jaxdiff.diffusion.likelihood import bits_per_dimension
-from jaxdiff.diffusion.randomness import Purpose, normal, sample_keys
+from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.batches import in_batches
-from jaxdiff.sampling.model import open_model, unguided
+from jaxdiff.parallel.batches import in_batches, on_devices
+from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling.model import open_image_model, unguided
 from jaxdiff.version import __version__
 
 
@@ -64,10 +65,10 @@ def measure(
         keys = sample_keys(seed, numbers)
 
         def denoise(x, level):
-            return guidance.denoiser(x, level, guidance.condition)
+            return guidance.denoise(x, level, (), guidance.decide(0, keys))[0]
 
         def noise(i):
-            return normal(keys, Purpose.STEP, i, images.shape[1:])
+            return normal(derived(keys, Purpose.STEP, i), images.shape[1:])
 
         return bits_per_dimension(denoise, levels, to_float(images), noise, clip)
 
@@ -75,7 +76,9 @@ def measure(
         examples = fetch(rows)
         return examples["image"], examples["label"], rows.astype(np.int32)
 
-    return in_batches(run, (params, seed), batch, count, batch_size=batch_size, mesh=mesh)
+    return in_batches(
+        on_devices(run, (params, seed), mesh), batch, count, batch_size=batch_size, mesh=mesh
+    )
 
 
 def mean_and_error(values):
@@ -94,7 +97,7 @@ def run(request):
         raise UserError(f"--batch_size {request.batch_size} must be positive.")
     if not 0 <= request.seed < 2**31:
         raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
-    model = open_model(request.model, "has a likelihood")
+    model = open_image_model(request.model, "has a likelihood")
     config, process, reference = model.config, model.process, model.reference
     noisy = process.levels(request.steps)[:-1]
     source = open_split(config.data, request.split)
@@ -120,17 +123,18 @@ def run(request):
     results.claim(out, settings)
     if processes.is_first():
         print(f"Measuring {reference} on {count} images, {len(noisy.sigma)} steps each.")
+    mesh = make_mesh()
     bits = measure(
         model.network,
         process,
-        model.params(),
+        model.params(mesh),
         source.fetch,
         count,
         steps=request.steps,
         clip=config.sampling.clip,
         seed=request.seed,
         batch_size=request.batch_size,
-        mesh=model.mesh,
+        mesh=mesh,
     )
     results.save(out, settings, {**bits, "noise_level": noisy.ratio})
     if processes.is_first():

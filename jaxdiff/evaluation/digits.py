@@ -5,7 +5,8 @@
 Label agreement: the share of samples that scikit-learn's SVC(gamma=0.001), trained on the real
 training digits, reads as the label they were asked for. Diversity: the mean distance between two
 samples of a class, as a share of that between two real digits of the class; 1 is as diverse as
-the data, 0 is collapse.
+the data, 0 is collapse. Neighbour: the mean distance from a sample to the nearest real training
+digit of its class, as a share of that from a held-out real digit; 1 is as close as the data.
 """
 
 import dataclasses
@@ -31,12 +32,14 @@ class Score:
       agreement: [10] share read as the class, in [0, 1].
       diversity: [10] mean pairwise distance over the real one; NaN for fewer than two samples.
       total_agreement: share over all samples.
+      neighbour: mean distance to the nearest real digit of the class, over the held-out ones'.
     """
 
     count: np.ndarray
     agreement: np.ndarray
     diversity: np.ndarray
     total_agreement: float
+    neighbour: float
 
 
 def mean_pairwise_distance(x):
@@ -59,7 +62,9 @@ def score(images, labels):
     from jaxdiff.data.digits import load, split_indices
 
     real_images, real_labels = load()
-    train = split_indices(real_labels)["train"]
+    splits = split_indices(real_labels)
+    held_out = (_features(real_images[splits["test"]]), real_labels[splits["test"]])
+    train = splits["train"]
     real, real_labels = _features(real_images[train]), real_labels[train]
     samples = _features(images)
     correct = SVC(gamma=0.001).fit(real, real_labels).predict(samples) == labels
@@ -75,7 +80,20 @@ def score(images, labels):
             ]
         ),
         total_agreement=correct.mean(),
+        neighbour=_neighbour(samples, labels, real, real_labels)
+        / _neighbour(*held_out, real, real_labels),
     )
+
+
+def _neighbour(x, labels, real, real_labels):
+    """Mean distance from rows of [N, D] to the nearest real one of the same label."""
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    nearest = [
+        pairwise_distances_argmin_min(x[labels == c], real[real_labels == c])[1]
+        for c in np.unique(labels)
+    ]
+    return np.concatenate(nearest).mean()
 
 
 def _mean(values):
@@ -113,7 +131,8 @@ def main():
         print(f"{c:5d}  {row[0]:7d}  {row[1]:9.1%}  {row[2]:9.1%}")
     print(
         f"  all  {result.count.sum():7d}  {result.total_agreement:9.1%}  "
-        f"{np.nanmean(result.diversity):9.1%}   lowest diversity {np.nanmin(result.diversity):.1%}"
+        f"{np.nanmean(result.diversity):9.1%}   lowest diversity "
+        f"{np.nanmin(result.diversity):.1%}, nearest real neighbour {result.neighbour:.3f}"
     )
 
 

@@ -1,5 +1,7 @@
 """A function of samples, called on many of them: batches of one size, split over the devices."""
 
+from functools import partial
+
 import jax
 import numpy as np
 from tqdm import tqdm
@@ -8,19 +10,25 @@ from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
 
 
-def in_batches(function, shared, fetch, count, *, batch_size, mesh):
+def on_devices(function, shared, mesh):
+    """`function` with its first arguments `shared`, jitted for `in_batches`."""
+    return partial(jax.jit(function, out_shardings=batch_sharding(mesh)), *shared)
+
+
+def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False):
     """Calls `function` on samples 0 .. count - 1, with a progress bar.
 
     Every batch has one size, which the devices divide: the last one is padded with samples of its
     own, and what comes of the padding is dropped. So one program is compiled.
 
     Args:
-      function: (*shared, *batch) -> a tree of arrays [B, ...]; jitted here.
-      shared: its arguments that are not of a sample.
+      function: (*batch) -> a tree of arrays [B, ...], split over the devices like the batch; see
+        `on_devices`.
       fetch: rows [B] int -> the batch, NumPy arrays [B, ...].
       count: how many samples there are.
       batch_size: how many at once over all devices, rounded up to what they divide.
       mesh: the devices.
+      quiet: leave out the progress bar.
 
     Returns:
       The tree, of NumPy arrays [count, ...], in every process.
@@ -28,14 +36,13 @@ def in_batches(function, shared, fetch, count, *, batch_size, mesh):
     size = -(-count // -(-count // batch_size))  # even batches, so that little is padded
     size = -(-size // mesh.size) * mesh.size
     sharding = batch_sharding(mesh)
-    jitted = jax.jit(function, out_shardings=sharding)
     done = []
     with tqdm(
-        total=count, unit="image", dynamic_ncols=True, disable=not processes.is_first()
+        total=count, unit="image", dynamic_ncols=True, disable=quiet or not processes.is_first()
     ) as bar:
         for start in range(0, count, size):
             rows = np.arange(start, min(start + size, count))
             batch = [from_global(array, sharding) for array in fetch(np.resize(rows, size))]
-            done.append(processes.gather(jitted(*shared, *batch)))
+            done.append(processes.gather(function(*batch)))
             bar.update(len(rows))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *done)

@@ -18,6 +18,12 @@ class Ddim:
 
     eta: float = 0.0
     clip: bool = True
+    evaluations = 1  # of each network in a step
+
+    @property
+    def last(self):
+        """The sampler of the last step."""
+        return self
 
     def grid(self, levels):
         """Coefficients for `levels` [N + 1], float64 NumPy, noisiest first."""

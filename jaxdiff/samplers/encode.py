@@ -22,6 +22,12 @@ class DdimEncode:
     """
 
     clip: bool = True
+    evaluations = 1  # of each network in a step
+
+    @property
+    def last(self):
+        """The sampler of the last step."""
+        return self
 
     def grid(self, levels):
         """Coefficients for `levels` [N + 1] as a sampler goes down them, float64 NumPy."""

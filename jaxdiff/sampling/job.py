@@ -8,19 +8,21 @@ import pathlib
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxdiff import build
-from jaxdiff.checkpoints.run import read_ema, resolve
 from jaxdiff.data.images import to_float, to_uint8
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.results import replace
-from jaxdiff.sampling import guide as guide_lib
+from jaxdiff.samplers.grid import Grid
+from jaxdiff.sampling import method as method_lib
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
 from jaxdiff.sampling.latents import given_with
+from jaxdiff.sampling.method import Method
+from jaxdiff.sampling.model import Model, open_model
+from jaxdiff.sampling.request import Request, parse_classes, sampling_config
 from jaxdiff.version import __version__
 
 NUM_SAMPLES = 64
@@ -28,129 +30,109 @@ MAX_TILES = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """What `sample.py` was asked for.
+class Job:
+    """A request with all that it names found and checked; nothing is computed or written yet.
 
     Attributes:
-      model: reference to the network, such as runs/digits or runs/digits@500.
-      out: folder of the results.
-      num_samples: None for 64, or for as many as there are latents.
-      batch_size: how many at once over all devices.
-      seed: of everything random; sample n of a seed is always the same.
-      classes: such as "0,3,5-9"; sample n has the n-th of them, cyclically. None: all.
-      sampler, steps, eta, clip: None for the run's own, config section `sampling`.
-      classifier: reference to a noisy classifier that guides, or None.
-      classifier_scale: how hard it guides; at 0 it is not evaluated.
-      latents: file to start from instead of noise, with a label for each sample.
-      low_res: file of images that a model of super-resolution enlarges, with their labels.
+      request: with the number of samples decided.
+      model: that is sampled.
+      method: how it is guided.
+      generate: the Generator.
+      grid: the sampler's.
+      evaluations: {network: how often it is evaluated for one sample}.
+      settings: what decides the samples, for the manifest.
     """
 
-    model: str
-    out: str
-    num_samples: int | None = None
-    batch_size: int = 128
-    seed: int = 0
-    classes: str | None = None
-    sampler: str | None = None
-    steps: str | None = None
-    eta: float | None = None
-    clip: bool | None = None
-    classifier: str | None = None
-    classifier_scale: float = 1.0
-    latents: str | None = None
-    low_res: str | None = None
+    request: Request
+    model: Model
+    method: Method
+    generate: Generator
+    grid: Grid
+    evaluations: dict[str, int]
+    settings: dict
+
+    def params(self):
+        """Reads the parameters of all networks."""
+        return self.method.params(self.model, self.generate.mesh)
+
+    def samples(self, params, seed, numbers, quiet=False):
+        """Samples with these numbers, float32 [len(numbers), ...] NumPy."""
+        return self.generate(
+            params,
+            self.grid,
+            seed,
+            numbers,
+            self.request.batch_size,
+            strength=self.method.strength,
+            cads=self.method.cads,
+            quiet=quiet,
+        )
 
 
-def parse_classes(text, num_classes):
-    """The classes that a text such as "0,3,5-9" names; all of the model's if it is None.
+def prepare(request: Request):
+    """Finds all that a request names.
 
     Raises:
-      UserError: for a text that cannot be read, or a class that the model does not have.
-    """
-    if text is None:
-        return tuple(range(num_classes))
-    if not num_classes:
-        raise UserError(
-            f"The model was trained without labels, so --classes {text} has no meaning."
-        )
-    classes = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not (low.isdigit() and (high.isdigit() or not dash)):
-            raise UserError(f"--classes {text} cannot be read: write numbers, as in 0,3,5-9.")
-        classes += range(int(low), int(high or low) + 1)
-    if not classes:
-        raise UserError(f"--classes {text} names no class: write numbers, as in 0,3,5-9.")
-    if max(classes) >= num_classes:
-        raise UserError(
-            f"The model has no class {max(classes)}: its classes are 0 to {num_classes - 1}."
-        )
-    return tuple(classes)
-
-
-def sampling_config(config, request):
-    """The run's section `sampling`, with what the request sets instead.
-
-    An option that only another sampler reads is dropped when the sampler is changed.
-    """
-    sampling = config.sampling.copy_and_resolve_references()
-    if request.sampler and request.sampler != sampling.sampler:
-        sampling.eta = 0.0
-    for name in ("sampler", "steps", "eta", "clip"):
-        value = getattr(request, name)
-        if value is not None:
-            sampling[name] = value
-    if not 0 <= sampling.eta <= 1:
-        raise UserError(f"--eta is {sampling.eta}: it must lie between 0 and 1.")
-    return sampling
-
-
-def run(request):
-    """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
-
-    Raises:
-      UserError: for a reference, class, sampler, respacing, file or folder that cannot be used.
+      UserError: for a reference, class, sampler, method or file that cannot be used.
     """
     request, given = given_with(request)
     if request.num_samples is None:
         request = dataclasses.replace(request, num_samples=NUM_SAMPLES)
     _check_numbers(request)
-    reference = resolve(request.model)
-    config = reference.run.config()
-    _check_model(reference, config, request)
-    sampling = sampling_config(config, request)
-    guide = guide_lib.find(request.classifier, request.classifier_scale, config)
-    generate = _generator(config, sampling, guide, request, given)
-    grid = generate.sampler.grid(generate.process.levels(sampling.steps))
+    model = open_model(request.model, "model")
+    _check_low_res(model, request)
+    sampling = sampling_config(model.config, request)
+    sampler = build.sampler(sampling)
+    levels, steps = build.path(model.config, sampling)
+    method = method_lib.find(request, model, steps)
+    generate = _generator(model, sampler, method, request, given)
+    grid = sampler.grid(levels)
+    evaluations = _evaluations(generate.evaluations(grid.num_steps, method.strength), method)
     settings = {
         "jaxdiff": __version__,
-        "model": str(reference),
-        "config": config.to_dict(),
+        "model": str(model),
+        "config": model.config.to_dict(),
         "sampling": {**sampling.to_dict(), "num_steps": grid.num_steps},
         "num_samples": request.num_samples,
         "seed": request.seed,
         "classes": sorted(set(generate.classes)) if given else list(generate.classes),
-        "classifier": str(guide.reference) if guide else None,
-        "classifier_scale": guide.scale if guide else 0.0,
+        "guidance": _guidance(request, method),
         "latents": given.checksum() if request.latents else None,
         "low_res": given.checksum() if request.low_res else None,
-        "network_evaluations_per_sample": {
-            "model": grid.num_steps,
-            **({"classifier": grid.num_steps} if generate.classifier else {}),
-        },
+        "network_evaluations_per_sample": evaluations,
     }
-    out = _claim(pathlib.Path(request.out), settings)
-    shapes = generate.network.shapes
-    shardings = jax.tree.map(lambda _: replicated(generate.mesh), shapes)
-    params = read_ema(reference, shapes, shardings)
-    guide_params = guide.load(generate.mesh) if generate.classifier else None
+    return Job(
+        request=request,
+        model=model,
+        method=method,
+        generate=generate,
+        grid=grid,
+        evaluations=evaluations,
+        settings=settings,
+    )
+
+
+def run(request: Request):
+    """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
+
+    Raises:
+      UserError: as `prepare`, and for a folder that cannot be used.
+    """
+    job = prepare(request)
+    count = job.request.num_samples
+    out = _claim(pathlib.Path(request.out), job.settings)
+    params = job.params()
     if processes.is_first():
-        print(f"Sampling {reference} with {sampling.sampler}, {grid.num_steps} steps.")
-    images = to_uint8(_batches(generate, params, guide_params, grid, request))
+        spent = ", ".join(f"{n} of {name}" for name, n in job.evaluations.items())
+        print(
+            f"Sampling {job.model} with {job.settings['sampling']['sampler']}, "
+            f"{job.grid.num_steps} steps; network evaluations for each sample: {spent}."
+        )
+    samples = job.samples(params, request.seed, np.arange(count))
     if processes.is_first():
-        labels = generate.labels(np.arange(request.num_samples)) if generate.classes else None
-        _write(out, settings, images, labels)
-        print(f"Wrote {request.num_samples} samples, grid.png and manifest.json to {out}")
+        labels = job.generate.labels(np.arange(count)) if job.generate.classes else None
+        _write(out, job.settings, samples, labels)
+        print(f"Wrote {count} samples, grid.png and manifest.json to {out}")
 
 
 def _check_numbers(request):
@@ -163,55 +145,69 @@ def _check_numbers(request):
         raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
 
 
-def _check_model(reference, config, request):
-    if config.model.kind == "classifier":
-        raise UserError(f"{reference} is a classifier: --model wants a diffusion model.")
-    if config.data.low_res_size and not request.low_res:
+def _check_low_res(model, request):
+    size = model.config.data.low_res_size
+    if size and not request.low_res:
         raise UserError(
-            f"{reference} enlarges images of {config.data.low_res_size} pixels: give a file of "
-            "them with --low_res."
+            f"{model} enlarges images of {size} pixels: give a file of them with --low_res."
         )
-    if request.low_res and not config.data.low_res_size:
-        raise UserError(f"{reference} does not enlarge images: leave --low_res out.")
+    if request.low_res and not size:
+        raise UserError(f"{model} does not enlarge images: leave --low_res out.")
 
 
-def _generator(config, sampling, guide, request, given):
-    """What makes the samples: of the config's network and process, with what files give."""
-    shape, num_classes = build.sample_shape(config), guide_lib.num_classes(guide, config)
+def _generator(model, sampler, method, request, given):
+    """What makes the samples: the method's networks, with what files give."""
+    shape, num_classes = build.sample_shape(model.config), method.num_classes(model)
     if given is None:
         classes = parse_classes(request.classes, num_classes)
     else:
-        size = config.data.low_res_size if request.low_res else config.data.image_size
-        classes = given.classes((size, size, config.data.channels), num_classes)
+        data = model.config.data
+        size = data.low_res_size if request.low_res else data.image_size
+        classes = given.classes((size, size, data.channels), num_classes)
+    # Two batches of B keep a CPU as busy as one of 2B.
+    together = jax.default_backend() != "cpu" if request.together is None else request.together
     return Generator(
-        network=build.network(config),
-        process=build.process(config),
-        sampler=build.sampler(sampling),
+        network=model.network,
+        process=model.process,
+        sampler=sampler,
         shape=shape,
         classes=classes,
         mesh=make_mesh(),
-        classifier=guide.network if guide and guide.scale else None,
+        guides=tuple((guide.network, guide.process) for guide in method.guides),
+        references=method.references,
+        classifier=method.classifier.network if method.nudges else None,
+        together=together,
         start=given.array if request.latents else None,
         low_res=to_float(given.array) if request.low_res else None,
     )
 
 
-def _batches(generate, params, guide, grid, request):
-    """All samples, in order, as float32 [N, ...]."""
-    count = -(-request.num_samples // request.batch_size)
-    size = -(-request.num_samples // count)  # even batches, so that little is padded
-    done = []
-    with tqdm(
-        total=request.num_samples,
-        unit="image",
-        dynamic_ncols=True,
-        disable=not processes.is_first(),
-    ) as bar:
-        for start in range(0, request.num_samples, size):
-            numbers = np.arange(start, min(start + size, request.num_samples))
-            done.append(generate(params, grid, request.seed, numbers, size, guide))
-            bar.update(len(numbers))
-    return np.concatenate(done)
+def _evaluations(counts, method):
+    """{network: evaluations for one sample}, of the networks that are evaluated at all."""
+    spent = {"model": counts.main}
+    for guide, count in zip(method.guides, counts.guides, strict=True):
+        spent[str(guide)] = spent.get(str(guide), 0) + count
+    spent["classifier"] = counts.classifier
+    return {name: count for name, count in spent.items() if count}
+
+
+def _guidance(request, method):
+    """All that shapes the samples beside the sampler, for the manifest."""
+    networks = [str(guide) for guide in method.guides]
+    names = ("cads", "apg", "rescale", "schedule", "interval")
+    return {
+        "references": [
+            {
+                "network": "model" if r.guide is None else networks[r.guide],
+                "told": r.told.value,
+                "weights": weights.tolist(),
+            }
+            for r, weights in zip(method.references, method.strength.weights, strict=True)
+        ],
+        "classifier": str(method.classifier) if method.classifier else None,
+        "classifier_scale": request.classifier_scale if method.classifier else 0.0,
+        **{name: getattr(request, name) for name in names},
+    }
 
 
 def _claim(out, settings):
@@ -240,27 +236,25 @@ def _claim(out, settings):
     return out
 
 
-def _write(out, settings, images, labels):
+def _write(out, settings, samples, labels):
     """Writes each file under another name first, so that none is ever half there."""
-    count, height, width, channels = images.shape
-    arrays = (
-        {"arr_0": images}
-        if labels is None
-        else {
-            "arr_0": images,
-            "arr_1": labels.astype(np.int64),
-        }
-    )
-    samples = f"samples_{count}x{height}x{width}x{channels}.npz"
-    replace(out / samples, lambda file: np.savez(file, **arrays))
-    shown = min(count, MAX_TILES)
-    captions = () if labels is None else [str(label) for label in labels[:shown]]
-    columns = pictures.columns_for(shown, len(settings["classes"]))
-    picture = pictures.grid(images[:shown], columns, captions)
+    samples = to_uint8(samples) if samples.ndim == 4 else samples
+    arrays = {"arr_0": samples} | ({} if labels is None else {"arr_1": labels.astype(np.int64)})
+    file_name = f"samples_{'x'.join(map(str, samples.shape))}.npz"
+    replace(out / file_name, lambda file: np.savez(file, **arrays))
+    picture = _picture(samples, labels, len(settings["classes"]))
     replace(out / "grid.png", lambda file: picture.save(file, "png"))
     sums = {
         name: hashlib.sha256((out / name).read_bytes()).hexdigest()
-        for name in (samples, "grid.png")
+        for name in (file_name, "grid.png")
     }
     text = json.dumps({**settings, "sha256": sums}, indent=2) + "\n"
     replace(out / "manifest.json", lambda file: file.write(text.encode()))
+
+
+def _picture(samples, labels, num_classes):
+    if samples.ndim == 2:
+        return pictures.scatter(samples)
+    shown = samples[:MAX_TILES]
+    captions = () if labels is None else [str(label) for label in labels[:MAX_TILES]]
+    return pictures.grid(shown, pictures.columns_for(len(shown), num_classes), captions)

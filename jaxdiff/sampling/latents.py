@@ -12,10 +12,11 @@ from jaxdiff.data.images import to_float
 from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.batches import in_batches
+from jaxdiff.parallel.batches import in_batches, on_devices
+from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.encode import DdimEncode
 from jaxdiff.samplers.loop import sample
-from jaxdiff.sampling.model import open_model, unguided
+from jaxdiff.sampling.model import open_image_model, unguided
 from jaxdiff.version import __version__
 
 
@@ -169,8 +170,7 @@ def encode(network, process, params, images, labels, *, steps, clip, batch_size,
         return sample(sampler, grid, guidance, to_float(images), keys)
 
     return in_batches(
-        run,
-        (params, grid),
+        on_devices(run, (params, grid), mesh),
         lambda rows: (images[rows], labels[rows]),
         len(images),
         batch_size=batch_size,
@@ -188,7 +188,7 @@ def run(request):
         raise UserError(f"--batch_size {request.batch_size} must be positive.")
     out = pathlib.Path(request.out)
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
-    model = open_model(request.model, "encodes images")
+    model = open_image_model(request.model, "encodes images")
     config = model.config
     steps = config.sampling.steps if request.steps is None else request.steps
     num_steps = len(model.process.levels(steps).sigma) - 1
@@ -205,16 +205,17 @@ def run(request):
     results.claim(out, settings)
     if processes.is_first():
         print(f"Encoding {len(images.array)} images with {model.reference}, {num_steps} steps.")
+    mesh = make_mesh()
     latents = encode(
         model.network,
         model.process,
-        model.params(),
+        model.params(mesh),
         images.array,
         labels or np.zeros(len(images.array)),
         steps=steps,
         clip=config.sampling.clip,
         batch_size=request.batch_size,
-        mesh=model.mesh,
+        mesh=mesh,
     )
     arrays = {"arr_0": latents} | ({"arr_1": np.asarray(labels, np.int64)} if labels else {})
     results.save(out, settings, arrays)

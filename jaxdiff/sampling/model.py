@@ -1,19 +1,18 @@
-"""A trained diffusion model, as the jobs that read images use it."""
+"""A trained network, as the jobs that sample and measure use it."""
 
 import dataclasses
 from functools import partial
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from jaxdiff import build
 from jaxdiff.checkpoints.run import Reference, read_ema, resolve
-from jaxdiff.diffusion.denoiser import Condition
 from jaxdiff.errors import UserError
-from jaxdiff.guidance.unguided import Unguided
+from jaxdiff.guidance.conditions import embedded, same
+from jaxdiff.guidance.equation import Branch, Guidance
 from jaxdiff.models.network import Network
-from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.parallel.mesh import replicated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,53 +23,75 @@ class Model:
       reference: where the parameters are.
       config: the run's.
       network, process: as the config says.
-      mesh: the devices.
     """
 
     reference: Reference
     config: Any
     network: Network
     process: Any
-    mesh: Mesh
 
-    def params(self):
+    def __str__(self):
+        return str(self.reference)
+
+    def params(self, mesh):
         """The averaged parameters, whole on every device."""
-        shardings = jax.tree.map(lambda _: replicated(self.mesh), self.network.shapes)
+        shardings = jax.tree.map(lambda _: replicated(mesh), self.network.shapes)
         return read_ema(self.reference, self.network.shapes, shardings)
 
 
-def open_model(text, purpose):
-    """The diffusion model that a reference such as runs/digits@500 names.
+def open_model(text, flag, kind="a diffusion model"):
+    """The network that a reference such as runs/digits@500 names.
+
+    Args:
+      text: the reference.
+      flag: where it was given, for messages.
+      kind: what it must be: "a diffusion model" or "a classifier".
+
+    Raises:
+      UserError: if there is none, or it is of the other kind.
+    """
+    reference = resolve(text)
+    config = reference.run.config()
+    found = "a classifier" if config.model.kind == "classifier" else "a diffusion model"
+    if found != kind:
+        raise UserError(f"{reference} is {found}: --{flag} wants {kind}.")
+    return Model(
+        reference=reference,
+        config=config,
+        network=build.network(config),
+        process=build.process(config),
+    )
+
+
+def open_image_model(text, purpose):
+    """The diffusion model that a reference names, which must need nothing but noisy images.
 
     Args:
       text: the reference.
       purpose: what the model is for, to end a sentence: "encodes images".
 
     Raises:
-      UserError: if there is none, or it predicts no images from noisy ones alone.
+      UserError: if there is none, or it enlarges images, or makes none.
     """
-    reference = resolve(text)
-    config = reference.run.config()
-    if config.model.kind == "classifier":
+    model = open_model(text, "model")
+    if model.config.data.low_res_size:
         raise UserError(
-            f"{text} is the run of a classifier, and only a diffusion model {purpose}: give the "
-            "run of one."
+            f"{text} enlarges images of {model.config.data.low_res_size} pixels, and only a model "
+            f"that needs no smaller image {purpose}: give the run of one."
         )
-    if config.data.low_res_size:
+    if model.config.diffusion.process != "adm":
         raise UserError(
-            f"{text} enlarges images of {config.data.low_res_size} pixels, and only a model that "
-            f"needs no smaller image {purpose}: give the run of one."
+            f"{text} has the process {model.config.diffusion.process}, and only a model of the "
+            f"process adm {purpose}: give the run of one."
         )
-    return Model(
-        reference=reference,
-        config=config,
-        network=build.network(config),
-        process=build.process(config),
-        mesh=make_mesh(),
-    )
+    return model
 
 
 def unguided(network, process, params, labels):
     """What a network predicts when told `labels` [B] int32; they say nothing to one without."""
-    denoiser = process.denoiser(partial(network.apply, params))
-    return Unguided(denoiser, Condition(network.embed(params, labels)))
+    return Guidance(
+        main=Branch(
+            process.denoiser(partial(network.apply, params)),
+            embedded(partial(network.embed, params), same(labels)),
+        )
+    )

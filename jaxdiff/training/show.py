@@ -9,7 +9,7 @@ from jaxdiff.data.images import to_float, to_uint8
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
 from jaxdiff.sampling import pictures
-from jaxdiff.sampling.generate import Generator
+from jaxdiff.sampling.generate import Generator, Params
 from jaxdiff.training.augment import area_downsample
 from jaxdiff.training.objective import classification
 from jaxdiff.training.report import quartiles
@@ -44,13 +44,14 @@ class Preview:
             mesh=mesh,
             low_res=low_res,
         )
-        self._grid = self._generate.sampler.grid(build.levels(process, config.sampling))
+        levels, _ = build.path(config, config.sampling)
+        self._grid = self._generate.sampler.grid(levels)
         self._seed = config.seed
 
     def __call__(self, run, writer, number, params):
         """Writes previews/<number>.png and the same picture to TensorBoard."""
         numbers = np.arange(self._count)
-        x = self._generate(params, self._grid, self._seed, numbers, len(numbers))
+        x = self._generate(Params(params), self._grid, self._seed, numbers, len(numbers))
         if processes.is_first():
             picture = (
                 pictures.scatter(x)

@@ -144,7 +144,6 @@ def test_levels_are_the_grid():
     process = Edm()
     levels = process.sigma_levels("32", 0.01, 5, 3)
     np.testing.assert_array_equal(levels.ratio, sigmas(32, 0.01, 5, 3))
-    np.testing.assert_array_equal(process.levels(18).sigma, sigmas(18, 0.002, 80, 7))
 
 
 def test_sampling_starts_from_noise_or_from_the_data():

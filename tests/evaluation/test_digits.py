@@ -47,3 +47,12 @@ def test_files_that_hold_no_labelled_digits_are_refused(tmp_path):
     np.savez(tmp_path / "unlabelled.npz", arr_0=np.zeros((2, 8, 8, 1)))
     with pytest.raises(UserError, match="holds arr_0: samples with labels"):
         read_samples(tmp_path / "unlabelled.npz")
+
+
+def test_the_nearest_neighbour_is_of_the_same_class(held_out):
+    images, labels = held_out
+    np.testing.assert_allclose(score(images, labels).neighbour, 1, rtol=1e-6)
+    assert score(images, (labels + 1) % 10).neighbour > 1.3
+    real_images, real_labels = load()
+    train = split_indices(real_labels)["train"]
+    assert score(real_images[train], real_labels[train]).neighbour == 0

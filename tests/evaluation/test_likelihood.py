@@ -10,7 +10,7 @@ from jaxdiff.checkpoints.run import resolve
 from jaxdiff.data.source import open_source
 from jaxdiff.diffusion.denoiser import Condition
 from jaxdiff.diffusion.likelihood import bits_per_dimension
-from jaxdiff.diffusion.randomness import Purpose, normal, sample_keys
+from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import bits
 from jaxdiff.parallel.mesh import make_mesh
@@ -53,7 +53,7 @@ def direct(numbers, source, steps, seed):
             lambda x, level: denoiser(x, level, condition),
             levels,
             jnp.float32(image)[None] / 127.5 - 1,
-            lambda i: normal(key, Purpose.STEP, i, (8, 8, 1)),
+            lambda i: normal(derived(key, Purpose.STEP, i), (8, 8, 1)),
         )
 
     rows = [source.fetch([n]) for n in numbers]
@@ -142,7 +142,7 @@ def test_requests_that_cannot_be_met_are_refused(model, fields, words):
 
 def test_only_a_diffusion_model_has_a_likelihood(tmp_path):
     classifier = make_run(tmp_path / "run", tiny.config(model__kind="classifier"))
-    with pytest.raises(UserError, match="run of a classifier.*has a likelihood"):
+    with pytest.raises(UserError, match="is a classifier: --model wants a diffusion model"):
         bits.run(bits.Request(model=classifier, split="test"))
 
 

@@ -5,13 +5,13 @@ import pytest
 
 from jaxdiff.diffusion import schedules
 from jaxdiff.diffusion.adm import Adm
-from jaxdiff.diffusion.denoiser import Condition, Level, Prediction
+from jaxdiff.diffusion.denoiser import Level, Prediction
 from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.guidance.classifier import Classified, label_gradient
-from jaxdiff.guidance.unguided import Unguided
+from jaxdiff.guidance.classifier import label_gradient
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 from jaxdiff.samplers.loop import sample
+from tests.guided import nudged, unguided
 
 PROCESS = Adm(schedule=schedules.cosine)
 # Two classes, N(+-MEAN, STD^2), equally likely.
@@ -42,7 +42,7 @@ def test_the_exact_classifier_turns_the_mixture_into_one_class(sampler):
 
     @jax.jit
     def run(scale):
-        guidance = Classified(Unguided(mixture, Condition()), classifier, labels, scale)
+        guidance = nudged(mixture, classifier, labels, scale, grid.num_steps)
         return sample(sampler, grid, guidance, x, keys)
 
     samples = run(1.0)[:, 0]
@@ -51,8 +51,8 @@ def test_the_exact_classifier_turns_the_mixture_into_one_class(sampler):
         assert abs(float(chosen.mean()) - mean) < 0.02
         assert abs(float(chosen.std()) - STD) < 0.01
     # The scale is a value: another one is no other program, and 0 is no guidance.
-    unguided = sample(sampler, grid, Unguided(mixture, Condition()), x, keys)
-    np.testing.assert_allclose(run(0.0), unguided, atol=1e-5)
+    plain = sample(sampler, grid, unguided(mixture), x, keys)
+    np.testing.assert_allclose(run(0.0), plain, atol=1e-5)
     assert run._cache_size() == 1
 
 
@@ -69,8 +69,8 @@ def test_the_gradient_is_by_the_x_passed_in():
     vp = jax.tree.map(jnp.float32, PROCESS.levels("10")[4])
     ve = Level(jnp.ones(()), vp.ratio)
     classify = PROCESS.classifier(network)
-    at_vp = label_gradient(classify, x, vp, labels)
-    at_ve = label_gradient(classify, x / vp.alpha, ve, labels)
+    at_vp = label_gradient(classify, labels)(x, vp)
+    at_ve = label_gradient(classify, labels)(x / vp.alpha, ve)
     np.testing.assert_allclose(at_ve, vp.alpha * at_vp, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(seen[0], np.full(3, 555))
 

@@ -7,13 +7,14 @@ import pytest
 
 from jaxdiff.diffusion import schedules
 from jaxdiff.diffusion.adm import Adm
-from jaxdiff.diffusion.denoiser import Condition, Prediction, per_sample
+from jaxdiff.diffusion.denoiser import Prediction, per_sample
 from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.guidance.unguided import Unguided
+from jaxdiff.guidance.equation import Guidance
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 from jaxdiff.samplers.encode import DdimEncode
 from jaxdiff.samplers.loop import sample
+from tests.guided import branch, unguided
 
 MEAN, STD = 0.4, 0.3
 PROCESS = Adm(schedule=schedules.cosine)
@@ -29,8 +30,7 @@ def gaussian(x, level, condition):
 def run(sampler, steps, x, keys=None):
     keys = sample_keys(0, jnp.arange(x.shape[0])) if keys is None else keys
     grid = sampler.grid(PROCESS.levels(steps))
-    guidance = Unguided(gaussian, Condition())
-    return jax.jit(lambda x: sample(sampler, grid, guidance, x, keys))(x)
+    return jax.jit(lambda x: sample(sampler, grid, unguided(gaussian), x, keys))(x)
 
 
 def exact_ode(x):
@@ -111,18 +111,18 @@ def test_ddpm_uses_the_learned_variance():
 
 
 def test_guidance_state_passes_through_every_step():
-    class Counting(Unguided):
+    class Counting(Guidance):
         def init(self, shape):
             return jnp.zeros((), jnp.int32)
 
-        def denoise(self, x, level, state, conditions):
+        def denoise(self, x, level, state, decisions):
             # The state shifts the prediction, so the result shows how often it was passed on.
             return Prediction(jnp.full_like(x, 0.001) * state), state + 1
 
     sampler = Ddim()
     grid = sampler.grid(PROCESS.levels("10"))
     keys = sample_keys(0, jnp.arange(2))
-    x = sample(sampler, grid, Counting(gaussian, Condition()), jnp.zeros((2, 3)), keys)
+    x = sample(sampler, grid, Counting(main=branch(gaussian)), jnp.zeros((2, 3)), keys)
     np.testing.assert_allclose(x, np.full((2, 3), 0.009), rtol=1e-4)
 
 

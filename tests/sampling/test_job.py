@@ -13,7 +13,7 @@ from jaxdiff.checkpoints.store import Store
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import job
-from jaxdiff.sampling.generate import Generator
+from jaxdiff.sampling.generate import Generator, Params
 from tests import tiny
 from tests.models.test_unet import random_params
 
@@ -116,7 +116,9 @@ def test_a_sample_is_the_same_in_any_batch_on_any_devices(sampler):
         # One at a time, a few from both ends are enough.
         wanted = [0, 1, 62, 63] if batch_size == 1 else range(count)
         chunks = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
-        x = np.concatenate([generate(params, grid, 5, np.array(c), batch_size) for c in chunks])
+        x = np.concatenate(
+            [generate(Params(params), grid, 5, np.array(c), batch_size) for c in chunks]
+        )
         results[devices, batch_size] = x[[0, 1, -2, -1]] if batch_size == 1 else x
     whole = results.pop((1, 64))
     assert np.std(whole, axis=0).min() > 1e-3
@@ -209,7 +211,7 @@ def test_a_classifier_guides_and_scale_zero_does_not(labelled, unlabelled, class
         )
         assert (on["arr_0"] != other["arr_0"]).any()
         np.testing.assert_array_equal(on["arr_1"], 3)
-        assert manifest["classifier"] == f"{classifiers['fits']}@10"
+        assert manifest["guidance"]["classifier"] == f"{classifiers['fits']}@10"
         assert manifest["network_evaluations_per_sample"] == {"model": 4, "classifier": 4}
 
 
@@ -221,7 +223,7 @@ def test_a_classifier_guides_and_scale_zero_does_not(labelled, unlabelled, class
             r"differs from the model in diffusion.schedule \(linear, the model's is cosine",
         ),
         ("size", r"data.image_size \(16, the model's is 8\)"),
-        (None, "is no classifier"),
+        (None, "is a diffusion model: --classifier wants a classifier"),
     ],
 )
 def test_a_classifier_that_does_not_fit_is_refused(labelled, classifiers, tmp_path, name, words):

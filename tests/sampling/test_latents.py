@@ -10,7 +10,7 @@ from jaxdiff.diffusion.adm import Adm
 from jaxdiff.errors import UserError
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.sampling import job, latents
-from jaxdiff.sampling.generate import Generator
+from jaxdiff.sampling.generate import Generator, Params
 from tests import tiny
 from tests.sampling.test_job import make_run
 from tests.test_command_line import run
@@ -73,7 +73,7 @@ def test_sampling_returns_what_was_encoded(one_device, batch_size):
     )
     grid = generate.sampler.grid(PROCESS.levels("250"))
     numbers = [np.arange(11)[i : i + batch_size] for i in range(0, 11, batch_size)]
-    decoded = np.concatenate([generate(means, grid, 0, n, batch_size) for n in numbers])
+    decoded = np.concatenate([generate(Params(means), grid, 0, n, batch_size) for n in numbers])
     np.testing.assert_allclose(decoded, to_float(images), atol=0.02)
 
 
@@ -166,7 +166,7 @@ def test_images_that_cannot_be_encoded_are_refused(folder, tmp_path):
 
 def test_only_a_diffusion_model_encodes(tmp_path):
     classifier = make_run(tmp_path / "run", tiny.config(model__kind="classifier"))
-    with pytest.raises(UserError, match="run of a classifier.*encodes images"):
+    with pytest.raises(UserError, match="is a classifier: --model wants a diffusion model"):
         latents.run(latents.Request(model=classifier, images="x", out="y"))
 
 

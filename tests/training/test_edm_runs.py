@@ -32,7 +32,6 @@ def short(num_steps=20, **overrides):
         "training.checkpoint_every": 10,
         "training.preview_every": 20,
         "training.power_ema": (0.05, 0.1),
-        "sampling.sampler": "ddim",
         "sampling.steps": "4",
     }
     config.update_from_flattened_dict({**fields, **overrides})
@@ -96,7 +95,7 @@ def test_a_unet_trains_with_edm_preconditioning(tmp_path):
         training__num_steps=4,
         training__preview_every=4,
         training__power_ema=(0.05, 0.10),
-        sampling__sampler="ddim",
+        sampling__sampler="heun",
     )
     loop.train(config, tmp_path)
     values = saved_values(Run(tmp_path).checkpoints, 4)

@@ -1,0 +1,145 @@
+r"""What every guidance method does to digits: one table, one figure.
+
+    python -m jaxdiff.evaluation.guidance --model runs/digits --early runs/digits@250 \
+        --small runs/digits_small@250 --classifier runs/digits_classifier --out samples/guidance
+
+Samples one row for each method with the same seed and sampler, scores them as
+`jaxdiff.evaluation.digits` does, prints a table, and draws it to OUT/guidance.png beside one image
+of each class and method. Rows that are there already are not sampled again. Images per second are
+of a second call, compiled already, over those of no guidance just before it.
+"""
+
+import csv
+import json
+import pathlib
+import time
+
+import numpy as np
+from absl import flags
+
+from jaxdiff import cli
+
+COLUMNS = ("method", "agreement", "neighbour", "diversity", "evaluations", "relative_speed")
+
+
+def rows(early, small, classifier):
+    """{method: what it sets of a Request}."""
+    return {
+        "no guidance": {},
+        "CFG, w 2": {"cfg": 2.0},
+        "CFG, w 3, in (.19, 1.61]": {"cfg": 3.0, "interval": (".19,1.61",)},
+        "CFG, w 2, linear": {"cfg": 2.0, "schedule": ("linear",)},
+        "dynamic CFG, w 2, .6 to .9": {"cfg": 2.0, "schedule": ("dynamic,.6,.9",)},
+        "CADS .6 to .9, 1; CFG, w 2": {"cfg": 2.0, "cads": ".6,.9,1"},
+        "APG 0, -.5, 2; CFG, w 2": {"cfg": 2.0, "apg": "0,-.5,2"},
+        "autoguidance, early, w 2": {"guide": (early,), "weight": (2.0,)},
+        "autoguidance, small and early, w 2": {"guide": (small,), "weight": (2.0,)},
+        "autoguidance, small and early, w 2; CADS": {
+            "guide": (small,),
+            "weight": (2.0,),
+            "cads": ".6,.9,1",
+        },
+        "classifier, scale 1": {"classifier": classifier, "classifier_scale": 1.0},
+    }
+
+
+def measure(model, methods, out, num_samples, sampler, steps):
+    """A row of COLUMNS for each method; writes its samples under `out`."""
+    from jaxdiff.evaluation.digits import read_samples, score
+    from jaxdiff.sampling import job
+
+    common = {"model": model, "num_samples": num_samples, "batch_size": 250}
+    common |= {"sampler": sampler, "steps": steps}
+    table = []
+    for number, (name, fields) in enumerate(methods.items()):
+        folder = out / f"{number:02d}"
+        request = job.Request(out=str(folder), **common, **fields)
+        job.run(request)
+        speed = folder / "relative_speed.json"
+        if not speed.exists():
+            speed.write_text(json.dumps(_relative_speed(request, job.Request(out="", **common))))
+        result = score(*read_samples(folder))
+        spent = json.loads((folder / "manifest.json").read_text())["network_evaluations_per_sample"]
+        counts = " + ".join(f"{n} {k if k == 'model' else _short(k)}" for k, n in spent.items())
+        scores = (result.total_agreement, result.neighbour, np.nanmean(result.diversity))
+        table.append((name, *scores, counts, json.loads(speed.read_text())))
+    return table
+
+
+def _short(reference):
+    return "classifier" if reference == "classifier" else "guide"
+
+
+def _relative_speed(request, plain):
+    """Images a second of a request over those of another; medians of three, in turn."""
+    from jaxdiff.sampling import job
+
+    jobs = [job.prepare(r) for r in (request, plain)]
+    params = [j.params() for j in jobs]
+    numbers = np.arange(request.batch_size)
+    times = [[], []]
+    for _ in range(4):
+        for j, p, t in zip(jobs, params, times, strict=True):
+            start = time.perf_counter()
+            j.samples(p, 0, numbers, quiet=True)
+            t.append(time.perf_counter() - start)
+    guided, unguided = (np.median(t[1:]) for t in times)  # the first call compiles
+    return float(unguided / guided)
+
+
+def draw(table, out, path):
+    """Diversity against agreement for each method, and images of all classes by each."""
+    from matplotlib.figure import Figure
+
+    from jaxdiff.evaluation.digits import read_samples
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    for number, (_, agreement, _, diversity, *_) in enumerate(table):
+        left.plot(agreement, diversity, "o", color=f"C{number % 10}")
+        left.annotate(str(number), (agreement, diversity), (4, 4), textcoords="offset points")
+    left.set(xlabel="label agreement", ylabel="diversity within a class (data: 1)")
+    left.grid(alpha=0.3)
+    shown = [read_samples(out / f"{n:02d}")[0][:10] for n in range(len(table))]
+    right.imshow(np.concatenate([np.concatenate(list(row), 1) for row in shown])[..., 0], "gray")
+    names = [f"{n}  {row[0]}" for n, row in enumerate(table)]
+    right.set(yticks=8 * np.arange(len(table)) + 4, yticklabels=names, xticks=[])
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    """Prints the table, and writes it beside the figure."""
+    values = flags.FLAGS
+    methods = rows(
+        cli.require("early", values.early, "an early step of the model's run"),
+        cli.require("small", values.small, "an early step of a smaller network"),
+        cli.require("classifier", values.classifier, "the folder of a classifier's run"),
+    )
+    model = cli.require("model", values.model, "the folder of a run, such as runs/digits")
+    out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/guidance"))
+    cli.use_compilation_cache()
+    table = measure(model, methods, out, values.num_samples, values.sampler, values.steps)
+    with open(out / "guidance.csv", "w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *table])
+    draw(table, out, out / "guidance.png")
+    print(
+        "| | method | label agreement | nearest neighbour | diversity | network evaluations | "
+        "images/s, relative |\n| --- | --- | --- | --- | --- | --- | --- |"
+    )
+    for number, (name, agreement, neighbour, diversity, spent, speed) in enumerate(table):
+        print(
+            f"| {number} | {name} | {agreement:.1%} | {neighbour:.3f} | {diversity:.1%} | {spent} "
+            f"| {speed:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Run of the digits that is guided, with label dropout.")
+    flags.DEFINE_string("early", None, "An early step of it, to be pushed away from.")
+    flags.DEFINE_string("small", None, "An early step of a smaller network.")
+    flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
+    flags.DEFINE_integer("num_samples", 1000, "How many for each method.")
+    flags.DEFINE_string("sampler", "heun", "Of every row.")
+    flags.DEFINE_string("steps", "18", "Of every row.")
+    flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
+    cli.run(main)

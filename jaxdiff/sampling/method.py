@@ -1,0 +1,254 @@
+"""How a job guides: its references, their weights at each step, and what else is asked of them."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from jaxdiff.config import PROCESS_FIELDS
+from jaxdiff.errors import UserError
+from jaxdiff.guidance import weights
+from jaxdiff.guidance.cads import Cads, gamma
+from jaxdiff.guidance.combiners import Apg, Linear
+from jaxdiff.guidance.equation import Strength
+from jaxdiff.sampling.generate import Against, Params, Told
+from jaxdiff.sampling.model import Model, open_model
+from jaxdiff.sampling.request import parse_apg, parse_cads, parse_interval, parse_schedule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """Equation (1) and (2) of a job.
+
+    Attributes:
+      guides: the networks, beside the main one, that it is pushed away from.
+      references: what each of the strength's weights belongs to.
+      classifier: that guides to the labels, or None; at scale 0 it lends its classes.
+      strength: weights and all that is done with them, NumPy arrays.
+      cads: how conditions are annealed, or None.
+    """
+
+    guides: tuple[Model, ...]
+    references: tuple[Against, ...]
+    classifier: Model | None
+    strength: Strength
+    cads: Cads | None
+
+    @property
+    def nudges(self):
+        """Whether the classifier is ever evaluated."""
+        return self.classifier is not None and bool(np.any(self.strength.scales))
+
+    def params(self, model, mesh):
+        """The Params of all networks that are evaluated."""
+        return Params(
+            model.params(mesh),
+            tuple(guide.params(mesh) for guide in self.guides),
+            self.classifier.params(mesh) if self.nudges else None,
+        )
+
+    def num_classes(self, model):
+        """How many classes there are to ask for: the model's, or else the classifier's."""
+        own = model.config.data.num_classes
+        if own or self.classifier is None:
+            return own
+        return self.classifier.config.data.num_classes
+
+
+def find(request, model, steps):
+    """The method that a request asks for.
+
+    Args:
+      request: a Request.
+      model: the Model that is sampled.
+      steps: Steps of the sampler.
+
+    Raises:
+      UserError: for what cannot be combined, or networks that do not fit.
+    """
+    _check_flags(request, model)
+    guides = tuple(_guide(name, model) for name in request.guide)
+    asked = _references(request, guides)
+    classifier = _classifier(request, model)
+    by_step = _weights(request, [w for _, w in asked], steps)
+    intervals = _spread(request.interval, parse_interval, asked, classifier)
+    for row, interval in zip(by_step, intervals, strict=False):
+        if interval is not None:
+            row[:] = weights.within(row, steps, interval, 1.0)
+    scales = None
+    if classifier is not None:
+        scales = np.full(len(steps.ratio), request.classifier_scale)
+        if intervals[-1] is not None:
+            scales = weights.within(scales, steps, intervals[-1], 0.0)
+        scales = scales.astype(np.float32)
+    return Method(
+        guides=guides,
+        references=tuple(against for against, _ in asked),
+        classifier=classifier,
+        strength=Strength(
+            by_step.astype(np.float32), scales, _combiner(request), _float32(request.rescale)
+        ),
+        cads=_cads(request, steps),
+    )
+
+
+def _references(request, guides):
+    """[(Against, w)]: the network itself first, then guides told their label, then told none."""
+    asked = []
+    if request.cfg is not None:
+        asked.append((Against(Told.RANDOM if request.icg else Told.NULL), request.cfg))
+    for told, values in ((Told.LABEL, request.weight), (Told.NULL, request.guide_null)):
+        for number, w in enumerate(values):
+            if told is Told.NULL:
+                _check_null_label(guides[number], "guide_null")
+            asked.append((Against(told, number), w))
+    return asked
+
+
+def _weights(request, ws, steps):
+    """[references, N] float64, without intervals."""
+    schedules = [parse_schedule(text) for text in request.schedule] or [weights.static]
+    if len(schedules) not in (1, len(ws)):
+        raise UserError(
+            f"--schedule is given {len(schedules)} times for {len(ws)} references: give it once "
+            "for all, or once for each."
+        )
+    if len(schedules) == 1:
+        schedules = schedules * len(ws)
+    rows = [schedule(w, steps) for schedule, w in zip(schedules, ws, strict=True)]
+    return np.stack(rows) if rows else np.ones((0, len(steps.ratio)))
+
+
+def _spread(texts, parse, asked, classifier):
+    """An interval for each reference and, last, for the classifier; None where there is none."""
+    count = len(asked) + (classifier is not None)
+    values = [parse(text) for text in texts] or [None]
+    if len(values) == 1:
+        return values * (len(asked) + 1)
+    if len(values) != count:
+        raise UserError(
+            f"--interval is given {len(values)} times for {count} that guide: give it once for "
+            "all, or once for each reference and then one for the classifier."
+        )
+    return values
+
+
+def _combiner(request):
+    if request.apg is None:
+        return Linear()
+    return Apg(*map(np.float32, parse_apg(request.apg)))
+
+
+def _cads(request, steps):
+    if request.cads is None:
+        return None
+    tau1, tau2, scale, psi = parse_cads(request.cads)
+    gammas = gamma(steps.time, tau1, tau2).astype(np.float32)
+    return Cads(gammas, np.float32(scale), np.float32(psi))
+
+
+def _float32(value):
+    return None if value is None else np.float32(value)
+
+
+def _check_flags(request, model):
+    """Refuses what has no meaning without something else, before any file is opened."""
+    references = bool(request.guide) or request.cfg is not None
+    nothing = "there is no reference to be pushed away from: add --cfg or --guide, or leave it out"
+    guides = len(request.guide)
+    for flag in ("weight", "guide_null"):
+        values = getattr(request, flag)
+        if len(values) not in (0, guides):
+            raise UserError(
+                f"--{flag} is given {len(values)} times and --guide {guides} times: give one for "
+                "each guide, in order."
+            )
+    if guides and not request.weight and not request.guide_null:
+        raise UserError(f"--guide {request.guide[0]} has no weight: add --weight, such as 2.")
+    if request.icg and request.cfg is None:
+        raise UserError("--icg has no weight: add --cfg, such as --cfg 2.")
+    for flag, values in (("cfg", [request.cfg]), *_given(request, "weight", "guide_null")):
+        for value in values:
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"--{flag} is {value}: a weight must be a number; 1 is off.")
+    for flag in ("schedule", "apg", "rescale"):
+        value = getattr(request, flag)
+        if value not in ((), None) and not references:
+            raise UserError(f"--{flag} has nothing to work on, as {nothing}.")
+    if request.interval and not references and request.classifier is None:
+        raise UserError(f"--interval has nothing to gate, as {nothing}.")
+    if request.rescale is not None and not 0 <= request.rescale <= 1:
+        raise UserError(f"--rescale is {request.rescale}: it must lie between 0 and 1.")
+    if request.cads is not None and not model.config.data.num_classes:
+        raise UserError(
+            f"--cads anneals the label, and {model} was trained without labels: leave it out."
+        )
+    if request.cfg is not None and not request.icg:
+        _check_null_label(model, "cfg")
+    if request.icg and not model.config.data.num_classes:
+        raise UserError(
+            f"--icg needs labels to draw from, and {model} was trained without: leave it out."
+        )
+
+
+def _given(request, *flags):
+    return [(flag, getattr(request, flag)) for flag in flags]
+
+
+def _check_null_label(model, flag):
+    if not model.config.data.num_classes:
+        raise UserError(
+            f"--{flag} needs a network that was trained with labels, and {model} was trained "
+            "without: leave it out."
+        )
+    if not model.config.diffusion.label_dropout:
+        raise UserError(
+            f"--{flag} needs a network that was trained with label dropout, and {model} has "
+            "diffusion.label_dropout 0: use --icg, or a run without labels as --guide."
+        )
+
+
+def _guide(name, model):
+    """The guide that a reference names, if it fits the model."""
+    guide = open_model(name, "guide")
+    own, theirs = guide.config.data, model.config.data
+    names = ["image_size", "channels", "low_res_size"]
+    if own.num_classes:  # CFG from a separate network without labels is none of another's classes
+        names.append("num_classes")
+    different = [
+        f"data.{n} ({own[n]}, the model's is {theirs[n]})" for n in names if own[n] != theirs[n]
+    ]
+    kinds = {config.model.kind == "toy" for config in (guide.config, model.config)}
+    if len(kinds) > 1:
+        different.append("what is sampled (points of the plane, and images)")
+    if different:
+        raise UserError(
+            f"The guide {guide} differs from the model in {', '.join(different)}: guide with a "
+            "network of the same images and classes, or of none."
+        )
+    return guide
+
+
+def _classifier(request, model):
+    """The classifier that a request names, or None, if it fits the model."""
+    if request.classifier is None:
+        return None
+    if not 0 <= request.classifier_scale < math.inf:
+        raise UserError(f"--classifier_scale is {request.classifier_scale}: it must be 0 or more.")
+    classifier = open_model(request.classifier, "classifier", "a classifier")
+    own, theirs = classifier.config, model.config
+    names = [("diffusion", field) for field in PROCESS_FIELDS]
+    names += [("data", "image_size"), ("data", "channels")]
+    if theirs.data.num_classes:
+        names.append(("data", "num_classes"))
+    different = [
+        f"{section}.{field} ({own[section][field]}, the model's is {theirs[section][field]})"
+        for section, field in names
+        if own[section][field] != theirs[section][field]
+    ]
+    if different:
+        raise UserError(
+            f"The classifier {classifier} differs from the model in {', '.join(different)}: guide "
+            "with one that was trained with the model's run as diffusion.from_run."
+        )
+    return classifier
