@@ -3,14 +3,18 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.diffusion import adm, parameterization, schedules
+from jaxdiff.data import toy
+from jaxdiff.data.source import POINTS
+from jaxdiff.diffusion import adm, edm, parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
+from jaxdiff.diffusion.edm import Edm
 from jaxdiff.diffusion.timesteps import LossHistory
 from jaxdiff.errors import UserError
 from jaxdiff.guidance import weights
 from jaxdiff.guidance.weights import Steps
 from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
+from jaxdiff.models.toy import Toy, ToySpec, constrain
 from jaxdiff.models.unet import UNet, UNetSpec
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
@@ -59,6 +63,9 @@ def network(config):
       UserError: if no network can have the config's sizes.
     """
     data, model = config.data, config.model
+    if model.kind == "toy":
+        spec = ToySpec(channels=model.channels)
+        return Network(lambda rngs: Toy(spec, rngs=rngs), spec, constrain)
     encoder = {
         "image_size": data.image_size,
         "in_channels": data.channels,
@@ -78,7 +85,8 @@ def network(config):
     if model.kind == "classifier":
         spec = ClassifierSpec(num_classes=data.num_classes, pool=model.pool, **encoder)
         return Network(lambda rngs: EncoderClassifier(spec, rngs=rngs), spec)
-    learned = VARIANCES[config.diffusion.variance].learned
+    is_adm = config.diffusion.process == "adm"
+    learned = is_adm and VARIANCES[config.diffusion.variance].learned
     spec = UNetSpec(
         out_channels=data.channels * (2 if learned else 1),
         num_heads_upsample=model.num_heads_upsample or None,
@@ -93,6 +101,15 @@ def network(config):
 def process(config):
     """The noise process of a run."""
     diffusion = config.diffusion
+    if diffusion.process == "edm":
+        is_toy = config.model.kind == "toy"
+        return Edm(
+            p_mean=diffusion.p_mean,
+            p_std=diffusion.p_std,
+            data_std=diffusion.data_std,
+            parameterization=edm.LOG_DENSITY if is_toy else edm.PRECONDITIONED,
+            data=toy.distribution(POINTS[config.data.name]) if is_toy else None,
+        )
     return Adm(
         schedule=SCHEDULES[diffusion.schedule],
         num_timesteps=diffusion.num_timesteps,
@@ -163,5 +180,7 @@ def path(config, sampling):
 
 
 def sample_shape(config):
-    """Shape of one sample: (height, width, channels)."""
+    """Shape of one sample: (height, width, channels); of a point, (2,)."""
+    if config.data.name in POINTS:
+        return (2,)
     return (config.data.image_size, config.data.image_size, config.data.channels)

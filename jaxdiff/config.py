@@ -19,7 +19,9 @@ def base():
     config.seed = 0
 
     config.data = data = ConfigDict()
-    data.name = ""  # `digits`, a TFDS dataset prepared as ArrayRecord, or the folder of one
+    # `digits`, a TFDS dataset prepared as ArrayRecord, or the folder of one; or points: `toy_a`,
+    # `toy_ab`, which the fields about images do not concern
+    data.name = ""
     data.image_size = 64  # images of another size are centre-cropped and resized
     data.channels = 3  # 1 or 3; images are converted
     data.num_classes = 0  # 0: no labels
@@ -30,7 +32,8 @@ def base():
     data.workers = 0  # processes that read and decode; 0: a thread
 
     config.model = model = ConfigDict()
-    model.kind = "unet"  # or `classifier`: of noisy images, to guide with
+    # `classifier`: of noisy images, to guide with; `toy`: of points, with `channels` alone
+    model.kind = "unet"
     model.channels = 128  # width where channel_mult is 1
     model.channel_mult = (1, 2, 3, 4)
     model.num_res_blocks = 2
@@ -47,7 +50,13 @@ def base():
 
     config.diffusion = diffusion = ConfigDict()
     diffusion.from_run = ""  # of a classifier: the run whose process it is to guide
-    diffusion.process = "adm"
+    diffusion.process = "adm"  # or `edm`, with a network that predicts as EDM preconditions it
+    diffusion.label_dropout = 0.0  # share of labels replaced by the null class
+    # of `edm`: ln(sigma) ~ N(p_mean, p_std^2) in training, and the data's standard deviation
+    diffusion.p_mean = -1.2
+    diffusion.p_std = 1.2
+    diffusion.data_std = 0.5
+    # all that follows: of `adm`
     diffusion.schedule = "cosine"  # or `linear`
     diffusion.num_timesteps = 1000
     diffusion.rescale_timesteps = False  # the network sees t * 1000 / num_timesteps
@@ -58,7 +67,6 @@ def base():
     diffusion.loss = "hybrid"
     # which timesteps training draws: all alike, or `loss_second_moment`: in proportion to the loss
     diffusion.timestep_sampler = "uniform"
-    diffusion.label_dropout = 0.0  # share of labels replaced by the null class
 
     config.training = training = ConfigDict()
     training.num_steps = 100_000
@@ -66,11 +74,13 @@ def base():
     training.learning_rate = 1e-4
     training.warmup_steps = 0  # linear, from 0
     training.anneal_steps = 0  # after warm-up, linear to 0 at this step; 0: constant
+    training.inverse_sqrt_after = 0  # or from this step t_ref on, peak / sqrt(t / t_ref); 0: not
     training.beta1 = 0.9
     training.beta2 = 0.999
     training.weight_decay = 0.0
     training.clip_norm = 1.0  # of the gradient, global; 0: no clipping
     training.ema = 0.9999  # decay; warmed up, see docs/design.md
+    training.power_ema = ()  # in its place, relative widths of power-function profiles: (0.05, 0.1)
     training.accumulate = 1  # parts that a batch is cut into, to save memory
     training.remat = False  # recompute blocks in the backward pass, to save memory
     training.dtype = "float32"  # or `bfloat16`; parameters are float32 in any case
@@ -97,9 +107,9 @@ def base():
 CHOICES = {
     "data.channels": (1, 3),
     "data.augment": ("none", "flip", "crop_flip"),
-    "model.kind": ("unet", "classifier"),
+    "model.kind": ("unet", "classifier", "toy"),
     "model.pool": ("attention", "adaptive", "spatial", "spatial_v2"),
-    "diffusion.process": ("adm",),
+    "diffusion.process": ("adm", "edm"),
     "diffusion.schedule": ("cosine", "linear"),
     "diffusion.prediction": ("eps", "x0", "v"),
     "diffusion.variance": ("learned_range", "learned", "fixed_small", "fixed_large"),
@@ -124,11 +134,15 @@ RANGES = {
     "model.dropout": (0, 0.999),
     "diffusion.num_timesteps": (2, 2**20),
     "diffusion.label_dropout": (0, 1),
+    "diffusion.p_mean": (-100, 100),
+    "diffusion.p_std": (1e-6, 100),
+    "diffusion.data_std": (1e-6, 1e6),
     "training.num_steps": (1, 2**31 - 1),
     "training.batch_size": (1, 2**31),
     "training.learning_rate": (0, math.inf),
     "training.warmup_steps": (0, 2**31 - 1),
     "training.anneal_steps": (0, 2**31 - 1),
+    "training.inverse_sqrt_after": (0, 2**31 - 1),
     "training.beta1": (0, 1),
     "training.beta2": (0, 1),
     "training.weight_decay": (0, math.inf),
@@ -140,13 +154,29 @@ RANGES = {
     "training.snapshot_every": (1, 2**31 - 1),
     "training.preview_every": (1, 2**31 - 1),
     "sampling.eta": (0, 1),
+    "sampling.sigma_min": (1e-9, 1e9),
+    "sampling.sigma_max": (1e-9, 1e9),
+    "sampling.rho": (1e-3, 1e3),
     "mesh.fsdp": (1, 2**20),
 }
 
-NUMBER_LISTS = ("model.channel_mult", "model.attention_resolutions")
+NUMBER_LISTS = ("model.channel_mult", "model.attention_resolutions", "training.power_ema")
+
+POINTS = ("toy_a", "toy_ab")  # names of data that are no images
+LONGEST_POWER_EMA = 0.2886  # relative width where all steps count alike: 12^(-1/2)
 
 # What a noise process is; a classifier guides only models of the same.
 PROCESS_FIELDS = ("process", "schedule", "num_timesteps", "rescale_timesteps")
+
+# What has no meaning for points and the network of them, and so stays at 0, "none" or False.
+IMAGE_FIELDS = (
+    "data.num_classes",
+    "data.low_res_size",
+    "data.augment",
+    "model.dropout",
+    "diffusion.label_dropout",
+    "sampling.clip",
+)
 
 # A run may be continued with other values of these: they do not change what it computes.
 FREE = (
@@ -197,6 +227,13 @@ def validate(config):
         )
     if config.model.kind == "classifier":
         _validate_classifier(config)
+    if config.model.kind == "toy" or config.data.name in POINTS:
+        _validate_toy(config, fields)
+    if config.diffusion.process == "edm" and config.diffusion.timestep_sampler != "uniform":
+        raise UserError(
+            f"diffusion.timestep_sampler is {config.diffusion.timestep_sampler}, but process edm "
+            "has no timesteps: set it to uniform."
+        )
     low_res = config.data.low_res_size
     if low_res and (config.data.image_size % low_res or config.data.image_size == low_res):
         raise UserError(
@@ -209,16 +246,31 @@ def validate(config):
             "diffusion.loss `simple` does not train the variance that diffusion.variance "
             f"`{variance}` asks for: use `hybrid`, or set diffusion.variance to `fixed_large`."
         )
-    anneal = config.training.anneal_steps
-    if anneal and not config.training.warmup_steps < anneal:
+    _validate_training(config.training)
+
+
+def _validate_training(training):
+    anneal = training.anneal_steps
+    if anneal and not training.warmup_steps < anneal:
         raise UserError(
             f"training.anneal_steps is {anneal} and training.warmup_steps is "
-            f"{config.training.warmup_steps}: the learning rate must end after it has begun."
+            f"{training.warmup_steps}: the learning rate must end after it has begun."
         )
-    if anneal and config.training.num_steps > anneal:
+    if anneal and training.num_steps > anneal:
         raise UserError(
-            f"training.num_steps is {config.training.num_steps}, but the learning rate is 0 from "
+            f"training.num_steps is {training.num_steps}, but the learning rate is 0 from "
             f"training.anneal_steps {anneal} on: train no longer than that."
+        )
+    if anneal and training.inverse_sqrt_after:
+        raise UserError(
+            f"training.anneal_steps is {anneal} and training.inverse_sqrt_after is "
+            f"{training.inverse_sqrt_after}: the learning rate falls in one way; set one to 0."
+        )
+    widths = training.power_ema
+    if len(set(widths)) < len(widths) or not all(v < LONGEST_POWER_EMA for v in widths):
+        raise UserError(
+            f"training.power_ema is {widths}: it must hold different widths below "
+            f"{LONGEST_POWER_EMA}, such as 0.05 and 0.1."
         )
 
 
@@ -232,6 +284,30 @@ def _validate_classifier(config):
             "diffusion.label_dropout and data.low_res_size have no meaning for a classifier: set "
             "them to 0."
         )
+    if config.diffusion.process != "adm":
+        raise UserError(
+            f"diffusion.process is {config.diffusion.process}: classifiers are trained on the "
+            "noise of adm alone."
+        )
+
+
+def _validate_toy(config, fields):
+    if config.model.kind != "toy" or config.data.name not in POINTS:
+        raise UserError(
+            f"data.name is {config.data.name} and model.kind is {config.model.kind}: the points "
+            f"{_either(POINTS)} and the network `toy` belong together."
+        )
+    if config.diffusion.process != "edm":
+        raise UserError(
+            f"diffusion.process is {config.diffusion.process}, but points are trained with edm "
+            "alone: set it to edm."
+        )
+    for name in IMAGE_FIELDS:
+        if fields[name] not in (0, "none"):
+            off = {"sampling.clip": "False", "data.augment": "none"}.get(name, "0")
+            raise UserError(
+                f"{name} is {fields[name]}, which has no meaning for points: set it to {off}."
+            )
 
 
 def _either(choices):

@@ -230,3 +230,25 @@ def test_training_and_sampling_import_neither_tensorflow_nor_torch():
     )
     code, _, err = run("-c", script)
     assert code == 0, err
+
+
+def test_points_are_trained_by_the_same_program(tmp_path):
+    workdir = tmp_path / "toy"
+    flags = {
+        "training.num_steps": 6,
+        "training.batch_size": 64,
+        "training.checkpoint_every": 6,
+        "training.preview_every": 6,
+        "training.power_ema": "(0.05,0.1)",
+        "sampling.steps": 4,
+    }
+    code, out, err = run(
+        "train.py",
+        "--config=configs/toy_guide.py",
+        f"--workdir={workdir}",
+        *(f"--config.{name}={value}" for name, value in flags.items()),
+    )
+    assert code == 0, err
+    assert "Trained to step 6" in out
+    assert (workdir / "previews" / "6.png").exists()
+    assert (workdir / "checkpoints" / "6").exists()

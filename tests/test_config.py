@@ -1,8 +1,11 @@
 import ast
+import importlib
 import pathlib
 
+import numpy as np
 import pytest
 
+from configs import toy
 from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
@@ -31,10 +34,8 @@ def test_every_field_is_read_somewhere():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     }
-    # Read as the choice that stands for them: there is one network and one process so far.
-    only_choice = {"kind", "process"}
     fields = {name.split(".")[-1] for name in config_lib.flatten(config_lib.base())}
-    assert fields - attributes - only_choice == set()
+    assert fields - attributes == set()
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,11 @@ def test_every_field_is_read_somewhere():
         ("diffusion__variance", "fixed", "fixed_small or fixed_large"),
         ("training__anneal_steps", 3, "must end after it has begun"),
         ("training__anneal_steps", 10, "train no longer"),
+        ("training__power_ema", (0.05, 0.3), "different widths below 0.2886"),
+        ("training__power_ema", (0.1, 0.1), "different widths"),
+        ("data__name", "toy_a", "belong together"),
+        ("model__kind", "toy", "belong together"),
+        ("sampling__sigma_min", 0.0, "sampling.sigma_min is 0.0"),
     ],
 )
 def test_values_that_cannot_be_right_are_refused(field, value, words):
@@ -111,3 +117,55 @@ def test_differences_are_named_with_both_values():
 def test_json_keeps_every_value():
     config = tiny.config(model__channel_mult=(0.5, 1))
     assert config_lib.from_json(config_lib.to_json(config), "here") == config
+
+
+@pytest.mark.parametrize("name", ["toy", "toy_guide", "toy_unconditional"])
+def test_the_toy_configs_are_valid(name):
+    config_lib.validate(importlib.import_module(f"configs.{name}").get_config())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("model.kind", "unet", "belong together"),
+        ("data.name", "digits", "belong together"),
+        ("diffusion.process", "adm", "trained with edm alone"),
+        ("diffusion.label_dropout", 0.1, "no labels to drop"),
+        ("data.num_classes", 2, "data.num_classes is 2, which has no meaning for points"),
+        ("data.augment", "flip", "set it to none"),
+        ("sampling.clip", True, "set it to False"),
+        ("model.dropout", 0.1, "no meaning for points: set it to 0"),
+        ("training.anneal_steps", 4096, "falls in one way"),
+        ("diffusion.timestep_sampler", "loss_second_moment", "has no timesteps"),
+    ],
+)
+def test_what_has_no_meaning_for_the_toy_is_refused(field, value, words):
+    config = toy.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=words):
+        config_lib.validate(config)
+
+
+def test_classifiers_see_the_noise_of_adm():
+    config = tiny.config(
+        model__kind="classifier", diffusion__label_dropout=0.0, diffusion__process="edm"
+    )
+    with pytest.raises(UserError, match="the noise of adm alone"):
+        config_lib.validate(config)
+
+
+def test_a_unet_of_edm_learns_no_variance():
+    config = tiny.config(diffusion__process="edm", diffusion__p_mean=-0.8)
+    config_lib.validate(config)
+    assert build.network(config).spec.out_channels == 1
+    process = build.process(config)
+    assert (process.p_mean, process.p_std, process.data_std, process.data) == (-0.8, 1.2, 0.5, None)
+
+
+def test_a_sampler_goes_through_the_levels_of_its_process():
+    config = toy.get_config()
+    for name in ("heun", "dpmpp", "ddim"):
+        config.sampling.sampler = name
+        levels, steps = build.path(config, config.sampling)
+        np.testing.assert_allclose(levels.ratio[[0, 31, 32]], [5, 0.002, 0])
+        assert len(steps.ratio) == 32

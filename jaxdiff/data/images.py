@@ -36,7 +36,9 @@ def fit(image, size, channels):
 
 
 def to_float(images):
-    """uint8 0 .. 255 to float32 -1 .. 1; NumPy or JAX arrays."""
+    """uint8 0 .. 255 to float32 -1 .. 1; NumPy or JAX arrays. Data that are not bytes stay."""
+    if images.dtype != np.uint8:
+        return images
     return images.astype("float32") / 127.5 - 1
 
 

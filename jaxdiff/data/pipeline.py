@@ -5,10 +5,12 @@ p of P reads the p-th part of every global batch.
 """
 
 import grain
+import numpy as np
 
+from jaxdiff.data.order import shuffled
 from jaxdiff.parallel import processes
 
-LENGTH = 2**62  # as good as endless; grain counts truly endless datasets past what len() can hold
+LENGTH = 2**62  # examples: as good as endless, and what 64 bits can count
 
 
 def batches(source, batch_size, seed, first_batch=0, workers=0):
@@ -25,12 +27,15 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
     Yields:
       What `Source.fetch` returns, for batch_size / processes examples.
     """
-    epochs = LENGTH // len(source)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
-    parts = order.batch(batch_size // processes.count())
-    mine = parts[first_batch * processes.count() + processes.index() :: processes.count()]
+    part = batch_size // processes.count()
+    mine = processes.index() * part + np.arange(part)
+
+    def read(number):
+        return source.fetch(shuffled(number * batch_size + mine, len(source), seed))
+
     threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    dataset = mine.map(source.fetch).to_iter_dataset(threads)
+    numbers = grain.MapDataset.range(first_batch, LENGTH // batch_size)
+    dataset = numbers.map(read).to_iter_dataset(threads)
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)

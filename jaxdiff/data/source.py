@@ -1,4 +1,7 @@
-"""Datasets as arrays by index: any TFDS dataset in ArrayRecord files, read without TensorFlow."""
+"""Datasets as arrays by index: any TFDS dataset in ArrayRecord files, read without TensorFlow.
+
+Points are data as well: `toy_a` and `toy_ab` are those of jaxdiff.data.toy, drawn when opened.
+"""
 
 import dataclasses
 import pathlib
@@ -11,6 +14,7 @@ from jaxdiff.parallel import processes
 
 IN_MEMORY_BYTES = 256 * 2**20
 CHUNK = 1024
+POINTS = {"toy_a": "A", "toy_ab": "AB"}  # the classes of the toy that are meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Source:
     Attributes:
       records: len and __getitems__(indices), such as a TFDS data source; or the dict of all
         images [N, H, W, C] uint8 and labels [N] int32, held in memory.
+        Points are images [N, D] float32, always held in memory.
       size: number of examples.
       image_size, channels: of the images that `fetch` returns.
       label_names: of the classes, in order; empty where the dataset has no labels.
@@ -35,7 +40,10 @@ class Source:
         return self.size
 
     def fetch(self, indices):
-        """Returns {"image": uint8 [n, H, W, C], "label": int32 [n]} of these examples."""
+        """Returns {"image": uint8 [n, H, W, C], "label": int32 [n]} of these examples.
+
+        Points come under the same name, float32 [n, D].
+        """
         if isinstance(self.records, dict):
             return {name: array[indices] for name, array in self.records.items()}
         rows = self.records.__getitems__([int(i) for i in indices])
@@ -49,6 +57,8 @@ class Source:
 
     def in_memory(self):
         """The same source holding its decoded arrays, if they take less than 256 MB."""
+        if isinstance(self.records, dict):
+            return self
         if self.size * self.image_size**2 * self.channels >= IN_MEMORY_BYTES:
             return self
         chunks = [
@@ -63,8 +73,8 @@ def open_source(name, split, *, image_size, channels, num_classes):
     """Opens one split of a dataset.
 
     Args:
-      name: `digits` (prepared at first use), the name of a TFDS dataset that has been prepared
-        as ArrayRecord, or the folder of one.
+      name: `digits` (prepared at first use), `toy_a` or `toy_ab` (points), the name of a TFDS
+        dataset that has been prepared as ArrayRecord, or the folder of one.
       split: such as "train".
       image_size, channels: what images are fitted to.
       num_classes: how many classes the dataset must have; 0 ignores labels.
@@ -72,6 +82,8 @@ def open_source(name, split, *, image_size, channels, num_classes):
     Raises:
       UserError: for a dataset that is unknown, not prepared, or has other classes.
     """
+    if name in POINTS:
+        return _open_points(name, split)
     builder = _builder(name)
     features = builder.info.features
     if "image" not in features:
@@ -107,6 +119,18 @@ def open_split(data, split):
         channels=data.channels,
         num_classes=data.num_classes,
     )
+
+
+def _open_points(name, split):
+    from jaxdiff.data import toy
+
+    if split not in toy.SPLITS:
+        raise UserError(
+            f"The data {name} have no split {split}: they have {', '.join(toy.SPLITS)}."
+        )
+    points = toy.points(POINTS[name], split)
+    records = {"image": points, "label": np.zeros(len(points), np.int32)}
+    return Source(records, len(points), image_size=1, channels=points.shape[1], label_names=())
 
 
 def _how_to_prepare(name):

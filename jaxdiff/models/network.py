@@ -7,6 +7,7 @@ what `jax.jit`, optimizers, averages and checkpoints see are dicts of arrays key
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import jax
 from flax import nnx
@@ -20,10 +21,13 @@ class Network:
     Attributes:
       build: nnx.Rngs -> nnx.Module with a method `__call__`, and `embed` if it takes labels.
       spec: the specification it was built from.
+      constrain: params -> params, which every training step begins with, so that the optimizer
+        updates constrained parameters.
     """
 
     build: Callable[[nnx.Rngs], nnx.Module]
     spec: object
+    constrain: Callable[[Any], Any] = lambda params: params
 
     def init(self, key):
         """Fresh parameters: a nested dict of float32 arrays, keyed by strings."""

@@ -47,6 +47,24 @@ def grid(images, columns, captions=()):
     return canvas
 
 
+def scatter(points):
+    """Draws points [N, 2] as small dots, both axes to one scale.
+
+    Returns:
+      A PIL image of 640 x 640 pixels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot, which would keep the figure, and choose a backend for the whole program.
+    figure = Figure(figsize=(6.4, 6.4), dpi=100, layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    axes.plot(points[:, 0], points[:, 1], ",", color="black")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
 def to_array(picture):
     """A PIL image as uint8 [H, W, 3]."""
     return np.asarray(picture.convert("RGB"))

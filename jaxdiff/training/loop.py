@@ -30,7 +30,7 @@ from jaxdiff.parallel.mesh import (
     replicated,
     to_devices,
 )
-from jaxdiff.training import folder
+from jaxdiff.training import ema, folder
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.objective import classification, denoising
 from jaxdiff.training.optimizer import make_optimizer
@@ -71,7 +71,7 @@ def train(config, workdir):
         show = Preview(config, network, process, source, mesh)
     run = folder.claim(workdir, config)
 
-    profiles = [str(training.ema)]
+    profiles = list(ema.profiles(training))
     state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)
     step = jax.jit(
         make_step(objective, process, optimizer, config),

@@ -18,10 +18,12 @@ class Objective:
       losses: (params, examples) -> (terms, quartile): a dict of [B], and the quarter of the noise
         levels, 0 (clean) to 3, that each sample's falls in. Examples are a dict of arrays [B, ...]:
         x0 in [-1, 1], label, the process's draws, and dropout keys.
+      constrain: the network's, see Network.
     """
 
     terms: tuple[str, ...]
     losses: Callable
+    constrain: Callable
 
 
 def denoising(network, process, drop_rate):
@@ -43,7 +45,7 @@ def denoising(network, process, drop_rate):
 
         return process.losses(apply, examples["x0"], condition, examples["draws"])
 
-    return Objective(process.terms, losses)
+    return Objective(process.terms, losses, network.constrain)
 
 
 def classification(network, process, drop_rate):
@@ -62,4 +64,4 @@ def classification(network, process, drop_rate):
         terms = {"loss": -log_p, "top1": rank < 1, "top5": rank < 5}
         return {name: value.astype(jnp.float32) for name, value in terms.items()}, quartile
 
-    return Objective(("loss", "top1", "top5"), losses)
+    return Objective(("loss", "top1", "top5"), losses, network.constrain)

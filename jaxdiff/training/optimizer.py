@@ -1,20 +1,32 @@
-"""AdamW with warm-up and annealing, and the warm-up of the average of parameters."""
+"""AdamW, and how its learning rate changes."""
 
 import jax.numpy as jnp
 import optax
 
 
 def learning_rate(training):
-    """Step -> learning rate: linear warm-up, then constant or linear to 0 at anneal_steps."""
+    """Step -> learning rate, of the number of steps done before it.
+
+    After a linear warm-up it is constant, or falls linearly to 0 at anneal_steps, or as Karras et
+    al. 2023 (arXiv:2312.02696, Eq. 67) have it with t_ref = inverse_sqrt_after, t from the start:
+
+        peak / sqrt(max(t / t_ref, 1))
+    """
     peak, warmup, anneal = training.learning_rate, training.warmup_steps, training.anneal_steps
-    main = (
-        optax.linear_schedule(peak, 0.0, anneal - warmup)
-        if anneal
-        else optax.constant_schedule(peak)
-    )
+    reference = training.inverse_sqrt_after
+    if reference:
+
+        def main(step):
+            return peak / jnp.sqrt(jnp.maximum((warmup + step) / reference, 1))
+
+    elif anneal:
+        main = optax.linear_schedule(peak, 0.0, anneal - warmup)
+    else:
+        main = optax.constant_schedule(peak)
     if not warmup:
         return main
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+    top = main(0)  # Less than the peak where the fall begins within the warm-up.
+    return optax.join_schedules([optax.linear_schedule(0.0, top, warmup), main], [warmup])
 
 
 def make_optimizer(training):
@@ -28,13 +40,3 @@ def make_optimizer(training):
     if not training.clip_norm:
         return adamw
     return optax.chain(optax.clip_by_global_norm(training.clip_norm), adamw)
-
-
-def ema_decay(decay, step):
-    """Decay of the average at the update after `step` updates: min(decay, (1 + t) / (10 + t)).
-
-    The warm-up forgets the initial parameters as soon as there are better ones, so that samples
-    of an early EMA are not noise.
-    """
-    step = jnp.asarray(step, jnp.float32)
-    return jnp.minimum(decay, (1 + step) / (10 + step))

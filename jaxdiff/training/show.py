@@ -16,6 +16,7 @@ from jaxdiff.training.report import quartiles
 from jaxdiff.training.step import add_sums, means, zero_sums
 
 PREVIEW_ROWS = 6
+POINTS = 4096
 HELD_OUT_BATCH = 256
 
 
@@ -31,11 +32,14 @@ class Preview:
             rows = source.fetch(np.arange(PREVIEW_ROWS * self._columns) % len(source))
             classes = tuple(rows["label"].tolist()) if classes else ()
             low_res = np.asarray(area_downsample(to_float(rows["image"]), config.data.low_res_size))
+        shape = build.sample_shape(config)
+        self._is_points = len(shape) == 1
+        self._count = POINTS if self._is_points else PREVIEW_ROWS * self._columns
         self._generate = Generator(
             network=network,
             process=process,
             sampler=build.sampler(config.sampling),
-            shape=build.sample_shape(config),
+            shape=shape,
             classes=classes,
             mesh=mesh,
             low_res=low_res,
@@ -46,10 +50,14 @@ class Preview:
 
     def __call__(self, run, writer, number, params):
         """Writes previews/<number>.png and the same picture to TensorBoard."""
-        numbers = np.arange(PREVIEW_ROWS * self._columns)
+        numbers = np.arange(self._count)
         x = self._generate(Params(params), self._grid, self._seed, numbers, len(numbers))
         if processes.is_first():
-            picture = pictures.grid(to_uint8(x), self._columns)
+            picture = (
+                pictures.scatter(x)
+                if self._is_points
+                else pictures.grid(to_uint8(x), self._columns)
+            )
             picture.save(run.previews / f"{number}.png")
             writer.write_images(number, {"samples": pictures.to_array(picture)})
 

@@ -7,7 +7,7 @@ import optax
 from jaxdiff.data.images import to_float
 from jaxdiff.diffusion import timesteps
 from jaxdiff.training import augment
-from jaxdiff.training.optimizer import ema_decay
+from jaxdiff.training.ema import profiles
 from jaxdiff.training.state import State
 
 QUARTILES = 4
@@ -23,10 +23,11 @@ def make_step(objective, process, optimizer, config):
       config: the run's.
 
     Returns:
-      (state, sums, batch) -> (state, sums), where batch is {"image": uint8 [B, H, W, C],
-      "label": int32 [B]} and sums accumulate metrics, see `zero_sums`.
+      (state, sums, batch) -> (state, sums), where batch is {"image": uint8 [B, H, W, C] or points
+      float32 [B, D], "label": int32 [B]} and sums accumulate metrics, see `zero_sums`.
     """
     training = config.training
+    shares = profiles(training)
 
     def mean_loss(params, examples):
         terms, quartile = objective.losses(params, examples)
@@ -40,17 +41,16 @@ def make_step(objective, process, optimizer, config):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         examples = _draw(key, batch, process, state.history, config)
         parts = _cut(examples, training.accumulate)
-        gradient, samples = _accumulate(loss_and_gradient, state.params, parts)
+        params = objective.constrain(state.params)
+        gradient, samples = _accumulate(loss_and_gradient, params, parts)
         terms, quartile, unweighted = samples
         history = state.history
         if history is not None:
             history = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
         ema = {
-            profile: optax.incremental_update(
-                params, average, 1 - ema_decay(float(profile), state.step)
-            )
+            profile: optax.incremental_update(params, average, shares[profile](state.step))
             for profile, average in state.ema.items()
         }
         norm = optax.tree.norm(gradient)

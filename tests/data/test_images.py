@@ -45,3 +45,8 @@ def test_float_and_back_is_the_identity():
 
 def test_out_of_range_is_clipped():
     np.testing.assert_array_equal(to_uint8(np.array([-7.0, 1.2])), [0, 255])
+
+
+def test_what_are_not_bytes_stays_as_it_is():
+    points = np.array([[-2.0, 3.0]], np.float32)
+    assert to_float(points) is points

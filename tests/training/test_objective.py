@@ -15,6 +15,9 @@ class Fixed:
     def __init__(self, logits):
         self.logits = jnp.asarray(logits, jnp.float32)
 
+    def constrain(self, params):
+        return params
+
     def apply(self, params, x, time, **kwargs):
         self.seen = x, time
         return self.logits

@@ -1,8 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from jaxdiff.training.optimizer import ema_decay, learning_rate, make_optimizer
+from jaxdiff.training.optimizer import learning_rate, make_optimizer
 from tests import tiny
 
 
@@ -28,14 +27,6 @@ def test_without_warm_up_the_first_step_counts():
     assert rates([0], learning_rate=2.0, warmup_steps=0) == [2.0]
 
 
-@pytest.mark.parametrize(
-    ("decay", "expected"), [(0.9999, (0.1, 0.5, 1001 / 1010)), (0.3, (0.1, 0.3, 0.3))]
-)
-def test_the_average_warms_up(decay, expected):
-    got = [float(ema_decay(decay, step)) for step in (0, 8, 1000)]
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
-
-
 def test_clipping_is_by_the_global_norm():
     optimizer = make_optimizer(
         tiny.config(training__warmup_steps=0, training__beta1=0.0, training__clip_norm=1.0).training
@@ -46,3 +37,13 @@ def test_clipping_is_by_the_global_norm():
     first_moment = state[1][0].mu
     np.testing.assert_allclose(first_moment["a"], [0.6, 0.0], rtol=1e-6)
     np.testing.assert_allclose(first_moment["b"], [0.8], rtol=1e-6)
+
+
+def test_the_inverse_square_root_counts_the_steps_done():
+    got = rates([0, 7, 8, 9, 32, 800], learning_rate=2.0, warmup_steps=0, inverse_sqrt_after=8)
+    np.testing.assert_allclose(got, [2, 2, 2, 2 / (9 / 8) ** 0.5, 1, 0.2], rtol=1e-6)
+
+
+def test_the_inverse_square_root_counts_warm_up_as_well():
+    got = rates([0, 2, 4, 8, 32], learning_rate=2.0, warmup_steps=4, inverse_sqrt_after=8)
+    np.testing.assert_allclose(got, [0, 1, 2, 2, 1], rtol=1e-6)

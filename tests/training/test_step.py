@@ -7,8 +7,9 @@ import pytest
 
 from jaxdiff import build
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, to_devices
+from jaxdiff.training.ema import warm_decay
 from jaxdiff.training.objective import denoising
-from jaxdiff.training.optimizer import ema_decay, make_optimizer
+from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import State, init_state, state_bytes
 from jaxdiff.training.step import make_step, means, zero_sums
 from tests import tiny
@@ -90,7 +91,7 @@ def test_the_average_follows_its_recursion(one_device):
     states, _ = run(config, one_device, steps=3)
     average = states[0].params["out"]["kernel"]
     for number, state in enumerate(states[1:]):
-        decay = float(ema_decay(0.15, number))
+        decay = float(warm_decay(0.15, number))
         average = decay * average + (1 - decay) * state.params["out"]["kernel"]
     np.testing.assert_allclose(
         states[3].ema["0.15"]["out"]["kernel"], average, rtol=1e-5, atol=1e-8
