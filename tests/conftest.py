@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 # Eight devices on two cores can deadlock in a collective without enough threads.
 os.environ["PJRT_NPROC"] = "16"
 # Programs compiled by one test are used by the next, and by the command lines that tests start.
+# Each process of pytest has a folder of its own, as JAX writes such files without a lock.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxdiff-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{CACHE.name}/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -21,6 +22,11 @@ import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two processes, or none beside this one for a single file."""
+    return 0 if len(config.args) == 1 and ".py" in config.args[0] else 2
 
 
 @pytest.fixture(scope="session")

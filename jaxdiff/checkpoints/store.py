@@ -4,8 +4,13 @@ FOLDER/<step>/<item>/      a tree of arrays, such as `params` or `ema`
 FOLDER/<step>/meta/        JSON: what else belongs to the step, and each item's fingerprint
 """
 
+import contextlib
+import gc
+import inspect
 import json
 import pathlib
+import sys
+import time
 
 import orbax.checkpoint as ocp
 
@@ -129,16 +134,47 @@ def read(folder, step, templates):
     items = {}
     for name, template in templates.items():
         path = pathlib.Path(folder).absolute() / str(step) / name
-        args = ocp.args.PyTreeRestore(
-            item=template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
-        )
-        try:
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                items[name] = checkpointer.restore(path, args=args)
-        # tensorstore, orbax and the file system raise errors of many kinds for damaged files.
-        except Exception as error:
-            reason = str(error).strip().split("\n")[0][:200]
-            raise Damaged(f"{name} cannot be read ({type(error).__name__}: {reason})") from error
+        items[name] = _restore(path, template)
         if names := changed(items[name], meta["fingerprints"][name]):
             raise Damaged(f"{name} holds other values than were saved, first in {names[0]}")
     return items, meta
+
+
+def _restore(path, template):
+    args = ocp.args.PyTreeRestore(
+        item=template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
+    )
+    with _abandoned_reads_silenced():
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                return checkpointer.restore(path, args=args)
+        # tensorstore, orbax and the file system raise errors of many kinds for damaged files.
+        except Exception as error:
+            message = str(error).strip().split("\n")[0][:200]
+            reason = f"{type(error).__name__}: {message}"
+        # Out of the except block no traceback keeps the abandoned reads alive any more. Those in
+        # flight are given the time to end, as only then can they be collected.
+        time.sleep(0.2)
+        gc.collect()
+    raise Damaged(f"{path.name} cannot be read ({reason})")
+
+
+@contextlib.contextmanager
+def _abandoned_reads_silenced():
+    """Keeps "Exception ignored in: <coroutine ...>" of orbax off stderr.
+
+    When one array cannot be read, orbax closes its event loop while others are still being read.
+    Those complain as they end, that their loop is closed, and as they are collected.
+    """
+    outer = sys.unraisablehook
+
+    def hook(unraisable):
+        loop_closed = str(unraisable.exc_value) == "Event loop is closed"
+        if not (loop_closed or inspect.iscoroutine(unraisable.object)):
+            outer(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = outer

@@ -1,3 +1,6 @@
+import gc
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +94,22 @@ def test_damaged_files_are_noticed(saved, one_device, damage):
     with pytest.raises(Damaged, match="ema"):
         read(saved, 2, {"ema": template(tree(), one_device)})
     read(saved, 1, {"ema": template(tree(), one_device)})
+
+
+def test_a_damaged_step_leaves_nothing_on_stderr(tmp_path, one_device, monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: complaints.append(str(found)))
+    values = {str(i): tree(i) for i in range(20)}
+    store = Store(tmp_path)
+    store.save(1, {"ema": values}, {})
+    store.close()
+    for path in data_files(tmp_path):
+        path.unlink()
+    for _ in range(3):
+        with pytest.raises(Damaged, match="ema cannot be read"):
+            read(tmp_path, 1, {"ema": template(values, one_device)})
+        gc.collect()
+    assert complaints == []
 
 
 def test_damaged_metadata_is_noticed(saved, one_device):
