@@ -75,12 +75,18 @@ def _preconditioned(network, x, sigma, data_std):
     return skip * x + out * network(x / scale)
 
 
-def _of_log_density(network, x, sigma, data_std):
-    def log_density(x):
-        x = x / jnp.sqrt(sigma**2 + data_std**2)
-        return (network(x) / sigma.reshape(-1)).sum() - 0.5 * (x**2).sum()
+def log_density(network, x, sigma, data_std):
+    """What a network of LOG_DENSITY says of points [B, D], up to a constant: [B].
 
-    return x + sigma**2 * jax.grad(log_density)(x)
+    Arguments are those of `Parameterization.denoise`.
+    """
+    x = x / jnp.sqrt(sigma**2 + data_std**2)
+    return network(x) / sigma.reshape(-1) - 0.5 * (x**2).sum(-1)
+
+
+def _of_log_density(network, x, sigma, data_std):
+    score = jax.grad(lambda x: log_density(network, x, sigma, data_std).sum())(x)
+    return x + sigma**2 * score
 
 
 # Karras et al. 2022, Table 1. ADM's sinusoids turn by at most 1 in a unit of time, and there are

@@ -100,7 +100,11 @@ def _log_density(reference, points):
     """What a network takes for the log density at MIDDLE, up to a constant: [N]."""
     model = open_model(reference, "models")
     network = partial(model.network.apply, model.params(make_mesh()))
-    sigma = jnp.full(len(points), MIDDLE)
-    return np.asarray(
-        jax.jit(lambda x: log_density(network, x, sigma, model.process.data_std))(points)
-    )
+    process, sigma = model.process, jnp.full((len(points), 1), MIDDLE)
+    time = jnp.log(sigma[:, 0]) / 4 * process.parameterization.time_scale
+
+    @jax.jit
+    def run(x):
+        return log_density(lambda x: network(x, time), x, sigma, process.data_std)
+
+    return np.asarray(run(points))

@@ -111,7 +111,7 @@ class Runs:
         """Where points are before each step of the `method` and at the end: [N + 1, count, 2]."""
         prepared = self.method(**fields)
         generate, grid = prepared.generate, prepared.grid
-        strength = prepared.method.strength
+        strength = jax.tree.map(jnp.asarray, prepared.method.strength)
         guidance = generate.guidance(prepared.params(), strength, None, jnp.zeros(count, jnp.int32))
         keys = sample_keys(self.seed, jnp.arange(count))
         noise = normal(derived(keys, Purpose.START, 0), (2,))
@@ -123,7 +123,7 @@ class Runs:
             return advance(sampler, grid, guidance, values, keys, i, i + 1)
 
         path = [np.asarray(x)]
-        for part in stretches(generate.sampler, np.zeros_like(strength.weights)):
+        for part in stretches(generate.sampler, np.zeros(strength.weights.shape)):
             for i in range(part.start, part.stop):
                 values = step(part.sampler, values, i)
                 path.append(np.asarray(values[0]))
