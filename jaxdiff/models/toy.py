@@ -1,6 +1,6 @@
 """The network of autoguidance's toy: Karras et al. 2024 (arXiv:2406.02507), appendix C.
 
-    G = gain * mean(y^2),   y = the last layer's output
+    G = gain * mean(y^2),   y = the last layer's output, through SiLU as every layer's
 
 with magnitude-preserving layers (Karras et al. 2023, arXiv:2312.02696, section 2.3): weights have
 rows of unit length, so that what goes in with unit variance comes out with it.
@@ -68,8 +68,8 @@ class Toy(nnx.Module):
         """
         del embedding, low_res, drop_rate, drop_keys
         y = jnp.concatenate([x, time[:, None], jnp.ones_like(time)[:, None]], axis=1)
-        for number, layer in enumerate(self.layers):
-            y = layer(nnx.silu(y) / SILU_SCALE if number else y)
+        for layer in self.layers:
+            y = nnx.silu(layer(y)) / SILU_SCALE
         return self.gain[...] * (y**2).mean(1)
 
 

@@ -35,9 +35,8 @@ def test_it_computes_what_the_paper_says(params):
     for n in range(5):
         rows = np.asarray(params["layers"][str(n)]["kernel"], np.float64).T
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        if n:
-            y = y / (1 + np.exp(-y)) / 0.596
         y = y @ rows.T
+        y = y / (1 + np.exp(-y)) / 0.596
     expected = 0.7 * (y**2).mean(1)
     np.testing.assert_allclose(NETWORK.apply(params, x, time), expected, rtol=3e-3)
 
