@@ -160,7 +160,13 @@ RANGES = {
     "mesh.fsdp": (1, 2**20),
 }
 
-NUMBER_LISTS = ("model.channel_mult", "model.attention_resolutions", "training.power_ema")
+# Field: the lowest that each of its numbers may be.
+NUMBER_LISTS = {
+    "model.channel_mult": 1e-9,
+    "model.attention_resolutions": 1,
+    "training.power_ema": 1e-9,
+    "sampling.churn": 0,
+}
 
 POINTS = ("toy_a", "toy_ab")  # names of data that are no images
 LONGEST_POWER_EMA = 0.2886  # relative width where all steps count alike: 12^(-1/2)
@@ -213,9 +219,15 @@ def validate(config):
     for name, (low, high) in RANGES.items():
         if not low <= fields[name] <= high:
             raise UserError(f"{name} is {fields[name]}: it must lie between {low} and {high}.")
-    for name in NUMBER_LISTS:
-        if not all(isinstance(v, (int, float)) and v > 0 for v in fields[name]):
-            raise UserError(f"{name} is {fields[name]}: it must hold positive numbers.")
+    for name, low in NUMBER_LISTS.items():
+        if not all(isinstance(v, (int, float)) and v >= low for v in fields[name]):
+            kind = "positive" if low else "no negative"
+            raise UserError(f"{name} is {fields[name]}: it must hold {kind} numbers.")
+    if len(config.sampling.churn) > 4:
+        raise UserError(
+            f"sampling.churn is {config.sampling.churn}: it holds at most S_churn, S_min, S_max "
+            "and S_noise."
+        )
     if not config.model.channel_mult:
         raise UserError("model.channel_mult is empty: it must hold a number for each level.")
     if not config.data.name:

@@ -4,10 +4,11 @@ Batch k of a run is a function of the seed and k alone, so a run continues from 
 p of P reads the p-th part of every global batch.
 """
 
+from functools import lru_cache
+
 import grain
 import numpy as np
 
-from jaxdiff.data.order import shuffled
 from jaxdiff.parallel import processes
 
 LENGTH = 2**62  # examples: as good as endless, and what 64 bits can count
@@ -31,7 +32,8 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
     mine = processes.index() * part + np.arange(part)
 
     def read(number):
-        return source.fetch(shuffled(number * batch_size + mine, len(source), seed))
+        places = number * batch_size + mine
+        return source.fetch(shuffled(places, len(source), seed))
 
     threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     numbers = grain.MapDataset.range(first_batch, LENGTH // batch_size)
@@ -39,3 +41,30 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
+
+
+def shuffled(places, size, seed):
+    """The examples at these places of an endless order, every epoch of which holds each once.
+
+    Args:
+      places: [B] integers, not negative.
+      size: how many examples there are.
+      seed: of the order.
+
+    Returns:
+      [B] int64 in [0, size).
+    """
+    # Whole epochs at once: Grain's shuffle, one example at a time, takes longer than a small
+    # network's training step.
+    epochs, numbers = np.divmod(places, size)
+    examples = np.empty_like(numbers)
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
+        examples[inside] = _epoch(seed, int(epoch), size)[numbers[inside]]
+    return examples
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed, epoch, size):
+    """The order of one epoch; of a RandomState, whose numbers no later NumPy changes."""
+    return np.random.RandomState([seed, epoch]).permutation(size)

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxdiff.diffusion.denoiser import Level, Prediction, per_sample
 from jaxdiff.diffusion.likelihood import sample_mean
+from jaxdiff.diffusion.randomness import Purpose, derived
 from jaxdiff.errors import UserError
 
 
@@ -142,7 +143,9 @@ class Edm:
           level: the sampler's first.
         """
         x = noise * level.sigma
-        return x if self.data is None else x + level.alpha * self.data.sample(keys)
+        if self.data is None:
+            return x
+        return x + level.alpha * self.data.sample(derived(keys, Purpose.START, 1))
 
     def denoiser(self, network):
         """Turns `network`: (x [B, ...], time [B], embedding) -> output, into a Denoiser.

@@ -12,7 +12,7 @@ import jax
 class Purpose(enum.IntEnum):
     """What a number is drawn for. Values are part of what a seed means: never renumber them."""
 
-    START = 0
+    START = 0  # unit noise; and, told apart by a 1, a clean sample to add it to
     STEP = 1  # the sampler's noise: of an ancestral step, of DDIM's eta, of churn
     CADS_MAIN = 2
     CADS_REFERENCE = 3
