@@ -134,7 +134,9 @@ def parse_schedule(text):
     numbers = parse_numbers("schedule", ",".join(values), names) if names else []
     if name == "dynamic":
         _check_taus("schedule", text, *numbers)
-    if name == "power-cosine" and not 0 < numbers[0] < math.inf:
+    if not all(map(math.isfinite, numbers)):
+        raise UserError(f"--schedule {text} cannot be met: give finite numbers.")
+    if name == "power-cosine" and numbers[0] <= 0:
         raise UserError(f"--schedule {text} has no shape: the power must be positive.")
     return lambda w, steps: function(w, steps, *numbers)
 
@@ -205,7 +207,9 @@ def sampling_config(config, request):
     sampling = config.sampling.copy_and_resolve_references()
     if request.sampler and request.sampler != sampling.sampler:
         sampling.update(_OF_ONE_SAMPLER)
-    on_grid = [name for name in ("sigma_min", "sigma_max", "rho") if getattr(request, name)]
+    on_grid = [
+        name for name in ("sigma_min", "sigma_max", "rho") if getattr(request, name) is not None
+    ]
     for name in ("sampler", "steps", "eta", "clip", "sigma_min", "sigma_max", "rho"):
         value = getattr(request, name)
         if value is not None:
@@ -215,6 +219,12 @@ def sampling_config(config, request):
         sampling.churn = tuple(parse_numbers("churn", request.churn, names, 3))
         if min(sampling.churn) < 0:
             raise UserError(f"--churn {request.churn} is out of range: no number may be negative.")
+        _, low, high, noise = (*sampling.churn, *(0.0, math.inf, 1.0)[len(sampling.churn) - 1 :])
+        if low > high or noise == math.inf:
+            raise UserError(
+                f"--churn {request.churn} is out of range: MIN may not exceed MAX, and NOISE must "
+                "be finite."
+            )
     if not 0 <= sampling.eta <= 1:
         raise UserError(f"--eta is {sampling.eta}: it must lie between 0 and 1.")
     if on_grid and build.takes_timesteps(config, sampling):
