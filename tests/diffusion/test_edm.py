@@ -6,6 +6,7 @@ import pytest
 from jaxdiff.diffusion.denoiser import Condition, Level
 from jaxdiff.diffusion.edm import LOG_DENSITY, PRECONDITIONED, Edm, sigmas
 from jaxdiff.diffusion.mixture import GaussianMixture
+from jaxdiff.diffusion.randomness import Purpose, derived
 from jaxdiff.errors import UserError
 
 
@@ -152,4 +153,5 @@ def test_sampling_starts_from_noise_or_from_the_data():
     level = Level(jnp.float32(0.5), jnp.float32(2))
     np.testing.assert_allclose(Edm().start(keys, noise, level), 2 * noise)
     got = Edm(data=GAUSSIAN).start(keys, noise, level)
-    np.testing.assert_allclose(got, 2 * noise + 0.5 * GAUSSIAN.sample(keys), rtol=1e-6)
+    clean = GAUSSIAN.sample(derived(keys, Purpose.START, 1))
+    np.testing.assert_allclose(got, 2 * noise + 0.5 * clean, rtol=1e-6)
