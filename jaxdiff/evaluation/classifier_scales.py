@@ -17,13 +17,6 @@ from absl import flags
 from jaxdiff import cli
 from jaxdiff.evaluation.digits import read_samples, score
 
-MODELS = flags.DEFINE_list("models", [], "Runs to sample.")
-CLASSIFIER = flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
-SCALES = flags.DEFINE_list("scales", ["0", "1", "2", "5", "10"], "Scales of its gradient.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many at each scale.")
-SAMPLER = flags.DEFINE_enum("sampler", None, ["ddpm", "ddim"], "Default: the run's.")
-OUT = flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
-
 
 def measure(models, classifier, scales, num_samples, sampler, out):
     """Rows (model, scale, agreement, diversity); diversity is the mean over the classes."""
@@ -72,11 +65,13 @@ def draw(rows, path):
 def main():
     """Prints the table, and writes it beside the figure."""
     cli.use_compilation_cache()
-    out = pathlib.Path(cli.require("out", OUT.value, "a folder such as samples/scales"))
-    classifier = cli.require("classifier", CLASSIFIER.value, "the folder of a classifier's run")
-    models = cli.require("models", MODELS.value, "folders of runs, separated by commas")
-    scales = [cli.number("scales", text) for text in SCALES.value]
-    rows = measure(models, classifier, scales, NUM_SAMPLES.value, SAMPLER.value, out)
+    out = pathlib.Path(cli.require("out", flags.FLAGS.out, "a folder such as samples/scales"))
+    classifier = cli.require(
+        "classifier", flags.FLAGS.classifier, "the folder of a classifier's run"
+    )
+    models = cli.require("models", flags.FLAGS.models, "folders of runs, separated by commas")
+    scales = [cli.number("scales", text) for text in flags.FLAGS.scales]
+    rows = measure(models, classifier, scales, flags.FLAGS.num_samples, flags.FLAGS.sampler, out)
     with open(out / "scales.csv", "w", newline="") as file:
         csv.writer(file).writerows([("model", "scale", "agreement", "diversity"), *rows])
     draw(rows, out / "scales.png")
@@ -86,4 +81,10 @@ def main():
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("models", [], "Runs to sample.")
+    flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
+    flags.DEFINE_list("scales", ["0", "1", "2", "5", "10"], "Scales of its gradient.")
+    flags.DEFINE_integer("num_samples", 1000, "How many at each scale.")
+    flags.DEFINE_enum("sampler", None, ["ddpm", "ddim"], "Default: the run's.")
+    flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
     cli.run(main)

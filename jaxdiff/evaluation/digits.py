@@ -18,10 +18,6 @@ from absl import flags
 from jaxdiff import cli, results
 from jaxdiff.errors import UserError
 
-SAMPLES = flags.DEFINE_string(
-    "samples", None, "Folder of samples, or an npz file: arr_0 uint8 images, arr_1 labels."
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -125,7 +121,9 @@ def read_samples(path):
 
 def main():
     """Prints a table."""
-    result = score(*read_samples(cli.require("samples", SAMPLES.value, "a folder of samples")))
+    result = score(
+        *read_samples(cli.require("samples", flags.FLAGS.samples, "a folder of samples"))
+    )
     print("class  samples  agreement  diversity")
     for c, row in enumerate(zip(result.count, result.agreement, result.diversity, strict=True)):
         print(f"{c:5d}  {row[0]:7d}  {row[1]:9.1%}  {row[2]:9.1%}")
@@ -137,4 +135,7 @@ def main():
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string(
+        "samples", None, "Folder of samples, or an npz file: arr_0 uint8 images, arr_1 labels."
+    )
     cli.run(main)
