@@ -64,14 +64,13 @@ def draw(rows, path):
 
 def main():
     """Prints the table, and writes it beside the figure."""
+    values = flags.FLAGS
     cli.use_compilation_cache()
-    out = pathlib.Path(cli.require("out", flags.FLAGS.out, "a folder such as samples/scales"))
-    classifier = cli.require(
-        "classifier", flags.FLAGS.classifier, "the folder of a classifier's run"
-    )
-    models = cli.require("models", flags.FLAGS.models, "folders of runs, separated by commas")
-    scales = [cli.number("scales", text) for text in flags.FLAGS.scales]
-    rows = measure(models, classifier, scales, flags.FLAGS.num_samples, flags.FLAGS.sampler, out)
+    out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/scales"))
+    classifier = cli.require("classifier", values.classifier, "the folder of a classifier's run")
+    models = cli.require("models", values.models, "folders of runs, separated by commas")
+    scales = [cli.number("scales", text) for text in values.scales]
+    rows = measure(models, classifier, scales, values.num_samples, values.sampler, out)
     with open(out / "scales.csv", "w", newline="") as file:
         csv.writer(file).writerows([("model", "scale", "agreement", "diversity"), *rows])
     draw(rows, out / "scales.png")
@@ -85,6 +84,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
     flags.DEFINE_list("scales", ["0", "1", "2", "5", "10"], "Scales of its gradient.")
     flags.DEFINE_integer("num_samples", 1000, "How many at each scale.")
-    flags.DEFINE_enum("sampler", None, ["ddpm", "ddim"], "Default: the run's.")
+    flags.DEFINE_enum("sampler", None, ["ddpm", "ddim", "heun", "dpmpp"], "Default: the run's.")
     flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
     cli.run(main)
