@@ -55,9 +55,8 @@ def test_weights_are_powers_of_densities(reference, w):
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=5e-4, err_msg=str(level))
 
 
-@pytest.mark.parametrize("level", LEVELS[1:4], ids=["1", "2", "3"])
-def test_several_references_and_a_classifier_add_their_scores(level):
-    x, labels = noisy(level), jnp.arange(16) % 2
+def test_several_references_and_a_classifier_add_their_scores():
+    labels = jnp.arange(16) % 2
     guidance = guided(BOTH, WIDER, B, num_steps=1, weights=[1.5, 0.3])
     guidance = dataclasses.replace(
         guidance,
@@ -70,9 +69,11 @@ def test_several_references_and_a_classifier_add_their_scores(level):
         log_p = jax.nn.log_softmax(classifier(x, level))[jnp.arange(16), labels]
         return both + 0.5 * (both - wider) - 0.7 * (both - b) + 2.0 * log_p
 
-    actual = jax.jit(lambda x: denoised(predict(guidance, x, level), level, False))(x)
-    expected = jax.jit(lambda x: tweedie(log_density, x, level))(x)
-    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=5e-4)
+    exact = jax.jit(partial(tweedie, log_density))
+    combined = jax.jit(lambda x, level: denoised(predict(guidance, x, level), level, False))
+    for level in LEVELS[:4]:
+        expected, actual = exact(noisy(level), level), combined(noisy(level), level)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=5e-4, err_msg=str(level))
 
 
 def test_the_combination_is_the_same_in_eps_x0_and_v():
@@ -170,7 +171,6 @@ def test_the_exact_classifier_makes_the_conditional_model(name):
     by_nudge = run(*SAMPLERS[name], lambda n: nudged(BOTH, classifier, labels, 1.0, n))
     conditional = run(*SAMPLERS[name], lambda n: unguided(A))
     np.testing.assert_allclose(by_nudge, conditional, atol=2e-3)
-    assert np.abs(run(*SAMPLERS[name], lambda n: unguided(BOTH)) - conditional).max() > 0.5
 
 
 def test_in_ancestral_sampling_the_classifier_is_exact_in_the_limit_of_many_steps():
@@ -183,16 +183,15 @@ def test_in_ancestral_sampling_the_classifier_is_exact_in_the_limit_of_many_step
     assert errors[1] < errors[0] / 4, errors
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_samples_of_cfg_are_those_of_the_guided_density(name):
+def test_samples_of_cfg_are_those_of_the_guided_density():
     def exact(x, level, condition):
         def log_density(x, level):
             return 3 * A.log_density(x, level) - 2 * BOTH.log_density(x, level)
 
         return Prediction(tweedie(log_density, x, level))
 
-    by_cfg = run(*SAMPLERS[name], lambda n: guided(A, BOTH, num_steps=n, weights=[3.0]))
-    expected = run(*SAMPLERS[name], lambda n: unguided(exact))
+    by_cfg = run(*SAMPLERS["heun"], lambda n: guided(A, BOTH, num_steps=n, weights=[3.0]))
+    expected = run(*SAMPLERS["heun"], lambda n: unguided(exact))
     np.testing.assert_allclose(by_cfg, expected, atol=3e-3)
 
 
