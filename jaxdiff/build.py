@@ -1,5 +1,7 @@
 """From a config's names to networks, processes and samplers: the only place that looks them up."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -134,19 +136,31 @@ def sampler(sampling):
       UserError: for options that the sampler does not have.
     """
     for option, owner in (("eta", "ddim"), ("churn", "heun")):
-        if sampling[option] and sampling.sampler != owner:
+        numbers = sampling[option] if isinstance(sampling[option], tuple) else (sampling[option],)
+        if any(numbers[:1]) and sampling.sampler != owner:
             raise UserError(
-                f"{option} {sampling[option]} has no meaning for the sampler {sampling.sampler}: "
-                f"use {owner}, or leave it out."
+                f"{option} {numbers[0]:g} has no meaning for the sampler {sampling.sampler}: use "
+                f"{owner}, or leave it out."
             )
     if sampling.sampler == "ddim":
         return Ddim(eta=sampling.eta, clip=sampling.clip)
     if sampling.sampler == "heun":
-        names = ("churn", "churn_min", "churn_max", "churn_noise")
-        return Heun(clip=sampling.clip, **dict(zip(names, sampling.churn, strict=False)))
+        return _heun(sampling)
     if sampling.sampler == "dpmpp":
         return DpmPp(clip=sampling.clip)
     return Ddpm(clip=sampling.clip)
+
+
+def _heun(sampling):
+    names = ("churn", "churn_min", "churn_max", "churn_noise")
+    heun = Heun(clip=sampling.clip, **dict(zip(names, sampling.churn, strict=False)))
+    is_ordered = heun.churn_min <= heun.churn_max and heun.churn_noise < math.inf
+    if not (is_ordered and min(sampling.churn, default=0) >= 0):
+        raise UserError(
+            f"churn {','.join(format(v, 'g') for v in sampling.churn)} is out of range: give "
+            "S[,MIN,MAX,NOISE], none of them negative, MIN not above MAX, and NOISE finite."
+        )
+    return heun
 
 
 def takes_timesteps(config, sampling):

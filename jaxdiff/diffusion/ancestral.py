@@ -25,7 +25,8 @@ class Ancestral:
 
     Attributes:
       x0_weight, x_weight: of the mean.
-      log_large: log s2, the largest variance that a step may have.
+      log_large: log s2, the largest variance that a step may have; of x_a, so for levels of one
+        scaling, alpha = 1 or alpha^2 + sigma^2 = 1 in small steps.
       log_small: log of the posterior variance, the smallest. The last step's is zero, so it
         takes the value of the step before (Nichol & Dhariwal 2021, arXiv:2102.09672).
     """

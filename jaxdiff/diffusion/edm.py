@@ -38,8 +38,8 @@ def sigmas(num_steps, sigma_min, sigma_max, rho):
     """
     if not (str(num_steps).isdecimal() and int(num_steps) >= 1):
         raise UserError(
-            f"{num_steps!r} is no number of steps through levels of sigma: give a whole number of "
-            "at least 1."
+            f"{num_steps!r} is no number of steps through levels of sigma: set steps to a whole "
+            "number, such as 32."
         )
     if not 0 < sigma_min < sigma_max < math.inf:
         raise UserError(

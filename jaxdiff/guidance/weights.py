@@ -71,13 +71,13 @@ def lambda_shape(w, steps):
 
 
 def clamp_linear(w, steps, least):
-    """Excess 2 tau e, but at least `least`."""
-    return np.maximum(1 + least, linear(w, steps))
+    """Excess 2 tau e, but at least `least`; a reference that is off stays off."""
+    return linear(w, steps) if w == 1 else np.maximum(1 + least, linear(w, steps))
 
 
 def clamp_cosine(w, steps, least):
-    """Excess (1 - cos(pi tau)) e, but at least `least`."""
-    return np.maximum(1 + least, cosine(w, steps))
+    """Excess (1 - cos(pi tau)) e, but at least `least`; a reference that is off stays off."""
+    return cosine(w, steps) if w == 1 else np.maximum(1 + least, cosine(w, steps))
 
 
 def power_cosine(w, steps, power):

@@ -71,23 +71,19 @@ def find(request, model, steps):
     asked = _references(request, guides)
     classifier = _classifier(request, model)
     by_step = _weights(request, [w for _, w in asked], steps)
-    intervals = _spread(request.interval, parse_interval, asked, classifier)
-    for row, interval in zip(by_step, intervals, strict=False):
-        if interval is not None:
-            row[:] = weights.within(row, steps, interval, 1.0)
+    intervals, classifier_interval = _intervals(request, len(asked), classifier is not None)
+    by_step = np.array(
+        [weights.within(w, steps, each, 1.0) for w, each in zip(by_step, intervals, strict=True)]
+    ).reshape(by_step.shape)
     scales = None
     if classifier is not None:
         scales = np.full(len(steps.ratio), request.classifier_scale)
-        if intervals[-1] is not None:
-            scales = weights.within(scales, steps, intervals[-1], 0.0)
-        scales = scales.astype(np.float32)
+        scales = _float32(weights.within(scales, steps, classifier_interval, 0.0))
     return Method(
         guides=guides,
         references=tuple(against for against, _ in asked),
         classifier=classifier,
-        strength=Strength(
-            by_step.astype(np.float32), scales, _combiner(request), _float32(request.rescale)
-        ),
+        strength=Strength(_float32(by_step), scales, _combiner(request), _float32(request.rescale)),
         cads=_cads(request, steps),
     )
 
@@ -100,7 +96,7 @@ def _references(request, guides):
     for told, values in ((Told.LABEL, request.weight), (Told.NULL, request.guide_null)):
         for number, w in enumerate(values):
             if told is Told.NULL:
-                _check_null_label(guides[number], "guide_null")
+                _check_null_label(guides[number], "guide_null", "use --weight")
             asked.append((Against(told, number), w))
     return asked
 
@@ -119,18 +115,18 @@ def _weights(request, ws, steps):
     return np.stack(rows) if rows else np.ones((0, len(steps.ratio)))
 
 
-def _spread(texts, parse, asked, classifier):
-    """An interval for each reference and, last, for the classifier; None where there is none."""
-    count = len(asked) + (classifier is not None)
-    values = [parse(text) for text in texts] or [None]
+def _intervals(request, references, has_classifier):
+    """(an interval for each reference, the classifier's); (0, inf) where none was asked for."""
+    values = [parse_interval(text) for text in request.interval] or [(0.0, math.inf)]
     if len(values) == 1:
-        return values * (len(asked) + 1)
-    if len(values) != count:
+        return values * references, values[0]
+    if len(values) != references + has_classifier:
         raise UserError(
-            f"--interval is given {len(values)} times for {count} that guide: give it once for "
-            "all, or once for each reference and then one for the classifier."
+            f"--interval is given {len(values)} times for {references + has_classifier} that "
+            "guide: give it once for all, or once for each reference and then one for the "
+            "classifier."
         )
-    return values
+    return values[:references], values[-1]
 
 
 def _combiner(request):
@@ -147,8 +143,15 @@ def _cads(request, steps):
     return Cads(gammas, np.float32(scale), np.float32(psi))
 
 
-def _float32(value):
-    return None if value is None else np.float32(value)
+def _float32(values):
+    """Numbers as they are computed with; None stays None."""
+    if values is None:
+        return None
+    with np.errstate(over="ignore"):
+        values = np.float32(values)
+    if not np.isfinite(values).all():
+        raise UserError("A weight or scale is too large for float32: choose a smaller one.")
+    return values
 
 
 def _check_flags(request, model):
@@ -167,9 +170,11 @@ def _check_flags(request, model):
         raise UserError(f"--guide {request.guide[0]} has no weight: add --weight, such as 2.")
     if request.icg and request.cfg is None:
         raise UserError("--icg has no weight: add --cfg, such as --cfg 2.")
-    for flag, values in (("cfg", [request.cfg]), *_given(request, "weight", "guide_null")):
+    weights_of = {"weight": request.weight, "guide_null": request.guide_null}
+    weights_of["cfg"] = () if request.cfg is None else (request.cfg,)
+    for flag, values in weights_of.items():
         for value in values:
-            if value is not None and not math.isfinite(value):
+            if not math.isfinite(value):
                 raise UserError(f"--{flag} is {value}: a weight must be a number; 1 is off.")
     for flag in ("schedule", "apg", "rescale"):
         value = getattr(request, flag)
@@ -184,27 +189,21 @@ def _check_flags(request, model):
             f"--cads anneals the label, and {model} was trained without labels: leave it out."
         )
     if request.cfg is not None and not request.icg:
-        _check_null_label(model, "cfg")
+        instead = "use --icg" if model.config.data.num_classes else "leave it out"
+        _check_null_label(model, "cfg", f"{instead}, or give a network without labels as --guide")
     if request.icg and not model.config.data.num_classes:
         raise UserError(
             f"--icg needs labels to draw from, and {model} was trained without: leave it out."
         )
 
 
-def _given(request, *flags):
-    return [(flag, getattr(request, flag)) for flag in flags]
-
-
-def _check_null_label(model, flag):
-    if not model.config.data.num_classes:
+def _check_null_label(model, flag, instead):
+    config = model.config
+    lacks = "label dropout" if config.data.num_classes else "labels"
+    if not config.data.num_classes or not config.diffusion.label_dropout:
         raise UserError(
-            f"--{flag} needs a network that was trained with labels, and {model} was trained "
-            "without: leave it out."
-        )
-    if not model.config.diffusion.label_dropout:
-        raise UserError(
-            f"--{flag} needs a network that was trained with label dropout, and {model} has "
-            "diffusion.label_dropout 0: use --icg, or a run without labels as --guide."
+            f"--{flag} needs a network that was trained with labels and label dropout, and "
+            f"{model} was trained without {lacks}: {instead}."
         )
 
 

@@ -192,8 +192,8 @@ def parse_apg(text):
     return eta, momentum, norm
 
 
-# What a sampler other than the run's does not take over from the run's section `sampling`.
-_OF_ONE_SAMPLER = {"eta": 0.0, "churn": ()}
+# Fields of the section `sampling` that only one sampler reads, switched off.
+_NO_OWN_OPTIONS = {"eta": 0.0, "churn": ()}
 
 
 def sampling_config(config, request):
@@ -206,7 +206,7 @@ def sampling_config(config, request):
     """
     sampling = config.sampling.copy_and_resolve_references()
     if request.sampler and request.sampler != sampling.sampler:
-        sampling.update(_OF_ONE_SAMPLER)
+        sampling.update(_NO_OWN_OPTIONS)
     on_grid = [
         name for name in ("sigma_min", "sigma_max", "rho") if getattr(request, name) is not None
     ]
@@ -217,14 +217,6 @@ def sampling_config(config, request):
     if request.churn is not None:
         names = ("S", "MIN", "MAX", "NOISE")
         sampling.churn = tuple(parse_numbers("churn", request.churn, names, 3))
-        if min(sampling.churn) < 0:
-            raise UserError(f"--churn {request.churn} is out of range: no number may be negative.")
-        _, low, high, noise = (*sampling.churn, *(0.0, math.inf, 1.0)[len(sampling.churn) - 1 :])
-        if low > high or noise == math.inf:
-            raise UserError(
-                f"--churn {request.churn} is out of range: MIN may not exceed MAX, and NOISE must "
-                "be finite."
-            )
     if not 0 <= sampling.eta <= 1:
         raise UserError(f"--eta is {sampling.eta}: it must lie between 0 and 1.")
     if on_grid and build.takes_timesteps(config, sampling):
