@@ -1,7 +1,7 @@
 """A smaller network of the digits, trained less: a guide for that of configs/digits.py.
 
     python train.py --config configs/digits_small.py --workdir runs/digits_small
-    python sample.py --model runs/digits --guide runs/digits_small@250 --weight 2 --out samples/auto
+    python sample.py --model runs/digits --guide runs/digits_small@150 --weight 2 --out samples/auto
 
 Half the width where the images are small, a third of the training, and snapshots every 50 steps to
 choose from.

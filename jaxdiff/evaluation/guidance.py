@@ -1,7 +1,7 @@
 r"""What every guidance method does to digits: one table, one figure.
 
     python -m jaxdiff.evaluation.guidance --model runs/digits --early runs/digits@250 \
-        --small runs/digits_small@250 --classifier runs/digits_classifier --out samples/guidance
+        --small runs/digits_small@150 --classifier runs/digits_classifier --out samples/guidance
 
 Samples one row for each method with the same seed and sampler, scores them as
 `jaxdiff.evaluation.digits` does, prints a table, and draws it to OUT/guidance.png beside one image
@@ -30,14 +30,14 @@ def rows(early, small, classifier):
         "CFG, w 3, in (.19, 1.61]": {"cfg": 3.0, "interval": (".19,1.61",)},
         "CFG, w 2, linear": {"cfg": 2.0, "schedule": ("linear",)},
         "dynamic CFG, w 2, .6 to .9": {"cfg": 2.0, "schedule": ("dynamic,.6,.9",)},
-        "CADS .6 to .9, 1; CFG, w 2": {"cfg": 2.0, "cads": ".6,.9,1"},
-        "APG 0, -.5, 2; CFG, w 2": {"cfg": 2.0, "apg": "0,-.5,2"},
-        "autoguidance, early, w 2": {"guide": (early,), "weight": (2.0,)},
+        "CADS .4 to .9, 1; CFG, w 2": {"cfg": 2.0, "cads": ".4,.9,1"},
+        "APG 0, -.5, 2; CFG, w 3": {"cfg": 3.0, "apg": "0,-.5,2"},
+        "autoguidance, early, w 2.5": {"guide": (early,), "weight": (2.5,)},
         "autoguidance, small and early, w 2": {"guide": (small,), "weight": (2.0,)},
         "autoguidance, small and early, w 2; CADS": {
             "guide": (small,),
             "weight": (2.0,),
-            "cads": ".6,.9,1",
+            "cads": ".4,.9,1",
         },
         "classifier, scale 1": {"classifier": classifier, "classifier_scale": 1.0},
     }

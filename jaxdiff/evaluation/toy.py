@@ -61,15 +61,18 @@ def sweeps():
             f: lambda runs, n, f=f: runs.truncated(n, f) for f in (1.02, 1.05, 1.1, 1.15, 1.2, 1.4)
         },
         "autoguidance": weights(),
-        "in (.01, .1]": weights(stronger, interval=(".01,.1",)),
-        "in (.02, .5]": weights(stronger, interval=(".02,.5",)),
-        "in (0, .2]": weights(stronger, interval=("0,.2",)),
+        "in (0, .1]": weights(stronger, interval=("0,.1",)),
+        "in (0, .3]": weights(stronger, interval=("0,.3",)),
+        "in (.05, 1]": weights(stronger, interval=(".05,1",)),
         "linear": weights(schedule=("linear",)),
-        "cosine": weights(schedule=("cosine",)),
         "invlinear": weights(schedule=("invlinear",)),
         "APG 0, 0, .05": weights(stronger, apg="0,0,.05"),
         "APG 1, 0, .02": weights(stronger, apg="1,0,.02"),
         "and CFG, w 1.2": weights(cfg=1.2),
+        "own step 512": {
+            w: lambda runs, n, w=w: runs.points(n, early=(512, w)) for w in stronger[:-1]
+        },
+        "and own step 512, w 1.5": weights(stronger[:-1], early=(512, 1.5)),
     }
 
 

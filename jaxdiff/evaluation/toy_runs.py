@@ -48,12 +48,12 @@ class Runs:
 
         Args:
           guide, cfg: their weights; None for none.
-          early: (step, weight) of another guide, an earlier step of the guide's run.
+          early: (step, weight) of another guide, an earlier step of the model's own run.
           fields: of a Request.
         """
         asked = [(self.guide, guide), (self.unconditional, cfg)]
         if early is not None:
-            asked.append((f"{self.guide.partition('@')[0]}@{early[0]}", early[1]))
+            asked.append((f"{self.model.partition('@')[0]}@{early[0]}", early[1]))
         names = tuple(name for name, w in asked if w is not None)
         weights = tuple(float(w) for _, w in asked if w is not None)
         request = Request(
