@@ -54,6 +54,9 @@ def sweeps():
     def weights(values=WEIGHTS, **fields):
         return {w: lambda runs, n, w=w: runs.points(n, guide=w, **fields) for w in values}
 
+    def own(step, **fields):
+        return {w: lambda runs, n, w=w: runs.points(n, early=(step, w), **fields) for w in stronger}
+
     stronger = (1.5, 2.0, 3.0, 4.0, 6.0)
     return {
         "CFG": {w: lambda runs, n, w=w: runs.points(n, cfg=w) for w in (1.25, 1.5, 2.0, 3.0, 4.0)},
@@ -69,9 +72,11 @@ def sweeps():
         "APG 0, 0, .05": weights(stronger, apg="0,0,.05"),
         "APG 1, 0, .02": weights(stronger, apg="1,0,.02"),
         "and CFG, w 1.2": weights(cfg=1.2),
-        "own step 512": {
-            w: lambda runs, n, w=w: runs.points(n, early=(512, w)) for w in stronger[:-1]
-        },
+        "own step 512": own(512),
+        "own step 1024": own(1024),
+        "own step 512, linear": own(512, schedule=("linear",)),
+        "own step 512, APG 1, 0, .02": own(512, apg="1,0,.02"),
+        "own step 512, in (0, .3]": own(512, interval=("0,.3",)),
         "and own step 512, w 1.5": weights(stronger[:-1], early=(512, 1.5)),
     }
 
@@ -154,7 +159,7 @@ def main():
     print_table(measure(rows(), runs, values.num_samples))
     overview(runs[0], out / "toy.png")
     if values.sweep:
-        sweep(runs, values.num_samples, out)
+        sweep(runs, values.sweep, out)
 
 
 if __name__ == "__main__":
@@ -162,6 +167,6 @@ if __name__ == "__main__":
     flags.DEFINE_list("guides", [], "Runs of configs/toy_guide.py.")
     flags.DEFINE_list("unconditionals", [], "Runs of configs/toy_unconditional.py.")
     flags.DEFINE_integer("num_samples", 40_000, "Points of each row.", lower_bound=1)
-    flags.DEFINE_bool("sweep", False, "Measure every method over its strengths too.")
+    flags.DEFINE_integer("sweep", 0, "Points of every method at every strength; 0: no frontier.")
     flags.DEFINE_string("out", None, "Folder of the figures.")
     cli.run(main)

@@ -12,9 +12,9 @@ from jaxdiff.evaluation.toy_score import truth
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling.model import open_model
 
-VIEW = (-0.6, 2.2, -0.8, 2.0)  # x and y of class A, with room for outliers
+VIEW = (-0.7, 1.6, -0.8, 1.7)  # x and y of class A, with room for outliers
 PIXELS = 160
-MIDDLE = 0.2  # sigma at which the densities of networks are drawn
+MIDDLE = 0.05  # sigma at which the densities of networks are drawn
 
 
 def overview(runs, path, count=4000, paths=16):
