@@ -13,6 +13,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
@@ -166,15 +167,20 @@ def read(folder, step, templates, partly=False):
 
 
 def _restore(path, template, partly):
-    args = ocp.args.PyTreeRestore(
-        item=template,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(template),
-        partial_restore=partly,
+    # Averages are read by the dozen, and placing small arrays one by one takes orbax twice the
+    # time. A training state is donated, and so may not lie in memory that NumPy owns.
+    through_host = partly and processes.count() == 1
+    restore_args = (
+        jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
+        if through_host
+        else ocp.checkpoint_utils.construct_restore_args(template)
     )
+    args = ocp.args.PyTreeRestore(template, restore_args, partial_restore=partly)
     with _abandoned_reads_silenced():
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                return checkpointer.restore(path, args=args)
+                tree = checkpointer.restore(path, args=args)
+            return _placed(tree, template) if through_host else tree
         # tensorstore, orbax and the file system raise errors of many kinds for damaged files.
         except Exception as error:
             message = str(error).strip().split("\n")[0][:200]
@@ -184,6 +190,14 @@ def _restore(path, template, partly):
         time.sleep(0.2)
         gc.collect()
     raise Damaged(f"{path.name} cannot be read ({reason})")
+
+
+def _placed(arrays, template):
+    """NumPy arrays on the devices where a template says; ValueError if it has other shapes."""
+    for array, leaf in zip(jax.tree.leaves(arrays), jax.tree.leaves(template), strict=True):
+        if array.shape != leaf.shape:
+            raise ValueError(f"an array has the shape {array.shape}, not {leaf.shape}")
+    return jax.device_put(arrays, jax.tree.map(lambda leaf: leaf.sharding, template))
 
 
 @contextlib.contextmanager
