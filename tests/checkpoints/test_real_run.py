@@ -9,7 +9,7 @@ import pytest
 
 from jaxdiff import build
 from jaxdiff.checkpoints import rebuild, store
-from jaxdiff.checkpoints.posthoc import profile_name
+from jaxdiff.checkpoints.posthoc import ROUNDING, profile_name
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
 from jaxdiff.parallel.mesh import make_mesh, placed, replicated
 from jaxdiff.training import loop
@@ -135,3 +135,23 @@ def test_the_command_lines(trained, tmp_path):
 def arguments(run):
     shapes = build.network(run.config()).shapes
     return shapes, jax.tree.map(lambda _: replicated(make_mesh()), shapes)
+
+
+def test_a_run_may_go_on_with_snapshots_in_bfloat16(trained, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained.folder, run.folder)
+    config = run.config()
+    config.training.update(num_steps=STEPS + 2, snapshot_dtype="bfloat16")
+    loop.train(config, run.folder)
+    plan = rebuild.plan(run.folder, (0.1, 0.12))
+    assert plan.step == STEPS + 2
+    assert [s.dtype for s in plan.snapshots[-2:]] == ["float32", "bfloat16"]
+    got = rebuild.rebuild(plan, template(run))
+    shapes = jax.tree.leaves(store.shapes(run.snapshots, plan.step, "ema"))
+    assert {str(leaf.dtype) for leaf in shapes} == {"bfloat16"}
+    # The checkpoint has the first as it was before rounding.
+    name = profile_name(0.1)
+    items, _ = store.read(run.checkpoints, plan.step, {"ema": {name: template(run)}}, partly=True)
+    exact = items["ema"][name]
+    size = distance(exact, jax.tree.map(np.zeros_like, exact))
+    assert 0.5 * ROUNDING["bfloat16"] < distance(got[0], exact) / size < 2 * ROUNDING["bfloat16"]
