@@ -250,13 +250,11 @@ def average(folder, length, step, template):
 
 def is_kept(plan, length):
     """Whether the average is under RUN/ema, rebuilt from the very snapshots of the plan."""
-    folder = _kept(plan, length)
-    if plan.step not in store.complete_steps(folder):
-        return False
-    try:
-        return store.read_meta(folder, plan.step).get("snapshots") == plan.origin()
-    except store.Damaged:
-        return False
+    fresh = False
+    with contextlib.suppress(store.Damaged):
+        fresh = store.read_meta(_kept(plan, length), plan.step).get("snapshots") == plan.origin()
+    # Another job may put it there between one process's look and the next's.
+    return not processes.any_process(not fresh)
 
 
 def _kept(plan, length):
@@ -287,20 +285,22 @@ def keep(plan, totals):
             print(f"Rebuilt averages are not kept, as {scratch.parent} cannot be written: {error}.")
     if processes.any_process(problem is not None):
         return
-    for m, (length, total) in enumerate(zip(plan.lengths, totals, strict=True)):
-        meta = {
-            "step": plan.step,
-            "ema": [profile_name(length)],
-            "residual": float(plan.solution.residual[m]),
-            "error": float(plan.solution.error[m]),
-            "snapshots": plan.origin(),
-        }
-        with contextlib.closing(store.Store(scratch / str(m))) as folder:
-            folder.save(plan.step, {"ema": {profile_name(length): total}}, meta)
+    try:
+        for m, (length, total) in enumerate(zip(plan.lengths, totals, strict=True)):
+            meta = {
+                "step": plan.step,
+                "ema": [profile_name(length)],
+                "residual": float(plan.solution.residual[m]),
+                "error": float(plan.solution.error[m]),
+                "snapshots": plan.origin(),
+            }
+            with contextlib.closing(store.Store(scratch / str(m))) as folder:
+                folder.save(plan.step, {"ema": {profile_name(length): total}}, meta)
+            if processes.is_first():
+                _replace(scratch / str(m) / str(plan.step), _kept(plan, length) / str(plan.step))
+    finally:
         if processes.is_first():
-            _replace(scratch / str(m) / str(plan.step), _kept(plan, length) / str(plan.step))
-    if processes.is_first():
-        shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
     processes.barrier("keep")
 
 

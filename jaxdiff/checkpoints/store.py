@@ -171,7 +171,7 @@ def _restore(path, template, partly):
     # time. A training state is donated, and so may not lie in memory that NumPy owns.
     through_host = partly and processes.count() == 1
     restore_args = (
-        jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
+        jax.tree.map(lambda leaf: ocp.RestoreArgs(np.ndarray, leaf.dtype), template)
         if through_host
         else ocp.checkpoint_utils.construct_restore_args(template)
     )
