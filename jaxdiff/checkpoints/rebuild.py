@@ -187,10 +187,13 @@ def rebuild(plan, template):
     totals = [zeros() for _ in plan.lengths]
     shares = iter(plan.solution.coefficients.astype(np.float32))
     for snapshot in plan.snapshots:
-        rows = np.array([next(shares) for _ in snapshot.profiles])
-        parts = _read(plan.folder, snapshot, template)
+        rows = {name: next(shares) for name in snapshot.profiles}
+        rows = {name: row for name, row in rows.items() if row.any()}
+        if not rows:  # nothing but averages that were tracked is wanted
+            continue
+        parts = _read(plan.folder, snapshot, template, rows)
         for m, total in enumerate(totals):
-            totals[m] = _add(total, parts, rows[:, m])
+            totals[m] = _add(total, parts, np.array([row[m] for row in rows.values()]))
         # Else the next snapshot would be read while this one is still waiting to be added.
         jax.block_until_ready(totals)
     return totals
@@ -206,22 +209,22 @@ def _add(total, parts, shares):
     return jax.tree.map(add, total, *parts)
 
 
-def _read(folder, snapshot, template):
-    """The averages of a snapshot as they are stored, in the order of its profiles."""
+def _read(folder, snapshot, template, names):
+    """The averages of these names in a snapshot, as they are stored, in their order."""
     stored = jax.tree.map(lambda leaf: leaf.update(dtype=snapshot.dtype), template)
     items, problem = None, None
     try:
         items, _ = store.read(
             folder / "snapshots",
             snapshot.step,
-            {"ema": dict.fromkeys(snapshot.profiles, stored)},
+            {"ema": dict.fromkeys(names, stored)},
             partly=True,
         )
     except store.Damaged as error:
         problem = error
     if processes.any_process(problem is not None):
         raise UserError(_about(folder, snapshot.step, problem or "another process cannot read it"))
-    return [items["ema"][name] for name in snapshot.profiles]
+    return [items["ema"][name] for name in names]
 
 
 def average(folder, length, step, template):

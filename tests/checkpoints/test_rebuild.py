@@ -104,7 +104,9 @@ def test_bfloat16_snapshots_are_off_by_their_rounding(tmp_path, one_device):
 
 
 def test_a_tracked_average_at_its_step_is_read_and_not_kept_twice(run, one_device, monkeypatch):
+    steps = reads(monkeypatch)
     got = rebuild.average(run.folder, 0.05, 200, template(one_device))
+    assert steps == [200]
     np.testing.assert_array_equal(got["bias"], np.float32(expected_bias(0.05, 200)))
     assert not (run.folder / "ema").exists()
 
