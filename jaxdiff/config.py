@@ -87,6 +87,7 @@ def base():
     training.log_every = 100
     training.checkpoint_every = 5000  # the last three are kept
     training.snapshot_every = 10_000  # the EMA alone, kept for ever
+    training.snapshot_dtype = "float32"  # or `bfloat16`: half the space, see docs/post_hoc_ema.md
     training.preview_every = 5000  # samples, or a classifier's accuracy on held-out images
 
     config.sampling = sampling = ConfigDict()  # defaults of sample.py and of previews
@@ -116,6 +117,7 @@ CHOICES = {
     "diffusion.loss": ("simple", "hybrid", "hybrid_unscaled", "vlb"),
     "diffusion.timestep_sampler": ("uniform", "loss_second_moment"),
     "training.dtype": ("float32", "bfloat16"),
+    "training.snapshot_dtype": ("float32", "bfloat16"),
     "sampling.sampler": ("ddpm", "ddim", "heun", "dpmpp"),
 }
 
@@ -190,6 +192,7 @@ FREE = (
     "training.log_every",
     "training.checkpoint_every",
     "training.snapshot_every",
+    "training.snapshot_dtype",
     "training.preview_every",
     "training.remat",
     "data.workers",

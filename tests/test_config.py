@@ -57,6 +57,7 @@ def test_every_field_is_read_somewhere():
         ("training__anneal_steps", 10, "train no longer"),
         ("training__power_ema", (0.05, 0.3), "different widths below 0.2886"),
         ("training__power_ema", (0.1, 0.1), "different widths"),
+        ("training__snapshot_dtype", "float16", "float32 or bfloat16"),
         ("data__name", "toy_a", "belong together"),
         ("model__kind", "toy", "belong together"),
         ("sampling__sigma_min", 0.0, "sampling.sigma_min is 0.0"),

@@ -1,8 +1,9 @@
-"""A run's folder, and references to the networks in it: `RUN` and `RUN@STEP`.
+"""A run's folder, and references to the networks in it: `RUN[@STEP][:ema=LENGTH]`.
 
 config.json           every value of the config, and the package's version
 checkpoints/<step>/   training state: params, optimizer, EMA, step and data position
 snapshots/<step>/     the EMA alone, kept for ever
+ema/<length>/<step>/  averages of other lengths, rebuilt from the snapshots
 previews/<step>.png   samples
 tensorboard/          scalars and images
 """
@@ -11,12 +12,16 @@ import dataclasses
 import pathlib
 import re
 
+import jax
+
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints import rebuild, store
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import placed
 
 KEEP_CHECKPOINTS = 3
+FORM = "RUN@STEP:ema=0.12"
+OPTIONS = {"ema": float}  # of a reference: how each value is read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,45 +91,96 @@ class Reference:
       run: the run.
       step: of training.
       folder: the store that holds the step.
+      ema: length (sigma_rel) of the average, rebuilt if it is not stored; None: the run's first.
     """
 
     run: Run
     step: int
     folder: pathlib.Path
+    ema: float | None = None
 
     def __str__(self):
-        return f"{self.run.folder}@{self.step}"
+        return f"{self.run.folder}@{self.step}" + ("" if self.ema is None else f":ema={self.ema}")
 
 
 def resolve(text):
     """Finds what a reference on the command line names.
 
     Args:
-      text: `RUN`, the latest step, or `RUN@STEP`.
+      text: `RUN[@STEP][:ema=LENGTH]`. Without a step it is the latest, with a length the latest
+        snapshot.
 
     Raises:
-      UserError: if there is no such run or step; says which steps there are.
+      UserError: if there is no such run or step, which says what steps there are; for an option
+        that there is not; for an average that cannot be rebuilt.
     """
-    match = re.fullmatch(r"(?P<run>.+?)(@(?P<step>[^@/]*))?", text)
-    if match is None:
-        raise UserError("The reference to a model is empty: give a run's folder.")
-    run = Run(pathlib.Path(match["run"]))
+    run, step, options = _split(text)
     run.config()
+    ema = _parse_options(text, options).get("ema")
+    if ema is not None:
+        return _rebuilt(run, step, ema)
     places = run.places()
     if not places:
         raise UserError(f"{run.folder} has no checkpoints or snapshots yet: train it further.")
-    if match["step"] is None:
-        step = max(places)
-    elif not (match["step"].isdigit() and int(match["step"]) in places):
+    if step is None:
+        number = max(places)
+    elif not (step.isdigit() and int(step) in places):
         steps = ", ".join(map(str, sorted(places)))
-        raise UserError(f"{run.folder} has no step {match['step']}: it has {steps}.")
+        raise UserError(f"{run.folder} has no step {step}: it has {steps}.")
     else:
-        step = int(match["step"])
-    return Reference(run, step, places[step])
+        number = int(step)
+    return Reference(run, number, places[number])
+
+
+def _split(text):
+    """(Run, step or None, options or None) of a reference, all text.
+
+    A run's folder may have @ and : in its name: of all ways to read a reference, the one with the
+    longest name of a run that exists is meant.
+    """
+    ends = [match.start() for match in re.finditer("[@:](?!.*/)", text)] + [len(text)]
+    runs = [end for end in ends if end and Run(pathlib.Path(text[:end])).config_file.exists()]
+    end = runs[-1] if runs else ends[0]
+    if not end:
+        raise UserError(f"The reference {text!r} names no run: give a run's folder.")
+    match = re.fullmatch(r"(@(?P<step>[^@:]*))?(:(?P<options>.*))?", text[end:])
+    if match is None:
+        raise UserError(f"The reference {text} cannot be read: write RUN, RUN@STEP or {FORM}.")
+    return Run(pathlib.Path(text[:end])), match["step"], match["options"]
+
+
+def _parse_options(text, options):
+    """{name: value} of `name=value`, separated by commas or colons."""
+    values = {}
+    for option in re.split("[,:]", options) if options is not None else ():
+        name, _, value = option.partition("=")
+        if name not in OPTIONS:
+            raise UserError(
+                f"The reference {text} has the option {name!r}, which is unknown: the options are "
+                f"{', '.join(f'{known}=VALUE' for known in OPTIONS)}."
+            )
+        if name in values:
+            raise UserError(f"The reference {text} says {name} twice: say it once.")
+        try:
+            values[name] = OPTIONS[name](value)
+        except ValueError:
+            raise UserError(
+                f"The reference {text} has {name}={value}, which is no number: write {FORM}."
+            ) from None
+    return values
+
+
+def _rebuilt(run, step, ema):
+    """The reference to an average of any length, if it can be rebuilt."""
+    if step is not None and not step.isdigit():
+        raise UserError(f"{run.folder} has no step {step}: write a number, as in {FORM}.")
+    plan = rebuild.plan(run.folder, (ema,), None if step is None else int(step))
+    rebuild.check(plan)
+    return Reference(run, plan.step, run.snapshots, ema)
 
 
 def read_ema(reference, shapes, shardings):
-    """The averaged parameters that a reference names.
+    """The averaged parameters that a reference names, float32 whatever they are stored as.
 
     Args:
       reference: from `resolve`.
@@ -133,12 +189,18 @@ def read_ema(reference, shapes, shardings):
     Raises:
       UserError: if the files are damaged.
     """
+    template = placed(shapes, shardings)
+    if reference.ema is not None:
+        return rebuild.average(reference.run.folder, reference.ema, reference.step, template)
     try:
-        (profile, *_) = store.read_meta(reference.folder, reference.step)["ema"]
-        template = {"ema": {profile: placed(shapes, shardings)}}
-        items, _ = store.read(reference.folder, reference.step, template)
+        meta = store.read_meta(reference.folder, reference.step)
+        profile, dtype = meta["ema"][0], meta.get("dtype", "float32")
+        stored = jax.tree.map(lambda leaf: leaf.update(dtype=dtype), template)
+        items, _ = store.read(
+            reference.folder, reference.step, {"ema": {profile: stored}}, partly=True
+        )
     except store.Damaged as error:
         raise UserError(
             f"{reference.folder / str(reference.step)} is damaged: {error}; use another step."
         ) from None
-    return items["ema"][profile]
+    return jax.tree.map(lambda leaf: leaf.astype("float32"), items["ema"][profile])

@@ -12,6 +12,8 @@ import pathlib
 import sys
 import time
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
@@ -60,9 +62,12 @@ class Store:
         """Moves folders of steps later than `after` into FOLDER/../damaged, and forgets them."""
         self.wait()
         if processes.is_first():
-            for path in _step_folders(self.folder):
-                if int(path.name) > after:
-                    _move_aside(path)
+            late = [path for path in _step_folders(self.folder) if int(path.name) > after]
+            for path in late:
+                _move_aside(path)
+            if late:
+                steps = ", ".join(sorted((path.name for path in late), key=int))
+                print(f"Moved {self.folder.name} after step {after} to damaged/: {steps}.")
         processes.barrier("set_aside")
         self._manager.reload()
 
@@ -117,12 +122,30 @@ def read_meta(folder, step):
         raise Damaged(f"its metadata cannot be read: {error}") from None
 
 
-def read(folder, step, templates):
+def shapes(folder, step, item):
+    """The tree of jax.ShapeDtypeStruct that a step's item was saved as.
+
+    Raises:
+      Damaged: if it cannot be read.
+    """
+    path = pathlib.Path(folder).absolute() / str(step) / item
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            tree = checkpointer.metadata(path).item_metadata.tree
+    except Exception as error:  # of many kinds, as below
+        raise Damaged(f"{item} cannot be read ({type(error).__name__})") from None
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def read(folder, step, templates, partly=False):
     """Reads items of a step, and checks them against their fingerprints.
 
     Args:
       folder, step: where.
-      templates: {item: tree of jax.ShapeDtypeStruct with shardings} to restore into.
+      templates: {item: tree of jax.ShapeDtypeStruct with shardings} to restore into. The types
+        are those that were saved: a fingerprint is of bits.
+      partly: whether templates may leave out entries of an item's first level, such as averages
+        that are not wanted; nothing of those is read.
 
     Returns:
       ({item: tree of arrays}, meta).
@@ -134,20 +157,30 @@ def read(folder, step, templates):
     items = {}
     for name, template in templates.items():
         path = pathlib.Path(folder).absolute() / str(step) / name
-        items[name] = _restore(path, template)
-        if names := changed(items[name], meta["fingerprints"][name]):
+        items[name] = _restore(path, template, partly)
+        expected = meta["fingerprints"][name]
+        if partly:
+            expected = {n: v for n, v in expected.items() if n.split("/")[0] in template}
+        if names := changed(items[name], expected):
             raise Damaged(f"{name} holds other values than were saved, first in {names[0]}")
     return items, meta
 
 
-def _restore(path, template):
-    args = ocp.args.PyTreeRestore(
-        item=template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
+def _restore(path, template, partly):
+    # Averages are read by the dozen, and placing small arrays one by one takes orbax twice the
+    # time. A training state is donated, and so may not lie in memory that NumPy owns.
+    through_host = partly and processes.count() == 1
+    restore_args = (
+        jax.tree.map(lambda leaf: ocp.RestoreArgs(np.ndarray, leaf.dtype), template)
+        if through_host
+        else ocp.checkpoint_utils.construct_restore_args(template)
     )
+    args = ocp.args.PyTreeRestore(template, restore_args, partial_restore=partly)
     with _abandoned_reads_silenced():
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                return checkpointer.restore(path, args=args)
+                tree = checkpointer.restore(path, args=args)
+            return _placed(tree, template) if through_host else tree
         # tensorstore, orbax and the file system raise errors of many kinds for damaged files.
         except Exception as error:
             message = str(error).strip().split("\n")[0][:200]
@@ -157,6 +190,14 @@ def _restore(path, template):
         time.sleep(0.2)
         gc.collect()
     raise Damaged(f"{path.name} cannot be read ({reason})")
+
+
+def _placed(arrays, template):
+    """NumPy arrays on the devices where a template says; ValueError if it has other shapes."""
+    for array, leaf in zip(jax.tree.leaves(arrays), jax.tree.leaves(template), strict=True):
+        if array.shape != leaf.shape:
+            raise ValueError(f"an array has the shape {array.shape}, not {leaf.shape}")
+    return jax.device_put(arrays, jax.tree.map(lambda leaf: leaf.sharding, template))
 
 
 @contextlib.contextmanager

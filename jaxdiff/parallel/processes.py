@@ -3,6 +3,7 @@
 import os
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.errors import UserError
@@ -71,6 +72,11 @@ def first_then_rest(function):
 def gather(array):
     """A global device array as NumPy, in every process."""
     return multihost_utils.process_allgather(array, tiled=True)
+
+
+def agree(number):
+    """The first process's int32, in every process."""
+    return number if count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def any_process(flag):

@@ -15,16 +15,15 @@ deviation in units of T:
 from functools import partial
 
 import jax.numpy as jnp
-import numpy as np
 
-LONGEST = 0.289  # sigma_rel of gamma 0, where all steps count alike, is 12^(-1/2)
+from jaxdiff.checkpoints.posthoc import gamma, profile_name
 
 
 def profiles(training):
     """{name: step -> share} of a config's section `training`; step counts the updates before."""
     if training.power_ema:
         return {
-            f"power_{sigma_rel}": partial(power_share, gamma(sigma_rel))
+            profile_name(sigma_rel): partial(power_share, gamma(sigma_rel))
             for sigma_rel in training.power_ema
         }
     return {str(training.ema): lambda step: 1 - warm_decay(training.ema, step)}
@@ -38,16 +37,6 @@ def warm_decay(decay, step):
     """
     step = jnp.asarray(step, jnp.float32)
     return jnp.minimum(decay, (1 + step) / (10 + step))
-
-
-def gamma(sigma_rel):
-    """The exponent of the profile of this relative width in (0, .289); a Python float.
-
-    It is the largest real root of g^3 + 7 g^2 + (16 - sigma_rel^-2) g + 12 - sigma_rel^-2.
-    """
-    inverse = sigma_rel**-2
-    roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
-    return float(roots[np.isreal(roots)].real.max())
 
 
 def power_share(gamma, step):

@@ -71,7 +71,7 @@ def train(config, workdir):
         show = Preview(config, network, process, source, mesh)
     run = folder.claim(workdir, config)
 
-    profiles = list(ema.profiles(training))
+    profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
     state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)
     step = jax.jit(
         make_step(objective, process, optimizer, config),
@@ -93,7 +93,9 @@ def train(config, workdir):
             )
         )
         interrupt = stack.enter_context(Interrupt())
-        checkpoints.set_aside(after=number)
+        # What a course of training left that goes no further: averages of two would not mix.
+        for steps in (checkpoints, snapshots):
+            steps.set_aside(after=number)
         metrics = Metrics(writer, bar, training.batch_size)
         last = number >= training.num_steps
         while not last:
@@ -114,7 +116,8 @@ def train(config, workdir):
                 _require_good(state, checkpoints)
             meta = {"step": number, "batch": number, "ema": profiles}
             if keep_snapshot:
-                snapshots.save(number, {"ema": state.ema}, meta)
+                items = {"ema": jax.tree.map(lambda x: x.astype(dtype), state.ema)}
+                snapshots.save(number, items, {**meta, "dtype": dtype})
             if keep_checkpoint:
                 checkpoints.save(number, state.items(), meta)
             if is_shown:

@@ -1,13 +1,17 @@
 import json
+import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints.run import Run, resolve
+from jaxdiff.checkpoints.run import Run, read_ema, resolve
 from jaxdiff.checkpoints.store import Store
 from jaxdiff.errors import UserError
+from jaxdiff.parallel.mesh import replicated
 from tests import tiny
+from tests.checkpoints import synthetic
 
 
 @pytest.fixture
@@ -70,3 +74,101 @@ def test_a_strange_config_file_is_refused(folder, change, words):
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=words):
         Run(folder).config()
+
+
+@pytest.fixture
+def averages(tmp_path):
+    """A run with snapshots of two power-function averages, and a later checkpoint."""
+    run = synthetic.make_run(tmp_path / "run", every=40)
+    store = Store(run.checkpoints)
+    ema = {"power_0.05": jax.numpy.zeros(3), "power_0.1": jax.numpy.ones(3)}
+    store.save(410, {"ema": ema}, {"ema": list(ema)})
+    store.close()
+    return run.folder
+
+
+def read(reference, mesh):
+    return read_ema(resolve(reference), synthetic.shapes(), placed_whole(mesh))
+
+
+def placed_whole(mesh):
+    return jax.tree.map(lambda _: replicated(mesh), synthetic.shapes())
+
+
+def test_a_length_names_an_average_of_the_latest_snapshot(averages):
+    reference = resolve(f"{averages}:ema=.07")
+    assert (reference.step, reference.ema, reference.folder.name) == (400, 0.07, "snapshots")
+    assert str(reference) == f"{averages}@400:ema=0.07"
+    assert resolve(str(reference)) == reference
+    assert resolve(str(averages)).ema is None
+    assert resolve(str(averages)).step == 410
+
+
+def test_averages_are_read_by_their_length(averages, one_device):
+    whole = read(f"{averages}@400", one_device)
+    for text, length in (("0.05", 0.05), ("1e-1", 0.1), ("0.07", 0.07)):
+        got = read(f"{averages}@400:ema={text}", one_device)
+        assert synthetic.distance(got, synthetic.average(length, 400)) < 0.03
+    # Without a length: the first.
+    assert synthetic.distance(whole, synthetic.average(0.05, 400)) < 1e-6
+
+
+def test_one_of_several_averages_is_read_from_a_checkpoint(averages, one_device):
+    shape = jax.ShapeDtypeStruct((3,), "float32")
+    got = read_ema(resolve(str(averages)), shape, replicated(one_device))
+    np.testing.assert_array_equal(got, 0)
+
+
+def test_what_is_stored_in_bfloat16_is_read_in_float32(tmp_path, one_device):
+    run = synthetic.make_run(tmp_path / "run", every=40, dtype="bfloat16")
+    got = read(str(run.folder), one_device)
+    assert got["bias"].dtype == np.float32
+    distance = synthetic.distance(got, synthetic.average(0.05, 400))
+    assert 0 < distance < 0.01
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("@400:ema=x", "ema=x, which is no number: write RUN@STEP:ema=0.12"),
+        ("@400:ema", "ema=, which is no number"),
+        ("@400:ema=.289", "must lie between 0 and 0.2887"),
+        (":dropout=.05", "the option 'dropout', which is unknown: the options are ema=VALUE"),
+        (":ema=.07,ema=.08", "says ema twice"),
+        ("@410:ema=.05", "no snapshot of step 410 .* 40, 80"),
+        ("@x:ema=.05", "no step x"),
+        ("@40@80", "cannot be read: write RUN, RUN@STEP or RUN@STEP:ema=0.12"),
+        (":ema=.012", "cannot be trusted: from 10 snapshots"),
+    ],
+)
+def test_references_that_make_no_sense_are_refused(averages, ending, words):
+    with pytest.raises(UserError, match=words):
+        resolve(f"{averages}{ending}")
+
+
+def test_a_run_with_the_traditional_average_has_no_lengths(folder):
+    with pytest.raises(UserError, match=r"traditional average.*training.power_ema=\(0.05,0.1\)"):
+        resolve(f"{folder}@30:ema=.1")
+
+
+@pytest.mark.parametrize("name", ["a@7", "a:b", "a:ema=.1", "x:y/run"])
+def test_a_run_s_name_may_hold_what_options_are_written_with(folder, tmp_path, name):
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    folder.rename(place)
+    assert resolve(str(place)).run.folder == place
+    assert resolve(f"{place}@20").step == 20
+    with pytest.raises(UserError, match="unknown: the options are ema"):
+        resolve(f"{place}@20:color=red")
+
+
+def test_of_two_runs_the_longer_name_is_meant(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run@5")
+    assert resolve(f"{folder}@5").run.folder == tmp_path / "run@5"
+    assert resolve(f"{folder}/@5").run.folder == folder
+
+
+@pytest.mark.parametrize("text", ["", "@5", ":ema=.1"])
+def test_a_reference_without_a_run_is_refused(text):
+    with pytest.raises(UserError, match="names no run"):
+        resolve(text)

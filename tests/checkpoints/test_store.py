@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
-from jaxdiff.checkpoints.store import Damaged, Store, complete_steps, read, read_meta
+from jaxdiff.checkpoints.store import Damaged, Store, complete_steps, read, read_meta, shapes
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 
 
@@ -156,3 +156,26 @@ def test_a_fingerprint_does_not_depend_on_the_sharding():
     values = tree()
     spread = jax.device_put(values, parameter_sharding(make_mesh(8), values))
     assert fingerprint(spread) == fingerprint(values)
+
+
+def test_a_part_of_an_item_is_read_alone(saved, one_device):
+    part = {"layer": template(tree(), one_device)["layer"]}
+    items, _ = read(saved, 2, {"ema": part}, partly=True)
+    jax.tree.map(np.testing.assert_array_equal, items["ema"], {"layer": tree(2)["layer"]})
+    with pytest.raises(Damaged):
+        read(saved, 2, {"ema": part})
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_arrays_of_other_shapes_are_noticed(saved, one_device, partly):
+    values = tree()
+    values["half"] = values["half"][:5]
+    with pytest.raises(Damaged, match="ema"):
+        read(saved, 2, {"ema": template(values, one_device)}, partly=partly)
+
+
+def test_the_shapes_of_an_item_are_known_without_reading_it(saved):
+    expected = jax.tree.map(lambda x: (x.shape, x.dtype), tree())
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes(saved, 2, "ema")) == expected
+    with pytest.raises(Damaged, match="nothing cannot be read"):
+        shapes(saved, 2, "nothing")

@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.training.ema import gamma, power_share, profiles, warm_decay
+from jaxdiff.checkpoints.posthoc import gamma
+from jaxdiff.training.ema import power_share, profiles, warm_decay
 from tests import tiny
 
 

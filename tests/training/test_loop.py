@@ -177,7 +177,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(copy, finished, capsys):
     assert sorted(p.name for p in (copy.folder / "damaged").iterdir()) == [
         "checkpoints-20",
         "checkpoints-30",
+        # Averages of steps that are taken anew: those of two courses must not mix.
+        "snapshots-15",
+        "snapshots-20",
     ]
+    assert store.complete_steps(copy.snapshots) == [5, 10, 15, 20]
     again, before = (saved_values(run.checkpoints, 20) for run in (copy, finished))
     for name, value in before.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)

@@ -1,0 +1,131 @@
+"""Rebuilds averages of many lengths at one step of a run, reading each snapshot once.
+
+    python -m jaxdiff.checkpoints.ema runs/a --step 20000 --length 0.02,0.04,0.06
+    python -m jaxdiff.checkpoints.ema runs/a --step 20000 --length 0.02,0.04,0.06 --out runs/a_emas
+
+Without --out they are kept under the run, where `runs/a@20000:ema=0.02` finds them. With --out they
+become the one snapshot of a run's folder of their own, which needs the first no longer: then
+`runs/a_emas:ema=0.02` names one. docs/post_hoc_ema.md has the equations.
+"""
+
+import contextlib
+import pathlib
+
+import jax
+from absl import flags
+
+from jaxdiff import cli
+from jaxdiff import config as config_lib
+from jaxdiff.checkpoints import rebuild, store
+from jaxdiff.checkpoints.posthoc import profile_name
+from jaxdiff.checkpoints.run import Run
+from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
+from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
+
+STEP = flags.DEFINE_integer("step", None, "Of a snapshot; default: the latest.", lower_bound=0)
+LENGTH = flags.DEFINE_list("length", [], "Lengths (sigma_rel), separated by commas.")
+OUT = flags.DEFINE_string("out", None, "Folder of a run to make; default: keep them in this one.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join other hosts.")
+
+
+def table(plan):
+    """Markdown: how each average is rebuilt, and how well."""
+    solution = plan.solution
+    lines = [
+        "| length | snapshots | norm of coefficients | residual | estimated error |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for m, length in enumerate(plan.lengths):
+        lines.append(
+            f"| {length:g} | {1 if plan.tracked(length) else len(plan.snapshots)} "
+            f"| {solution.norm[m]:.3g} | {solution.residual[m]:.2g} | {solution.error[m]:.2g} |"
+        )
+    return "\n".join(lines)
+
+
+def template(plan):
+    """Of one average, split over all devices; the latest snapshot says its shapes.
+
+    Raises:
+      UserError: if that snapshot is damaged.
+    """
+    folder = plan.folder / "snapshots"
+    try:
+        shapes = store.shapes(folder, plan.step, "ema")[plan.snapshots[-1].profiles[0]]
+    except store.Damaged as error:
+        raise UserError(f"{folder / str(plan.step)} is damaged: {error}.") from None
+    shapes = jax.tree.map(lambda leaf: leaf.update(dtype="float32"), shapes)
+    return placed(shapes, parameter_sharding(make_mesh(len(jax.devices())), shapes))
+
+
+def fill(folder, lengths, step):
+    """Rebuilds those averages that are not kept under the run yet; returns how many."""
+    plan = rebuild.plan(folder, lengths, step)
+    lengths = [
+        length
+        for length in plan.lengths
+        if not plan.tracked(length) and not rebuild.is_kept(plan, length)
+    ]
+    if lengths:
+        plan = rebuild.plan(folder, lengths, step)
+        rebuild.keep(plan, rebuild.rebuild(plan, template(plan)))
+    return len(lengths)
+
+
+def export(folder, lengths, step, out):
+    """Makes a run whose one snapshot holds the averages, as if it had tracked them.
+
+    Raises:
+      UserError: if `out` is not empty, or cannot be written.
+    """
+    plan, run = rebuild.plan(folder, lengths, step), Run(pathlib.Path(out))
+    config = Run(plan.folder).config()
+    config.training.power_ema = plan.lengths
+    config.training.snapshot_dtype = "float32"
+    try:
+        if run.folder.exists() and any(run.folder.iterdir()):
+            raise UserError(
+                f"{out} is not empty, and nothing is overwritten: choose another --out."
+            )
+        processes.barrier("out")
+        run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): choose another --out."
+        ) from None
+    names = [profile_name(length) for length in plan.lengths]
+    totals = dict(zip(names, rebuild.rebuild(plan, template(plan)), strict=True))
+    meta = {"step": plan.step, "batch": plan.step, "ema": names}
+    with contextlib.closing(store.Store(run.snapshots)) as snapshots:
+        snapshots.save(plan.step, {"ema": totals}, meta)
+    if processes.is_first():
+        # Last: it makes the folder a run, which it is once the averages are there.
+        run.config_file.write_text(config_lib.to_json(config))
+
+
+def main(folder):
+    """Prints the table, then rebuilds."""
+    cli.use_compilation_cache()
+    processes.initialize(DISTRIBUTED.value)
+    texts = cli.require("length", LENGTH.value, "lengths such as 0.05,0.1")
+    lengths = list(dict.fromkeys(cli.number("length", text) for text in texts))
+    Run(pathlib.Path(folder)).config()  # refuses what is no run
+    plan = rebuild.plan(folder, lengths, STEP.value)
+    if processes.is_first():
+        print(table(plan), flush=True)
+    rebuild.check(plan)
+    if OUT.value:
+        export(folder, lengths, plan.step, OUT.value)
+        done = f"{len(lengths)} averages at step {plan.step}: {OUT.value}"
+    else:
+        count = fill(folder, lengths, plan.step)
+        done = f"Rebuilt {count} averages at step {plan.step}: {plan.folder / 'ema'}"
+        if count < len(lengths):
+            done += f"; {len(lengths) - count} were there already"
+    if processes.is_first():
+        print(done)
+
+
+if __name__ == "__main__":
+    cli.run(main, "the folder of a run")

@@ -1,0 +1,180 @@
+"""A short real run that tracks a third average, which is rebuilt from the two others."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff import build
+from jaxdiff.checkpoints import rebuild, store
+from jaxdiff.checkpoints.posthoc import ROUNDING, profile_name
+from jaxdiff.checkpoints.run import Run, read_ema, resolve
+from jaxdiff.parallel.mesh import make_mesh, placed, replicated
+from jaxdiff.training import loop
+from tests import tiny
+from tests.test_command_line import run as run_program
+from tests.test_command_line import run_together
+
+STEPS, THIRD = 40, 0.15
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real") / "run"
+    config = tiny.config(
+        training__power_ema=(0.05, 0.1, THIRD),
+        training__num_steps=STEPS,
+        training__snapshot_every=2,
+        training__checkpoint_every=STEPS,
+    )
+    train(config, folder)
+    return Run(folder)
+
+
+def train(config, folder):
+    """On one device, in an eighth of the time of eight fake ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda fsdp: one_mesh())
+        loop.train(config, folder)
+
+
+def one_mesh():
+    return make_mesh(devices=jax.devices()[:1])
+
+
+def without_third(trained, folder, every):
+    """A copy of the run that knows of two averages, with fewer snapshots."""
+    shutil.copytree(trained.folder, folder)
+    for path in (folder / "snapshots").iterdir():
+        if path.name.isdigit() and int(path.name) % every:
+            shutil.rmtree(path)
+        elif path.name.isdigit():
+            meta = path / "meta" / "metadata"
+            values = json.loads(meta.read_text())
+            values["ema"].remove(profile_name(THIRD))
+            meta.write_text(json.dumps(values))
+    return Run(folder)
+
+
+def arguments(run):
+    """(shapes, shardings) of the run's parameters."""
+    shapes = build.network(run.config()).shapes
+    return shapes, jax.tree.map(lambda _: replicated(one_mesh()), shapes)
+
+
+def template(run):
+    return placed(*arguments(run))
+
+
+def tracked(run, length):
+    name = profile_name(length)
+    items, _ = store.read(run.snapshots, STEPS, {"ema": {name: template(run)}}, partly=True)
+    return items["ema"][name]
+
+
+def distance(a, b):
+    squares = jax.tree.map(lambda x, y: float(np.sum(np.square(np.subtract(x, y)))), a, b)
+    return np.sqrt(sum(jax.tree.leaves(squares)))
+
+
+def test_the_third_average_is_rebuilt_and_better_from_more_snapshots(trained, tmp_path):
+    expected = tracked(trained, THIRD)
+    far = distance(tracked(trained, 0.1), expected)
+    errors = []
+    for every in (8, 4, 2):
+        run = without_third(trained, tmp_path / str(every), every)
+        plan = rebuild.plan(run.folder, (THIRD,), STEPS)
+        assert not plan.tracked(THIRD)
+        (got,) = rebuild.rebuild(plan, template(run))
+        errors.append(distance(got, expected) / far)
+    assert errors[0] < 0.3
+    assert errors[1] < errors[0] / 2
+    assert errors[2] < errors[1] / 2
+    assert errors[2] < 0.01
+
+
+def test_a_tracked_average_is_the_one_that_was_tracked(trained):
+    run = trained
+    got = read_ema(resolve(f"{run.folder}:ema={THIRD}"), *arguments(run))
+    jax.tree.map(np.testing.assert_array_equal, got, tracked(run, THIRD))
+
+
+def test_the_command_lines(trained, tmp_path):
+    run = without_third(trained, tmp_path / "run", 2)
+    command = ("-m", "jaxdiff.checkpoints.ema", run.folder, "--step=40")
+    code, out, err = run_program(*command, "--length=0.05,0.12,0.15,0.2")
+    assert code == 0, err
+    assert "| 0.05 | 1 | 1 | 0 | 2.5e-08 |" in out
+    assert "| 0.12 | 20 | " in out
+    assert "Rebuilt 3 averages at step 40" in out
+    assert sorted(p.name for p in (run.folder / "ema").iterdir()) == ["0.12", "0.15", "0.2"]
+    code, out, err = run_program(*command, "--length=0.12,0.13")
+    assert code == 0, err
+    assert "Rebuilt 1 averages" in out
+    assert "1 were there already" in out
+
+    other = tmp_path / "other"
+    code, out, err = run_program(*command, "--length=0.12,0.15", f"--out={other}", devices=8)
+    assert code == 0, err
+    assert sorted(p.name for p in other.iterdir()) == ["config.json", "snapshots"]
+    a, b = (str(resolve(f"{folder}@40:ema=0.15")) for folder in (run.folder, other))
+    got = [read_ema(resolve(text), *arguments(run)) for text in (a, b)]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), *got)
+    code, _, err = run_program(*command, "--length=0.12", f"--out={other}")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "is not empty" in err
+
+    code, out, err = run_program(*command, "--length=0.12,0.01")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "| 0.01 | 20 |" in out
+    assert "length 0.01 at step 40" in err
+
+    code, _, err = run_program(
+        "sample.py",
+        f"--model={other}:ema=0.12",
+        f"--guide={run.folder}@20:ema=0.17",
+        "--weight=2",
+        "--num_samples=4",
+        f"--out={tmp_path / 'samples'}",
+    )
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "samples" / "manifest.json").read_text())
+    assert manifest["model"] == f"{other}@40:ema=0.12"
+    assert manifest["guidance"]["references"][0]["network"] == f"{run.folder}@20:ema=0.17"
+    assert (run.folder / "ema" / "0.17" / "20").exists()
+
+
+def test_two_processes_rebuild_what_one_does(trained, tmp_path):
+    run = without_third(trained, tmp_path / "run", 4)
+    plan = rebuild.plan(run.folder, (0.12,))
+    (expected,) = rebuild.rebuild(plan, template(run))
+    arguments = ("-m", "jaxdiff.checkpoints.ema", run.folder, "--length=0.12")
+    first, second = run_together(*arguments)
+    assert "Rebuilt 1 averages" in first
+    assert "|" not in second  # one of them speaks
+    assert rebuild.is_kept(plan, 0.12)
+    assert [p.name for p in (run.folder / "ema").iterdir()] == ["0.12"]
+    got = rebuild.average(run.folder, 0.12, STEPS, template(run))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, expected)
+
+
+def test_a_run_may_go_on_with_snapshots_in_bfloat16(trained, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained.folder, run.folder)
+    config = run.config()
+    config.training.update(num_steps=STEPS + 2, snapshot_dtype="bfloat16")
+    train(config, run.folder)
+    plan = rebuild.plan(run.folder, (0.1, 0.12))
+    assert plan.step == STEPS + 2
+    assert [s.dtype for s in plan.snapshots[-2:]] == ["float32", "bfloat16"]
+    got = rebuild.rebuild(plan, template(run))
+    shapes = jax.tree.leaves(store.shapes(run.snapshots, plan.step, "ema"))
+    assert {str(leaf.dtype) for leaf in shapes} == {"bfloat16"}
+    # The checkpoint has the first as it was before rounding.
+    name = profile_name(0.1)
+    items, _ = store.read(run.checkpoints, plan.step, {"ema": {name: template(run)}}, partly=True)
+    exact = items["ema"][name]
+    size = distance(exact, jax.tree.map(np.zeros_like, exact))
+    assert 0.5 * ROUNDING["bfloat16"] < distance(got[0], exact) / size < 2 * ROUNDING["bfloat16"]
