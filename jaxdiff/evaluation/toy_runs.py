@@ -1,7 +1,7 @@
 """Points of the toy by every method: the runs' own, by the sampling job; and what needs no run."""
 
 import dataclasses
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -61,10 +61,20 @@ class Runs:
         )
         return job.prepare(request)
 
+    @cached_property
+    def _begun(self):
+        """{networks and sampler: (the Generator that has compiled them, their parameters)}."""
+        return {}
+
     def points(self, count, **fields):
         """Points [count, 2] of the `method` with these arguments."""
         prepared = self.method(**fields)
-        return prepared.samples(prepared.params(), self.seed, np.arange(count), quiet=True)
+        key = prepared.request.guide, prepared.generate.sampler
+        if key not in self._begun:
+            self._begun[key] = prepared.generate, prepared.params()
+        generate, params = self._begun[key]
+        prepared = dataclasses.replace(prepared, generate=generate)
+        return prepared.samples(params, self.seed, np.arange(count), quiet=True)
 
     def guide_points(self, count):
         """Points of the guide by itself."""
