@@ -100,10 +100,14 @@ def draw(table, out, path):
         left.annotate(str(number), (agreement, diversity), (4, 4), textcoords="offset points")
     left.set(xlabel="label agreement", ylabel="diversity within a class (data: 1)")
     left.grid(alpha=0.3)
-    shown = [read_samples(out / f"{n:02d}")[0][:10] for n in range(len(table))]
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    shown = [
+        np.pad(read_samples(out / f"{n:02d}")[0][:10], border, constant_values=255)
+        for n in range(len(table))
+    ]
     right.imshow(np.concatenate([np.concatenate(list(row), 1) for row in shown])[..., 0], "gray")
     names = [f"{n}  {row[0]}" for n, row in enumerate(table)]
-    right.set(yticks=8 * np.arange(len(table)) + 4, yticklabels=names, xticks=[])
+    right.set(yticks=10 * np.arange(len(table)) + 4.5, yticklabels=names, xticks=[])
     figure.savefig(path, dpi=120)
 
 
