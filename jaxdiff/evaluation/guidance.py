@@ -54,7 +54,8 @@ def measure(model, methods, out, num_samples, sampler, steps):
     for number, (name, fields) in enumerate(methods.items()):
         folder = out / f"{number:02d}"
         request = job.Request(out=str(folder), **common, **fields)
-        job.run(request)
+        if not (folder / "manifest.json").exists():
+            job.run(request)
         speed = folder / "relative_speed.json"
         if not speed.exists():
             speed.write_text(json.dumps(_relative_speed(request, job.Request(out="", **common))))
