@@ -30,7 +30,7 @@ def test_one_step_is_the_largest_level():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((0, 0.002, 80, 7), "at least 1"),
+        ((0, 0.002, 80, 7), "0 is no number of steps.*a whole number, such as 32"),
         (("ddim25", 0.002, 80, 7), "'ddim25' is no number of steps"),
         ((32, 80, 80, 7), "sigma_min the smaller one"),
         ((32, 0, 80, 7), "must be positive"),

@@ -55,4 +55,4 @@ def test_the_nearest_neighbour_is_of_the_same_class(held_out):
     assert score(images, (labels + 1) % 10).neighbour > 1.3
     real_images, real_labels = load()
     train = split_indices(real_labels)["train"]
-    assert score(real_images[train], real_labels[train]).neighbour == 0
+    assert score(real_images[train], real_labels[train]).neighbour < 1e-6

@@ -7,7 +7,7 @@ import pytest
 
 from jaxdiff import build
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, to_devices
-from jaxdiff.training.ema import warm_decay
+from jaxdiff.training.ema import profiles, warm_decay
 from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import State, init_state, state_bytes
@@ -102,7 +102,7 @@ def test_the_first_bad_step_is_remembered(one_device):
     config = tiny.config()
     network, process = build.network(config), build.process(config)
     optimizer = make_optimizer(config.training)
-    state = init_state(network, optimizer, ["0.9"], jax.random.key(0))
+    state = init_state(network, optimizer, list(profiles(config.training)), jax.random.key(0))
     objective = denoising(network, process, config.model.dropout)
     step = jax.jit(make_step(objective, process, optimizer, config))
     zeros = zero_sums(process.terms)
