@@ -22,6 +22,7 @@ from configs import digits
 from jaxdiff import build, cli
 from jaxdiff.data.source import open_split
 from jaxdiff.training import loop
+from jaxdiff.training.ema import profiles
 from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import init_state
@@ -52,7 +53,9 @@ def bare_step():
     network, process = build.network(config), build.process(config)
     objective = denoising(network, process, config.model.dropout)
     optimizer = make_optimizer(config.training)
-    state = jax.jit(lambda: init_state(network, optimizer, ["0.995"], jax.random.key(0)))()
+    state = jax.jit(
+        lambda: init_state(network, optimizer, profiles(config.training), jax.random.key(0))
+    )()
     step = jax.jit(make_step(objective, process, optimizer, config), donate_argnums=0)
     source = open_split(config.data, "train").in_memory()
     batch = jax.device_put(source.fetch(range(config.training.batch_size)))

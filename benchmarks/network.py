@@ -27,6 +27,7 @@ from ml_collections import config_flags
 from jaxdiff import build, cli
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
+from jaxdiff.training.ema import profiles
 from jaxdiff.training.objective import classification, denoising
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import init_state
@@ -113,7 +114,7 @@ def step_of(config, values):
     optimizer = make_optimizer(config.training)
 
     def arguments():
-        state = init_state(network, optimizer, [str(config.training.ema)], jax.random.key(0))
+        state = init_state(network, optimizer, profiles(config.training), jax.random.key(0))
         shape = (config.training.batch_size, *build.sample_shape(config))
         image = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
         batch = {"image": image, "label": jnp.zeros(shape[0], jnp.int32)}
