@@ -32,6 +32,7 @@ from jaxdiff.checkpoints.store import Store
 from jaxdiff.diffusion.denoiser import Condition, Level
 from jaxdiff.guidance.classifier import label_gradient
 from jaxdiff.sampling import job
+from jaxdiff.sampling.model import applied
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Samples at once.", lower_bound=1)
 STEPS = flags.DEFINE_string("steps", "18", "Of Heun's method.")
@@ -95,7 +96,7 @@ def evaluations(prepared):
 
         def denoise(own, x, network=network, process=process):
             condition = Condition(network.embed(own, labels))
-            return process.denoiser(partial(network.apply, own))(x, level, condition).x0
+            return process.denoiser(applied(network, own))(x, level, condition).x0
 
         found[name] = _repeated(denoise, own, x)
     if generate.classifier is not None:

@@ -165,7 +165,7 @@ def run(name):
     classify, classifier_params = network("classifier") if "scale" in variant else (None, None)
 
     def results(params, classifier_params, scale):
-        def unet(x, time, embedding):
+        def unet(x, time, condition):
             return apply(params, x, time, labels)
 
         guidance = Guidance(main=Branch(process.denoiser(unet), lambda i, keys: Condition()))

@@ -23,11 +23,6 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 
-STEP = flags.DEFINE_integer("step", None, "Of a snapshot; default: the latest.", lower_bound=0)
-LENGTH = flags.DEFINE_list("length", [], "Lengths (sigma_rel), separated by commas.")
-OUT = flags.DEFINE_string("out", None, "Folder of a run to make; default: keep them in this one.")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join other hosts.")
-
 
 def table(plan):
     """Markdown: how each average is rebuilt, and how well."""
@@ -106,18 +101,19 @@ def export(folder, lengths, step, out):
 
 def main(folder):
     """Prints the table, then rebuilds."""
+    values = flags.FLAGS
     cli.use_compilation_cache()
-    processes.initialize(DISTRIBUTED.value)
-    texts = cli.require("length", LENGTH.value, "lengths such as 0.05,0.1")
+    processes.initialize(values.distributed)
+    texts = cli.require("length", values.length, "lengths such as 0.05,0.1")
     lengths = list(dict.fromkeys(cli.number("length", text) for text in texts))
     Run(pathlib.Path(folder)).config()  # refuses what is no run
-    plan = rebuild.plan(folder, lengths, STEP.value)
+    plan = rebuild.plan(folder, lengths, values.step)
     if processes.is_first():
         print(table(plan), flush=True)
     rebuild.check(plan)
-    if OUT.value:
-        export(folder, lengths, plan.step, OUT.value)
-        done = f"{len(lengths)} averages at step {plan.step}: {OUT.value}"
+    if values.out:
+        export(folder, lengths, plan.step, values.out)
+        done = f"{len(lengths)} averages at step {plan.step}: {values.out}"
     else:
         count = fill(folder, lengths, plan.step)
         done = f"Rebuilt {count} averages at step {plan.step}: {plan.folder / 'ema'}"
@@ -128,4 +124,8 @@ def main(folder):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("step", None, "Of a snapshot; default: the latest.", lower_bound=0)
+    flags.DEFINE_list("length", [], "Lengths (sigma_rel), separated by commas.")
+    flags.DEFINE_string("out", None, "Folder of a run to make; default: keep them in this one.")
+    flags.DEFINE_bool("distributed", False, "Join other hosts.")
     cli.run(main, "the folder of a run")

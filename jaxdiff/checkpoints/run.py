@@ -1,4 +1,4 @@
-"""A run's folder, and references to the networks in it: `RUN[@STEP][:ema=LENGTH]`.
+"""A run's folder, and references to the networks in it: `RUN[@STEP][:ema=LENGTH,dropout=RATE]`.
 
 config.json           every value of the config, and the package's version
 checkpoints/<step>/   training state: params, optimizer, EMA, step and data position
@@ -21,7 +21,7 @@ from jaxdiff.parallel.mesh import placed
 
 KEEP_CHECKPOINTS = 3
 FORM = "RUN@STEP:ema=0.12"
-OPTIONS = {"ema": float}  # of a reference: how each value is read
+OPTIONS = {"ema": float, "dropout": float}  # of a reference: how each value is read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,23 +92,25 @@ class Reference:
       step: of training.
       folder: the store that holds the step.
       ema: length (sigma_rel) of the average, rebuilt if it is not stored; None: the run's first.
+      dropout: rate that the network is sampled with, in [0, 1).
     """
 
     run: Run
     step: int
     folder: pathlib.Path
     ema: float | None = None
+    dropout: float = 0.0
 
     def __str__(self):
-        return f"{self.run.folder}@{self.step}" + ("" if self.ema is None else f":ema={self.ema}")
+        return _written(self.run, self.step, {"ema": self.ema, "dropout": self.dropout or None})
 
 
 def resolve(text):
     """Finds what a reference on the command line names.
 
     Args:
-      text: `RUN[@STEP][:ema=LENGTH]`. Without a step it is the latest, with a length the latest
-        snapshot.
+      text: `RUN[@STEP][:ema=LENGTH,dropout=RATE]`. Without a step it is the latest, with a length
+        the latest snapshot.
 
     Raises:
       UserError: if there is no such run or step, which says what steps there are; for an option
@@ -116,9 +118,12 @@ def resolve(text):
     """
     run, step, options = _split(text)
     run.config()
-    ema = _parse_options(text, options).get("ema")
-    if ema is not None:
-        return _rebuilt(run, step, ema)
+    values = _parse_options(text, options)
+    dropout = values.get("dropout", 0.0)
+    if not 0 <= dropout < 1:
+        raise UserError(f"The reference {text} has dropout={dropout:g}: it must lie in [0, 1).")
+    if "ema" in values:
+        return dataclasses.replace(_rebuilt(run, step, values["ema"]), dropout=dropout)
     places = run.places()
     if not places:
         raise UserError(f"{run.folder} has no checkpoints or snapshots yet: train it further.")
@@ -129,7 +134,21 @@ def resolve(text):
         raise UserError(f"{run.folder} has no step {step}: it has {steps}.")
     else:
         number = int(step)
-    return Reference(run, number, places[number])
+    return Reference(run, number, places[number], dropout=dropout)
+
+
+def varied(text, step=None, ema=None):
+    """The text of a reference with another step or length of average; None leaves them."""
+    run, old_step, options = _split(text)
+    changed = {"ema": ema} if ema is not None else {}
+    values = _parse_options(text, options) | changed
+    return _written(run, old_step if step is None else step, values)
+
+
+def _written(run, step, options):
+    at = "" if step is None else f"@{step}"
+    given = ",".join(f"{name}={value}" for name, value in options.items() if value is not None)
+    return f"{run.folder}{at}" + (f":{given}" if given else "")
 
 
 def _split(text):

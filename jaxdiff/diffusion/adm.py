@@ -137,14 +137,14 @@ class Adm:
         return jnp.argmin(distance, axis=-1)
 
     def denoiser(self, network):
-        """Turns `network`: (x [B, ...], time [B], embedding) -> output, into a Denoiser.
+        """Turns `network`: (x [B, ...], time [B], condition) -> output, into a Denoiser.
 
         A level in any scaling is brought to alpha^2 + sigma^2 = 1 for the network.
         """
 
         def denoise(x, level, condition):
             x, level, time = self._inputs(x, level)
-            output, values = self.variance.split(network(x, time, condition.embedding))
+            output, values = self.variance.split(network(x, time, condition))
             return self.variance.prediction(self.prediction.x0(output, x, level), values)
 
         return denoise
@@ -190,7 +190,7 @@ class Adm:
         """The training loss of every sample.
 
         Args:
-          network: (x, time, embedding) -> output.
+          network: (x, time, condition) -> output.
           x0: [B, ...] in [-1, 1].
           condition: of each sample.
           draws: from `draw`.
@@ -207,7 +207,7 @@ class Adm:
         level = jax.tree.map(jnp.float32, levels)[i]
         x = diffuse(x0, noise, level)
         timestep = jnp.asarray(respace(self.num_timesteps, steps))[t]
-        output = network(x, self._time(timestep), condition.embedding)
+        output = network(x, self._time(timestep), condition)
         output, values = self.variance.split(output)
         terms = {}
         if "mse" in self.terms:

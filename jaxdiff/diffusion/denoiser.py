@@ -41,9 +41,11 @@ class Condition:
 
     Attributes:
       embedding: [B, E] float32, the label's embedding; None for a network without labels.
+      drop_keys: [B] keys of a network that is run with dropout; None without.
     """
 
     embedding: jax.Array | None = None
+    drop_keys: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -148,7 +148,7 @@ class Edm:
         return x + level.alpha * self.data.sample(derived(keys, Purpose.START, 1))
 
     def denoiser(self, network):
-        """Turns `network`: (x [B, ...], time [B], embedding) -> output, into a Denoiser.
+        """Turns `network`: (x [B, ...], time [B], condition) -> output, into a Denoiser.
 
         A level in any scaling is brought to alpha 1 for the network.
         """
@@ -164,7 +164,7 @@ class Edm:
         time = self.parameterization.time_scale * jnp.log(sigma) / 4
 
         def apply(x):
-            return network(x, time, condition.embedding)
+            return network(x, time, condition)
 
         return self.parameterization.denoise(apply, x, per_sample(sigma, x), self.data_std)
 
@@ -181,7 +181,7 @@ class Edm:
         """The training loss of every sample.
 
         Args:
-          network: (x, time, embedding) -> output.
+          network: (x, time, condition) -> output.
           x0: [B, ...].
           condition: of each sample.
           draws: from `draw`.

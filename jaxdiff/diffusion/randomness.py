@@ -17,6 +17,7 @@ class Purpose(enum.IntEnum):
     CADS_MAIN = 2
     CADS_REFERENCE = 3
     RANDOM_LABEL = 4
+    DROPOUT = 5  # masks of each network that is run with dropout, told apart by its place
 
 
 def sample_keys(seed, numbers):

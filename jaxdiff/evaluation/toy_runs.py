@@ -16,7 +16,7 @@ from jaxdiff.guidance.equation import Branch, Guidance
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.loop import advance, begin, sample, stretches
 from jaxdiff.sampling import job
-from jaxdiff.sampling.model import open_model
+from jaxdiff.sampling.model import applied, open_model
 from jaxdiff.sampling.request import Request
 
 BATCH = 8192
@@ -84,7 +84,7 @@ class Runs:
         """Points of the model with its score times `factor`: what truncation does."""
         model = open_model(self.model, "models")
         params = model.params(make_mesh())
-        denoiser = model.process.denoiser(partial(model.network.apply, params))
+        denoiser = model.process.denoiser(applied(model.network, params))
 
         def scaled(x, level, condition):
             return Prediction(x + factor * (denoiser(x, level, condition).x0 - x))

@@ -21,7 +21,7 @@ def random(num_classes):
     return draw
 
 
-def embedded(embed, labels, cads=None, number=None):
+def embedded(embed, labels, cads=None, number=None, drops=False):
     """Conditions for a Branch.
 
     Args:
@@ -29,14 +29,16 @@ def embedded(embed, labels, cads=None, number=None):
       labels: (i, keys) -> labels [B], such as `same` and `random` make.
       cads: a Cads that anneals the embedding; None to leave it as it is.
       number: of the reference, so that each has noise of its own; None for the main network.
+      drops: whether the network is run with dropout, which has masks of its own too.
     """
 
     def condition(i, keys):
         embedding = embed(labels(i, keys))
-        if cads is None or embedding is None:
-            return Condition(embedding)
-        purpose = (Purpose.CADS_MAIN, i) if number is None else (Purpose.CADS_REFERENCE, i, number)
-        noise = normal(derived(keys, *purpose), embedding.shape[1:])
-        return Condition(cads.anneal(embedding, i, noise))
+        if cads is not None and embedding is not None:
+            main, other = (Purpose.CADS_MAIN, i), (Purpose.CADS_REFERENCE, i, number)
+            noise = normal(derived(keys, *(main if number is None else other)), embedding.shape[1:])
+            embedding = cads.anneal(embedding, i, noise)
+        place = 0 if number is None else 1 + number
+        return Condition(embedding, derived(keys, Purpose.DROPOUT, i, place) if drops else None)
 
     return condition

@@ -37,7 +37,7 @@ class ClassifierSpec(EncoderSpec):
 
 
 class AttentionHead(nnx.Module):
-    """The logits are what a token with the image's mean learns from attending to all positions.
+    """What a token with the image's mean learns from attending to all positions.
 
     This is the attention pool of CLIP (Radford et al. 2021, arXiv:2103.00020, section 2.4).
     """
@@ -52,14 +52,14 @@ class AttentionHead(nnx.Module):
         self.out = linear(width, spec.num_classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, h, skips):
-        """h: [B, H, W, C]. Returns [B, classes]."""
+        """h: [B, H, W, C]. Returns [B, C]."""
         h = nnx.silu(self.norm(h)).reshape(h.shape[0], -1, h.shape[-1])
         h = jnp.concatenate([h.mean(1, keepdims=True), h], axis=1) + self.position[...]
-        return self.out(attend(self.qkv(h), self.num_heads, queries=1))[:, 0]
+        return attend(self.qkv(h), self.num_heads, queries=1)[:, 0]
 
 
 class AdaptiveHead(nnx.Module):
-    """The logits are linear in the means over the image's positions."""
+    """The means over the image's positions."""
 
     def __init__(self, spec, skip_widths, *, rngs):
         width = spec.widths[-1]
@@ -67,12 +67,12 @@ class AdaptiveHead(nnx.Module):
         self.out = linear(width, spec.num_classes, dtype=jnp.float32, rngs=rngs, zero=True)
 
     def __call__(self, h, skips):
-        """h: [B, H, W, C]. Returns [B, classes]."""
-        return self.out(nnx.silu(self.norm(h)).mean((1, 2)))
+        """h: [B, H, W, C]. Returns [B, C]."""
+        return nnx.silu(self.norm(h)).mean((1, 2))
 
 
 class SpatialHead(nnx.Module):
-    """The logits follow from the means over positions of every block of the encoder."""
+    """What follows from the means over positions of every block of the encoder."""
 
     def __init__(self, spec, skip_widths, *, rngs):
         width = sum(skip_widths) + spec.widths[-1]
@@ -81,11 +81,10 @@ class SpatialHead(nnx.Module):
         self.out = linear(HIDDEN, spec.num_classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, h, skips):
-        """h: [B, H, W, C]; skips: of the encoder. Returns [B, classes]."""
+        """h: [B, H, W, C]; skips: of the encoder. Returns [B, 2048]."""
         means = [image.astype(jnp.float32).mean((1, 2)) for image in (*skips, h)]
         hidden = self.hidden(jnp.concatenate(means, axis=-1))
-        hidden = nnx.relu(hidden) if self.norm is None else nnx.silu(self.norm(hidden))
-        return self.out(hidden)
+        return nnx.relu(hidden) if self.norm is None else nnx.silu(self.norm(hidden))
 
 
 HEADS = {
@@ -97,7 +96,7 @@ HEADS = {
 
 
 class EncoderClassifier(TimeConditioned):
-    """ADM's classifier: an encoder, a middle, and a head in float32."""
+    """ADM's classifier: an encoder, a middle, and a head in float32, whose `out` ends it."""
 
     def __init__(self, spec: ClassifierSpec, *, rngs: nnx.Rngs):
         super().__init__(spec, rngs)
@@ -116,6 +115,10 @@ class EncoderClassifier(TimeConditioned):
         Returns:
           [B, classes] float32, the logits.
         """
+        return self.head.out(self.features(x, time, drop_rate=drop_rate, drop_keys=drop_keys))
+
+    def features(self, x, time, *, drop_rate=0.0, drop_keys=None):
+        """What the logits are linear in: [B, C] float32 (2048 for the spatial heads)."""
         call = self.caller(drop_rate, drop_keys)
         h, skips = self.encoder(x.astype(self.spec.dtype), self.embed_time(time), call)
         return self.head(h, skips)

@@ -23,11 +23,13 @@ class Network:
       spec: the specification it was built from.
       constrain: params -> params, which every training step begins with, so that the optimizer
         updates constrained parameters.
+      drop_rate: of dropout when it is sampled, in [0, 1); training has a rate of its own.
     """
 
     build: Callable[[nnx.Rngs], nnx.Module]
     spec: object
     constrain: Callable[[Any], Any] = lambda params: params
+    drop_rate: float = 0.0
 
     def init(self, key):
         """Fresh parameters: a nested dict of float32 arrays, keyed by strings."""
@@ -42,6 +44,10 @@ class Network:
     def apply(self, params, x, time, *args, **kwargs):
         """The network's output; see its module's `__call__` for shapes and further arguments."""
         return self._module(params)(x, time, *args, **kwargs)
+
+    def features(self, params, x, time):
+        """A classifier's last hidden layer."""
+        return self._module(params).features(x, time)
 
     def embed(self, params, labels):
         """Embeds labels [B] once, so that guidance can work on the embedding."""

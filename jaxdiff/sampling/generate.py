@@ -18,6 +18,7 @@ from jaxdiff.models.network import Network
 from jaxdiff.parallel.batches import in_batches
 from jaxdiff.parallel.mesh import batch_sharding
 from jaxdiff.samplers.loop import advance, begin, stretches
+from jaxdiff.sampling.model import applied
 
 
 class Told(enum.Enum):
@@ -193,16 +194,15 @@ class Generator:
         every = [params.main, *params.guides]
         # One denoiser a network, so that the equation sees which predictions can share a batch.
         denoisers = [
-            process.denoiser(_applied(network, own, low_res))
+            process.denoiser(applied(network, own, low_res))
             for (network, process), own in zip(networks, every, strict=True)
         ]
 
         def branch(index, told, number=None):
             network, _ = networks[index]
-            embed = partial(network.embed, every[index])
-            return Branch(
-                denoisers[index], embedded(embed, _told(told, labels, network), cads, number)
-            )
+            embed, labelled = partial(network.embed, every[index]), _told(told, labels, network)
+            drops = network.drop_rate > 0
+            return Branch(denoisers[index], embedded(embed, labelled, cads, number, drops))
 
         gradient = None
         if self.classifier is not None:
@@ -227,15 +227,3 @@ def _told(told, labels, network):
     if told is Told.RANDOM:
         return random(network.spec.num_classes)
     return same(labels)
-
-
-def _applied(network, params, low_res):
-    """The network with its parameters, and the small images [B, h, w, C] that it enlarges."""
-
-    def apply(x, time, embedding):
-        if low_res is None:
-            return network.apply(params, x, time, embedding)
-        own = jnp.repeat(low_res, x.shape[0] // low_res.shape[0], axis=0)
-        return network.apply(params, x, time, embedding, low_res=own)
-
-    return apply

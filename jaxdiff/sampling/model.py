@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdiff import build
 from jaxdiff.checkpoints.run import Reference, read_ema, resolve
@@ -55,10 +56,15 @@ def open_model(text, flag, kind="a diffusion model"):
     found = "a classifier" if config.model.kind == "classifier" else "a diffusion model"
     if found != kind:
         raise UserError(f"{reference} is {found}: --{flag} wants {kind}.")
+    if reference.dropout and config.model.kind != "unet":
+        raise UserError(
+            f"{reference} is a network of the kind {config.model.kind}, and only one of images is "
+            "run with dropout: leave dropout out."
+        )
     return Model(
         reference=reference,
         config=config,
-        network=build.network(config),
+        network=dataclasses.replace(build.network(config), drop_rate=reference.dropout),
         process=build.process(config),
     )
 
@@ -74,6 +80,10 @@ def open_image_model(text, purpose):
       UserError: if there is none, or it enlarges images, or makes none.
     """
     model = open_model(text, "model")
+    if model.reference.dropout:
+        raise UserError(
+            f"{text} is run with dropout, and only a network without {purpose}: leave dropout out."
+        )
     if model.config.data.low_res_size:
         raise UserError(
             f"{text} enlarges images of {model.config.data.low_res_size} pixels, and only a model "
@@ -87,11 +97,32 @@ def open_image_model(text, purpose):
     return model
 
 
+def applied(network, params, low_res=None):
+    """The network with its parameters, as a process takes it: (x, time, condition) -> output.
+
+    Args:
+      network: a Network.
+      params: its parameters.
+      low_res: [N, h, w, C] float32, the small images that it enlarges; x may be a whole number of
+        times as many, the repetitions of a sample side by side.
+    """
+
+    def apply(x, time, condition):
+        given = {}
+        if low_res is not None:
+            given["low_res"] = jnp.repeat(low_res, x.shape[0] // low_res.shape[0], axis=0)
+        if network.drop_rate:
+            given |= {"drop_rate": network.drop_rate, "drop_keys": condition.drop_keys}
+        return network.apply(params, x, time, condition.embedding, **given)
+
+    return apply
+
+
 def unguided(network, process, params, labels):
     """What a network predicts when told `labels` [B] int32; they say nothing to one without."""
     return Guidance(
         main=Branch(
-            process.denoiser(partial(network.apply, params)),
+            process.denoiser(applied(network, params)),
             embedded(partial(network.embed, params), same(labels)),
         )
     )

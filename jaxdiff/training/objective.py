@@ -32,12 +32,12 @@ def denoising(network, process, drop_rate):
     def losses(params, examples):
         condition = Condition(network.embed(params, examples["label"]))
 
-        def apply(x, time, embedding):
+        def apply(x, time, condition):
             return network.apply(
                 params,
                 x,
                 time,
-                embedding,
+                condition.embedding,
                 low_res=examples.get("low_res"),
                 drop_rate=drop_rate,
                 drop_keys=examples["dropout"],

@@ -133,7 +133,12 @@ def test_what_is_stored_in_bfloat16_is_read_in_float32(tmp_path, one_device):
         ("@400:ema=x", "ema=x, which is no number: write RUN@STEP:ema=0.12"),
         ("@400:ema", "ema=, which is no number"),
         ("@400:ema=.289", "must lie between 0 and 0.2887"),
-        (":dropout=.05", "the option 'dropout', which is unknown: the options are ema=VALUE"),
+        (
+            ":colour=red",
+            "the option 'colour', which is unknown: the options are ema=VALUE, dr",
+        ),
+        (":dropout=1", "dropout=1: it must lie in"),
+        (":dropout=-.1", "dropout=-0.1: it must lie in"),
         (":ema=.07,ema=.08", "says ema twice"),
         ("@410:ema=.05", "no snapshot of step 410 .* 40, 80"),
         ("@x:ema=.05", "no step x"),

@@ -26,7 +26,7 @@ def perfect(x0, process=PROCESS):
     """A network that knows x0: answers the noise of any x, with variance values of zero."""
     levels = process.levels("")
 
-    def network(x, time, embedding):
+    def network(x, time, condition):
         step = 999 - time.astype(int)
         alpha = jnp.asarray(levels.alpha, jnp.float32)[step][:, None]
         sigma = jnp.asarray(levels.sigma, jnp.float32)[step][:, None]
@@ -60,7 +60,7 @@ def test_every_timestep_is_found_from_its_level_in_any_scaling(schedule):
 def test_the_denoiser_does_not_depend_on_the_scaling():
     seen = []
 
-    def network(x, time, embedding):
+    def network(x, time, condition):
         seen.append((x, time))
         return jnp.concatenate([0.3 * x, 0.5 * x], -1)
 
@@ -205,7 +205,7 @@ def test_on_a_respacing_the_network_sees_the_original_timesteps():
     process = Adm(schedule=schedules.cosine, num_timesteps=100, rescale_timesteps=True)
     seen = []
 
-    def network(x, time, embedding):
+    def network(x, time, condition):
         seen.append(time)
         return jnp.zeros((3, 8))
 

@@ -55,7 +55,7 @@ def points(count=64):
     return x, np.geomspace(0.01, 50, count).astype(np.float32)
 
 
-def gaussian_output(x, time, embedding):
+def gaussian_output(x, time, condition):
     """What a preconditioned network answers that knows the Gaussian, from Table 1 of EDM."""
     sigma = jnp.exp(4 * time / PRECONDITIONED.time_scale)[:, None]
     x = x * jnp.sqrt(sigma**2 + 0.25)
@@ -64,7 +64,7 @@ def gaussian_output(x, time, embedding):
     return (denoised - skip * x) / out
 
 
-def gaussian_log_density(x, time, embedding):
+def gaussian_log_density(x, time, condition):
     """The same for a network of a log density: all but what `Edm` adds, times sigma."""
     sigma = jnp.exp(4 * time)
     scale = jnp.sqrt(sigma**2 + 0.25)

@@ -14,6 +14,7 @@ from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import bits
 from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling.model import applied
 from tests import tiny
 from tests.models.test_unet import random_params
 from tests.sampling.test_job import make_run
@@ -48,7 +49,7 @@ def direct(numbers, source, steps, seed):
     def of_one(image, label, number):
         key = sample_keys(seed, number[None])
         condition = Condition(network.embed(params, label[None]))
-        denoiser = process.denoiser(lambda *inputs: network.apply(params, *inputs))
+        denoiser = process.denoiser(applied(network, params))
         return bits_per_dimension(
             lambda x, level: denoiser(x, level, condition),
             levels,

@@ -1,0 +1,111 @@
+"""Features of images that distances are measured on, and the real data's moments, kept.
+
+The features are a trained classifier's, its last hidden layer on clean images at t = 0. Another
+network (Inception, DINOv2) is another `Features`, made in `open_features`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import results
+from jaxdiff.data.images import to_float
+from jaxdiff.data.source import open_split
+from jaxdiff.errors import UserError
+from jaxdiff.evaluation.frechet import Moments
+from jaxdiff.parallel.batches import in_batches, on_devices
+from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling.model import open_model
+
+BATCH = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """A network's view of images.
+
+    Attributes:
+      name: of the network, exactly.
+      shape: of one image, (H, W, C).
+      extract: (fetch, count, quiet) -> [count, D] float32, of fetch(rows [B] int) -> uint8 images
+        [B, H, W, C].
+      folder: where the real data's moments are kept.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    extract: Callable[..., np.ndarray]
+    folder: pathlib.Path
+
+    def __call__(self, images):
+        """Features [N, D] float32 of uint8 images [N, H, W, C]."""
+        return self.extract(lambda rows: images[rows], len(images), quiet=True)
+
+
+def open_features(text):
+    """The features that a classifier's reference, such as runs/digits_classifier, names.
+
+    Raises:
+      UserError: if it is no classifier's.
+    """
+    classifier, mesh = open_model(text, "features", "a classifier"), make_mesh()
+    network, data = classifier.network, classifier.config.data
+
+    def run(params, images):
+        return network.features(params, to_float(images), jnp.zeros(images.shape[0]))
+
+    # Compiled once, for all sets of images of one size.
+    function = on_devices(run, (classifier.params(mesh),), mesh)
+
+    def extract(fetch, count, quiet):
+        def batch(rows):
+            return (fetch(rows),)
+
+        return in_batches(function, batch, count, batch_size=BATCH, mesh=mesh, quiet=quiet)
+
+    return Features(
+        name=str(classifier),
+        shape=(data.image_size, data.image_size, data.channels),
+        extract=extract,
+        folder=classifier.reference.run.folder / "moments",
+    )
+
+
+def real_moments(features, data, split="train"):
+    """Moments of the features of a whole split; computed once, and kept under the features' run.
+
+    Args:
+      features: from `open_features`.
+      data: a config's section `data`; its images must have the features' shape.
+      split: of the dataset.
+
+    Raises:
+      UserError: for images of another shape, or a split that there is not.
+    """
+    if (shape := (data.image_size, data.image_size, data.channels)) != features.shape:
+        raise UserError(
+            f"{features.name} sees images of {features.shape}, and the model's are {shape}: give "
+            "--features of the same images."
+        )
+    source = open_split(data, split)
+    settings = {
+        "features": features.name,
+        "data": {name: data[name] for name in ("name", "image_size", "channels", "fit")},
+        "split": split,
+        "size": len(source),
+    }
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    path = features.folder / f"{key}.npz"
+    if path.exists():
+        kept = results.load(path)
+        return Moments(kept["mean"], kept["covariance"])
+    rows = features.extract(lambda rows: source.fetch(rows)["image"], len(source), quiet=False)
+    moments = Moments.of(rows)
+    results.claim(path, settings)
+    results.save(path, settings, vars(moments))
+    return moments

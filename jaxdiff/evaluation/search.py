@@ -1,0 +1,168 @@
+"""A grid of guides, weights and averages to search, and samples at its points.
+
+Every point has the same seed, so points differ in nothing but what they are of. The networks are
+compiled once, for the points that are guided and for those that are not.
+"""
+
+import dataclasses
+import itertools
+from functools import cached_property
+
+import numpy as np
+
+from jaxdiff.checkpoints import ema
+from jaxdiff.checkpoints.run import resolve, varied
+from jaxdiff.data.images import to_uint8
+from jaxdiff.errors import UserError
+from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling import job
+from jaxdiff.sampling.generate import Params
+
+HELD = 4  # networks whose parameters are held at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """What is searched. None: as the references say, or no interval.
+
+    Attributes:
+      weight: w; at 1 there is no guide, and what concerns it is None.
+      guide_step: of the guide's run.
+      model_ema, guide_ema: lengths (sigma_rel) of the averages.
+      interval: "LO,HI" in sigma/alpha, where it is guided.
+    """
+
+    weight: float
+    guide_step: int | None = None
+    model_ema: float | None = None
+    guide_ema: float | None = None
+    interval: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """What all points have in common.
+
+    Attributes:
+      model: reference to the network that is sampled.
+      guide: reference to what guides it; None: itself told no label (CFG).
+      num_samples, batch_size, seed, sampler, steps: of every point, as in a Request.
+    """
+
+    model: str
+    guide: str | None = None
+    num_samples: int = 2000
+    batch_size: int = 250
+    seed: int = 0
+    sampler: str | None = None
+    steps: str | None = None
+
+    def request(self, point, seed=None):
+        """The Request of a point, with another seed if one is given."""
+        guidance = {}
+        if point.weight != 1:
+            guide = self.guide and varied(self.guide, point.guide_step, point.guide_ema)
+            guidance = {"guide": (guide,), "weight": (point.weight,)}
+            if guide is None:
+                guidance = {"cfg": point.weight}
+            guidance["interval"] = (point.interval,) if point.interval else ()
+        common = {
+            name: getattr(self, name) for name in ("num_samples", "batch_size", "sampler", "steps")
+        }
+        return job.Request(
+            model=varied(self.model, ema=point.model_ema),
+            out="",
+            seed=self.seed if seed is None else seed,
+            **common,
+            **guidance,
+        )
+
+    def prepare_averages(self, points):
+        """Rebuilds all averages that points need and the runs do not keep, many at once.
+
+        Raises:
+          UserError: for a run or step that there is not, or averages that cannot be rebuilt.
+        """
+        wanted = {}
+        for point in points:
+            wanted.setdefault((self.model, None), set()).add(point.model_ema)
+            if self.guide and point.weight != 1:
+                wanted.setdefault((self.guide, point.guide_step), set()).add(point.guide_ema)
+        for (text, step), lengths in wanted.items():
+            found = [resolve(varied(text, step, length)) for length in lengths]
+            if averages := [reference.ema for reference in found if reference.ema is not None]:
+                ema.fill(found[0].run.folder, averages, found[0].step)
+
+    def images(self, point, seed=None):
+        """Samples of a point as uint8 [num_samples, H, W, C], and their labels [num_samples]."""
+        prepared = job.prepare(self.request(point, seed))
+        generate = self._compiled.setdefault(prepared.generate.references, prepared.generate)
+        prepared = dataclasses.replace(prepared, generate=generate)
+        params = Params(self._read(prepared.model), tuple(map(self._read, prepared.method.guides)))
+        numbers = np.arange(self.num_samples)
+        x = prepared.samples(params, prepared.request.seed, numbers, quiet=True)
+        return to_uint8(x), generate.labels(numbers)
+
+    @cached_property
+    def _compiled(self):
+        """{references: the Generator that has compiled their programs}."""
+        return {}
+
+    @cached_property
+    def _held(self):
+        """{reference: parameters} of the last few networks."""
+        return {}
+
+    def _read(self, model):
+        held, name = self._held, str(model)
+        if name not in held:
+            if len(held) == HELD:
+                held.pop(next(iter(held)))
+            held[name] = model.params(make_mesh())
+        return held[name]
+
+    def command(self, point, out):
+        """The command line that samples a point to the folder `out`."""
+        request = self.request(point)
+        words = ["python sample.py", f"--model {request.model}"]
+        words += [f"--guide {guide} --weight {point.weight:g}" for guide in request.guide]
+        words += [f"--cfg {request.cfg:g}"] if request.cfg is not None else []
+        words += [f"--interval {interval}" for interval in request.interval]
+        for name in ("sampler", "steps", "num_samples", "seed"):
+            if (value := getattr(request, name)) is not None:
+                words.append(f"--{name} {value}")
+        return " ".join([*words, f"--out {out}"])
+
+
+def grid(search, weights, guide_steps, model_emas, guide_emas, intervals):
+    """All points, each once, those of one network after another.
+
+    Args:
+      search: a Search.
+      weights, guide_steps, model_emas, guide_emas, intervals: values of a Point's fields; empty
+        where the references decide.
+
+    Raises:
+      UserError: for values that concern a guide where there is none.
+    """
+    if not weights:
+        raise UserError("--weights is empty: give weights such as 1,1.5,2; 1 is not guided.")
+    if search.guide is None and (guide_steps or guide_emas):
+        raise UserError(
+            "--guide_steps and --guide_ema have no meaning without --guide, which is "
+            "classifier-free guidance by the model itself: give a guide, or leave them out."
+        )
+    fields = itertools.product(
+        model_emas or [None],
+        guide_steps or [None],
+        guide_emas or [None],
+        intervals or [None],
+        weights,
+    )
+    points = []
+    for model_ema, guide_step, guide_ema, interval, weight in fields:
+        guided = {"guide_step": guide_step, "guide_ema": guide_ema, "interval": interval}
+        if weight == 1:
+            guided = {}
+        points.append(Point(weight=weight, model_ema=model_ema, **guided))
+    return list(dict.fromkeys(points))

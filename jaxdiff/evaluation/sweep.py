@@ -1,0 +1,226 @@
+r"""Searches a run's history for the guide that helps most: the best bad version.
+
+    python -m jaxdiff.evaluation.sweep --model runs/digits_edm --guide runs/digits_edm_guide \
+        --weights 1,1.5,2,2.5,3 --guide_steps 250,500,1000 --model_ema 0.05,0.1 \
+        --guide_ema 0.1,0.15,0.2 --num_samples 2000 --metric fd \
+        --features runs/digits_classifier --out samples/sweep
+
+Without --guide the model guides itself, told no label (CFG). Every point has the same seed. A row
+of OUT/sweep.csv is written as each point ends; the same command goes on after the last one, and
+one with other grids adds to them. At the end: OUT/sweep.png, and the best point's command line.
+
+The metric is the Frechet distance (frechet.py) between features of the samples and those of all
+real training images.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+from absl import flags
+from tqdm import tqdm
+
+from jaxdiff import cli
+from jaxdiff.errors import UserError
+from jaxdiff.evaluation.features import open_features, real_moments
+from jaxdiff.evaluation.frechet import Moments, distance
+from jaxdiff.evaluation.heat_maps import draw
+from jaxdiff.evaluation.search import Point, Search, grid
+from jaxdiff.parallel import processes
+from jaxdiff.sampling import job
+from jaxdiff.sampling.model import open_model
+from jaxdiff.sampling.request import parse_interval
+
+READ = {  # how a CSV file's values are read
+    "weight": float,
+    "guide_step": int,
+    "model_ema": float,
+    "guide_ema": float,
+    "interval": str,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The measured points of a search, in OUT/sweep.csv.
+
+    Attributes:
+      folder: OUT.
+      metric: what is measured, the name of its column.
+    """
+
+    folder: pathlib.Path
+    metric: str
+
+    @property
+    def path(self):
+        """The file."""
+        return self.folder / "sweep.csv"
+
+    @property
+    def columns(self):
+        """Of the file."""
+        return [*READ, self.metric, "seconds"]
+
+    def read(self):
+        """{Point: value} of all whole rows; a row that was cut off is none."""
+        if not self.path.exists():
+            return {}
+        lines = self.path.read_text().splitlines(keepends=True)
+        rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+        return {
+            Point(**{name: read(row[name]) for name, read in READ.items() if row[name]}): float(
+                row[self.metric]
+            )
+            for row in rows
+        }
+
+    def add(self, point, value, seconds):
+        """Writes a row, which stays whatever happens next."""
+        if not processes.is_first():
+            return
+        text = self.path.read_text() if self.path.exists() else ""
+        with open(self.path, "a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if not text:
+                writer.writerow(self.columns)
+            elif not text.endswith("\n"):
+                file.truncate(len(text[: text.rfind("\n") + 1].encode()))
+            cells = [getattr(point, name) for name in READ]
+            writer.writerow([*cells, repr(value), f"{seconds:.3f}"])
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def run(search, points, features, out, metric="fd"):
+    """Measures all points that are not in the table yet: {Point: value} of these points.
+
+    Args:
+      search: a Search.
+      points: from `grid`.
+      features: reference to a classifier.
+      out: folder of the table and the picture.
+      metric: its name.
+
+    Raises:
+      UserError: for networks, averages or a folder that cannot be used.
+    """
+    seen = open_features(features)
+    model = open_model(search.model, "model")
+    if len(seen.shape) != 3 or model.config.model.kind == "toy":
+        raise UserError(f"{model} makes points, and a sweep is of images: give a run of images.")
+    for point in points[:1] + points[-1:]:
+        job.prepare(search.request(dataclasses.replace(point, model_ema=None, guide_ema=None)))
+    settings = {
+        **dataclasses.asdict(search),
+        "model": str(model),
+        "features": seen.name,
+        "metric": metric,
+    }
+    table = Table(_claim(pathlib.Path(out), settings), metric)
+    real = real_moments(seen, model.config.data)
+    search.prepare_averages(points)
+    measured = table.read()
+    left = [point for point in points if point not in measured]
+    with tqdm(
+        total=len(points),
+        initial=len(points) - len(left),
+        unit="point",
+        dynamic_ncols=True,
+        disable=not processes.is_first(),
+    ) as bar:
+        for point in left:
+            start = time.perf_counter()
+            images, _ = search.images(point)
+            seconds = time.perf_counter() - start
+            measured[point] = distance(real, Moments.of(seen(images)))
+            table.add(point, measured[point], seconds)
+            bar.set_postfix_str(f"best {metric} {min(measured.values()):.4g}", refresh=False)
+            bar.update()
+    if processes.is_first():
+        draw(measured, metric, table.folder / "sweep.png")
+    return {point: measured[point] for point in points}
+
+
+def _claim(out, settings):
+    """Makes the folder of the results, unless it holds those of another search."""
+    path = out / "search.json"
+    try:
+        if path.exists():
+            old = json.loads(path.read_text())
+            if different := [k for k, v in settings.items() if old.get(k) != v]:
+                raise UserError(
+                    f"{out} holds another search, with another {', '.join(different)}: choose "
+                    "another --out."
+                )
+        elif processes.is_first():
+            out.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"The folder {out} cannot be written ({error.strerror}): choose another --out."
+        ) from None
+    processes.barrier("out")
+    return out
+
+
+def main():
+    """Searches, and prints the best point with its command line."""
+    values = flags.FLAGS
+    search = Search(
+        model=cli.require("model", values.model, "the folder of a run, such as runs/digits_edm"),
+        guide=values.guide,
+        num_samples=values.num_samples,
+        batch_size=values.batch_size,
+        seed=values.seed,
+        sampler=values.sampler,
+        steps=values.steps,
+    )
+    for interval in values.interval:
+        parse_interval(interval)
+    points = grid(
+        search,
+        [cli.number("weights", text) for text in values.weights],
+        [_step(text) for text in values.guide_steps],
+        [cli.number("model_ema", text) for text in values.model_ema],
+        [cli.number("guide_ema", text) for text in values.guide_ema],
+        values.interval,
+    )
+    features = cli.require("features", values.features, "a classifier's run")
+    out = cli.require("out", values.out, "a folder such as samples/sweep")
+    cli.use_compilation_cache()
+    processes.initialize(values.distributed)
+    measured = run(search, points, features, out, values.metric)
+    if processes.is_first():
+        best = min(measured, key=measured.get)
+        print(f"Best of {len(measured)} points, {values.metric} {measured[best]:.4g}:")
+        print(search.command(best, f"{out}/best"))
+
+
+def _step(text):
+    if not text.strip().isdigit():
+        raise UserError(f"--guide_steps holds {text}, which is no step: give whole numbers.")
+    return int(text)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "The run to sample: FOLDER[@STEP][:dropout=RATE].")
+    flags.DEFINE_string("guide", None, "Run of the guide; default: CFG by the model itself.")
+    flags.DEFINE_list("weights", [], "Weights; 1 is not guided.")
+    flags.DEFINE_list("guide_steps", [], "Steps of the guide's run; default: its latest.")
+    flags.DEFINE_list("model_ema", [], "Lengths of the model's average; default: its first.")
+    flags.DEFINE_list("guide_ema", [], "Lengths of the guide's average; default: its first.")
+    flags.DEFINE_multi_string("interval", [], "LO,HI in sigma/alpha, repeatable: guide there only.")
+    flags.DEFINE_integer("num_samples", 2000, "Of every point.", lower_bound=2)
+    flags.DEFINE_integer("batch_size", 250, "How many at once, over all devices.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of every point.")
+    flags.DEFINE_string("sampler", None, "Default: the run's.")
+    flags.DEFINE_string("steps", None, "Default: the run's.")
+    flags.DEFINE_enum("metric", "fd", ["fd"], "fd: Frechet distance of the features.")
+    flags.DEFINE_string("features", None, "A classifier's run, which sees the images.")
+    flags.DEFINE_string("out", None, "Folder of the table and the picture.")
+    flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
+    cli.run(main)
