@@ -22,7 +22,10 @@ def base():
     # `digits`, a TFDS dataset prepared as ArrayRecord, or the folder of one; or points: `toy_a`,
     # `toy_ab`, which the fields about images do not concern
     data.name = ""
-    data.image_size = 64  # images of another size are centre-cropped and resized
+    data.image_size = 64
+    # what becomes of images of another size: `crop`: scaled, and the middle cut out, as ADM does;
+    # `pad`: framed with black where smaller (28 to 32: 2 pixels a side), else cropped, never scaled
+    data.fit = "crop"
     data.channels = 3  # 1 or 3; images are converted
     data.num_classes = 0  # 0: no labels
     data.low_res_size = 0  # super-resolution: the size that images are enlarged from; 0: none
@@ -107,6 +110,7 @@ def base():
 
 CHOICES = {
     "data.channels": (1, 3),
+    "data.fit": ("crop", "pad"),
     "data.augment": ("none", "flip", "crop_flip"),
     "model.kind": ("unet", "classifier", "toy"),
     "model.pool": ("attention", "adaptive", "spatial", "spatial_v2"),

@@ -49,6 +49,7 @@ def test_every_field_is_read_somewhere():
         ("model__channel_mult", (1, "a"), "positive numbers"),
         ("model__channel_mult", (), "empty"),
         ("data__name", "", "data.name is empty"),
+        ("data__fit", "stretch", "crop or pad"),
         ("data__num_classes", 0, "no labels to drop"),
         ("diffusion__loss", "simple", "does not train the variance"),
         ("diffusion__prediction", "noise", "eps, x0 or v"),

@@ -4,17 +4,22 @@ import numpy as np
 from PIL import Image
 
 
-def fit(image, size, channels):
-    """Centre-crops and resizes an image as ADM does, and converts between grey and colour.
+def fit(image, size, channels, how="crop"):
+    """Brings an image to a size, and converts between grey and colour.
 
-    Halves with a box filter while the shorter side is at least twice `size`, then scales the
-    shorter side to `size` bicubically and crops the middle (Dhariwal & Nichol 2021,
-    arXiv:2105.05233, their data preparation). An image that fits already is returned as it is.
+    `crop` is what ADM does (Dhariwal & Nichol 2021, arXiv:2105.05233, their data preparation): it
+    halves with a box filter while the shorter side is at least twice `size`, then scales the
+    shorter side to `size` bicubically and crops the middle.
+    `pad` resamples nothing: a side that is shorter is framed with black, alike on both ends (a
+    pixel more at the bottom or right where the difference is odd), and one that is longer is
+    cropped to its middle.
+    An image that fits already is returned as it is.
 
     Args:
       image: uint8 [H, W, C] with C 1 or 3.
       size: height and width wanted.
       channels: 1 or 3.
+      how: `crop` or `pad`.
 
     Returns:
       uint8 [size, size, channels].
@@ -23,16 +28,24 @@ def fit(image, size, channels):
         return image
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     picture = picture.convert("L" if channels == 1 else "RGB")
+    if how == "crop":
+        picture = _scaled(picture, size)
+    # Towards zero, so that an odd pixel goes right. What lies outside becomes black.
+    left, top = (int((side - size) / 2) for side in picture.size)
+    picture = picture.crop((left, top, left + size, top + size))
+    return np.asarray(picture).reshape(size, size, channels)
+
+
+def _scaled(picture, size):
+    """A PIL image whose shorter side is `size`."""
     while min(picture.size) >= 2 * size:
         width, height = picture.size
         picture = picture.resize((width // 2, height // 2), Image.Resampling.BOX)
-    if min(picture.size) != size:
-        scale = size / min(picture.size)
-        shape = tuple(max(size, round(side * scale)) for side in picture.size)
-        picture = picture.resize(shape, Image.Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in picture.size)
-    picture = picture.crop((left, top, left + size, top + size))
-    return np.asarray(picture).reshape(size, size, channels)
+    if min(picture.size) == size:
+        return picture
+    scale = size / min(picture.size)
+    shape = tuple(max(size, round(side * scale)) for side in picture.size)
+    return picture.resize(shape, Image.Resampling.BICUBIC)
 
 
 def to_float(images):

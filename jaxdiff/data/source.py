@@ -28,6 +28,7 @@ class Source:
       size: number of examples.
       image_size, channels: of the images that `fetch` returns.
       label_names: of the classes, in order; empty where the dataset has no labels.
+      fit: how images of another size are brought to it, see `jaxdiff.data.images.fit`.
     """
 
     records: object
@@ -35,6 +36,7 @@ class Source:
     image_size: int
     channels: int
     label_names: tuple[str, ...]
+    fit: str = "crop"
 
     def __len__(self):
         return self.size
@@ -47,7 +49,8 @@ class Source:
         if isinstance(self.records, dict):
             return {name: array[indices] for name, array in self.records.items()}
         rows = self.records.__getitems__([int(i) for i in indices])
-        images = np.stack([fit(row["image"], self.image_size, self.channels) for row in rows])
+        shape = (self.image_size, self.channels, self.fit)
+        images = np.stack([fit(row["image"], *shape) for row in rows])
         labels = np.asarray([row.get("label", 0) for row in rows], np.int32)
         return {"image": images, "label": labels}
 
@@ -69,7 +72,7 @@ class Source:
         return dataclasses.replace(self, records=arrays)
 
 
-def open_source(name, split, *, image_size, channels, num_classes):
+def open_source(name, split, *, image_size, channels, num_classes, fit="crop"):
     """Opens one split of a dataset.
 
     Args:
@@ -78,6 +81,7 @@ def open_source(name, split, *, image_size, channels, num_classes):
       split: such as "train".
       image_size, channels: what images are fitted to.
       num_classes: how many classes the dataset must have; 0 ignores labels.
+      fit: how: `crop` or `pad`, see `jaxdiff.data.images.fit`.
 
     Raises:
       UserError: for a dataset that is unknown, not prepared, or has other classes.
@@ -107,7 +111,8 @@ def open_source(name, split, *, image_size, channels, num_classes):
         raise UserError(
             f"The dataset {name} is not stored as ArrayRecord: {_how_to_prepare(name)}."
         ) from None
-    return Source(records, len(records), image_size, channels, names if num_classes else ())
+    names = names if num_classes else ()
+    return Source(records, len(records), image_size, channels, names, fit)
 
 
 def open_split(data, split):
@@ -118,6 +123,7 @@ def open_split(data, split):
         image_size=data.image_size,
         channels=data.channels,
         num_classes=data.num_classes,
+        fit=data.fit,
     )
 
 

@@ -36,6 +36,21 @@ def test_grey_and_colour_convert():
     np.testing.assert_array_equal(grey, 9)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(28, 28), (27, 31), (1, 32)])
+def test_padding_frames_with_black(shape, channels):
+    image = np.random.RandomState(0).randint(1, 256, (*shape, channels)).astype(np.uint8)
+    margins = [((32 - side) // 2, (32 - side) - (32 - side) // 2) for side in shape]
+    expected = np.pad(image, (*margins, (0, 0)))
+    np.testing.assert_array_equal(fit(image, 32, channels, "pad"), expected)
+
+
+def test_padding_crops_what_is_larger_and_scales_nothing():
+    image = np.random.RandomState(0).randint(1, 256, (5, 41, 1)).astype(np.uint8)
+    expected = np.pad(image[:, 16:25], ((2, 2), (0, 0), (0, 0)))
+    np.testing.assert_array_equal(fit(image, 9, 1, "pad"), expected)
+
+
 def test_float_and_back_is_the_identity():
     values = np.arange(256, dtype=np.uint8)
     x = to_float(values)

@@ -61,6 +61,14 @@ def test_large_sets_stay_on_disk(photographs, monkeypatch):
     assert source.in_memory() is not source
 
 
+def test_smaller_images_can_be_padded(photographs):
+    shape = {"image_size": 48, "channels": 3, "num_classes": 2}
+    rows = open_source("photographs", "train", **shape, fit="pad").all()
+    heights = sorted((rows["image"][:, :, 4:44] > 0).all((2, 3)).sum(1))
+    assert heights == list(range(16, 26))
+    assert not rows["image"][:, :, :4].any()
+
+
 def test_labels_can_be_ignored(photographs):
     source = open_source("photographs", "train", image_size=8, channels=3, num_classes=0)
     assert source.label_names == ()
