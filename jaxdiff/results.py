@@ -1,5 +1,6 @@
 """Files of results: whole or not there at all, and never those of another request."""
 
+import csv
 import json
 import os
 import zipfile
@@ -79,3 +80,55 @@ def save(path, settings, arrays):
     """Writes a dict of arrays as npz, and beside them `settings`, as JSON text."""
     if processes.is_first():
         replace(path, lambda file: np.savez(file, settings=json.dumps(settings), **arrays))
+
+
+def read_rows(path):
+    """Rows of a CSV file with a header, as dicts of text; what was cut off while written is none.
+
+    Empty where there is no file.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return list(csv.DictReader(line for line in lines if line.endswith("\n")))
+
+
+def add_row(path, row):
+    """Adds {column: value} to a CSV file, which stays whatever happens next; in one process."""
+    if not processes.is_first():
+        return
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    with open(path, "a", newline="") as file:
+        file.truncate(len(whole.encode()))
+        writer = csv.DictWriter(file, row, lineterminator="\n")
+        if not whole:
+            writer.writeheader()
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def claim_folder(out, settings, name):
+    """Makes the folder `out` with its settings in a JSON file, or checks that it has these.
+
+    Raises:
+      UserError: if the folder cannot be written, or holds the results of other settings.
+    """
+    path = out / name
+    try:
+        if path.exists():
+            old = json.loads(path.read_text())
+            if different := [k for k, v in settings.items() if old.get(k) != v]:
+                raise UserError(
+                    f"{out} holds the results of another request, with another "
+                    f"{', '.join(different)}: choose another --out."
+                )
+        elif processes.is_first():
+            out.mkdir(parents=True, exist_ok=True)
+            replace(path, lambda file: file.write((json.dumps(settings, indent=2) + "\n").encode()))
+    except OSError as error:
+        raise UserError(
+            f"The folder {out} cannot be written ({error.strerror}): choose another --out."
+        ) from None
+    processes.barrier("out")

@@ -9,91 +9,34 @@ the data, 0 is collapse. Neighbour: the mean distance from a sample to the neare
 digit of its class, as a share of that from a held-out real digit; 1 is as close as the data.
 """
 
-import dataclasses
 import pathlib
+from functools import lru_cache
 
 import numpy as np
 from absl import flags
 
 from jaxdiff import cli, results
 from jaxdiff.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """What is measured for each class.
-
-    Attributes:
-      count: [10] samples asked for.
-      agreement: [10] share read as the class, in [0, 1].
-      diversity: [10] mean pairwise distance over the real one; NaN for fewer than two samples.
-      total_agreement: share over all samples.
-      neighbour: mean distance to the nearest real digit of the class, over the held-out ones'.
-    """
-
-    count: np.ndarray
-    agreement: np.ndarray
-    diversity: np.ndarray
-    total_agreement: float
-    neighbour: float
-
-
-def mean_pairwise_distance(x):
-    """Mean Euclidean distance between two different rows of [N, D]; NaN for fewer than two."""
-    from sklearn.metrics import pairwise_distances
-
-    count = len(x)
-    return pairwise_distances(x).sum() / (count * (count - 1)) if count > 1 else np.nan
+from jaxdiff.evaluation.scores import Real
 
 
 def score(images, labels):
-    """Measures samples.
+    """The Score of uint8 images [N, 8, 8, 1] that were to be of the classes `labels` int [N]."""
+    return _real().score(_features(images), labels)
 
-    Args:
-      images: uint8 [N, 8, 8, 1].
-      labels: int [N], the classes asked for.
-    """
+
+@lru_cache(maxsize=1)
+def _real():
     from sklearn.svm import SVC
 
     from jaxdiff.data.digits import load, split_indices
 
-    real_images, real_labels = load()
-    splits = split_indices(real_labels)
-    held_out = (_features(real_images[splits["test"]]), real_labels[splits["test"]])
-    train = splits["train"]
-    real, real_labels = _features(real_images[train]), real_labels[train]
-    samples = _features(images)
-    correct = SVC(gamma=0.001).fit(real, real_labels).predict(samples) == labels
-    classes = range(10)
-    return Score(
-        count=np.array([(labels == c).sum() for c in classes]),
-        agreement=np.array([_mean(correct[labels == c]) for c in classes]),
-        diversity=np.array(
-            [
-                mean_pairwise_distance(samples[labels == c])
-                / mean_pairwise_distance(real[real_labels == c])
-                for c in classes
-            ]
-        ),
-        total_agreement=correct.mean(),
-        neighbour=_neighbour(samples, labels, real, real_labels)
-        / _neighbour(*held_out, real, real_labels),
-    )
-
-
-def _neighbour(x, labels, real, real_labels):
-    """Mean distance from rows of [N, D] to the nearest real one of the same label."""
-    from sklearn.metrics import pairwise_distances_argmin_min
-
-    nearest = [
-        pairwise_distances_argmin_min(x[labels == c], real[real_labels == c])[1]
-        for c in np.unique(labels)
-    ]
-    return np.concatenate(nearest).mean()
-
-
-def _mean(values):
-    return values.mean() if len(values) else np.nan
+    images, labels = load()
+    splits = {
+        name: (_features(images[chosen]), labels[chosen])
+        for name, chosen in split_indices(labels).items()
+    }
+    return Real(**splits, reader=SVC(gamma=0.001).fit(*splits["train"]))
 
 
 def _features(images):

@@ -13,17 +13,14 @@ The metric is the Frechet distance (frechet.py) between features of the samples 
 real training images.
 """
 
-import csv
 import dataclasses
-import json
-import os
 import pathlib
 import time
 
 from absl import flags
 from tqdm import tqdm
 
-from jaxdiff import cli
+from jaxdiff import cli, results
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
@@ -34,6 +31,7 @@ from jaxdiff.sampling import job
 from jaxdiff.sampling.model import open_model
 from jaxdiff.sampling.request import parse_interval
 
+SETTINGS = "search.json"  # what all points have in common
 READ = {  # how a CSV file's values are read
     "weight": float,
     "guide_step": int,
@@ -60,39 +58,19 @@ class Table:
         """The file."""
         return self.folder / "sweep.csv"
 
-    @property
-    def columns(self):
-        """Of the file."""
-        return [*READ, self.metric, "seconds"]
-
     def read(self):
-        """{Point: value} of all whole rows; a row that was cut off is none."""
-        if not self.path.exists():
-            return {}
-        lines = self.path.read_text().splitlines(keepends=True)
-        rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+        """{Point: value} of all rows."""
         return {
             Point(**{name: read(row[name]) for name, read in READ.items() if row[name]}): float(
                 row[self.metric]
             )
-            for row in rows
+            for row in results.read_rows(self.path)
         }
 
     def add(self, point, value, seconds):
-        """Writes a row, which stays whatever happens next."""
-        if not processes.is_first():
-            return
-        text = self.path.read_text() if self.path.exists() else ""
-        with open(self.path, "a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not text:
-                writer.writerow(self.columns)
-            elif not text.endswith("\n"):
-                file.truncate(len(text[: text.rfind("\n") + 1].encode()))
-            cells = [getattr(point, name) for name in READ]
-            writer.writerow([*cells, repr(value), f"{seconds:.3f}"])
-            file.flush()
-            os.fsync(file.fileno())
+        """Adds a row."""
+        measured = {self.metric: repr(value), "seconds": f"{seconds:.3f}"}
+        results.add_row(self.path, {name: getattr(point, name) for name in READ} | measured)
 
 
 def run(search, points, features, out, metric="fd"):
@@ -110,8 +88,11 @@ def run(search, points, features, out, metric="fd"):
     """
     seen = open_features(features)
     model = open_model(search.model, "model")
-    if len(seen.shape) != 3 or model.config.model.kind == "toy":
-        raise UserError(f"{model} makes points, and a sweep is of images: give a run of images.")
+    if model.config.model.kind == "toy" or model.config.data.low_res_size:
+        raise UserError(
+            f"{model} makes points or enlarges images, and a sweep is of images made of "
+            "noise: give the run of a model of those."
+        )
     for point in points[:1] + points[-1:]:
         job.prepare(search.request(dataclasses.replace(point, model_ema=None, guide_ema=None)))
     settings = {
@@ -120,7 +101,8 @@ def run(search, points, features, out, metric="fd"):
         "features": seen.name,
         "metric": metric,
     }
-    table = Table(_claim(pathlib.Path(out), settings), metric)
+    table = Table(pathlib.Path(out), metric)
+    results.claim_folder(table.folder, settings, SETTINGS)
     real = real_moments(seen, model.config.data)
     search.prepare_averages(points)
     measured = table.read()
@@ -143,28 +125,6 @@ def run(search, points, features, out, metric="fd"):
     if processes.is_first():
         draw(measured, metric, table.folder / "sweep.png")
     return {point: measured[point] for point in points}
-
-
-def _claim(out, settings):
-    """Makes the folder of the results, unless it holds those of another search."""
-    path = out / "search.json"
-    try:
-        if path.exists():
-            old = json.loads(path.read_text())
-            if different := [k for k, v in settings.items() if old.get(k) != v]:
-                raise UserError(
-                    f"{out} holds another search, with another {', '.join(different)}: choose "
-                    "another --out."
-                )
-        elif processes.is_first():
-            out.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(settings, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"The folder {out} cannot be written ({error.strerror}): choose another --out."
-        ) from None
-    processes.barrier("out")
-    return out
 
 
 def main():

@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 
 from jaxdiff.data.digits import load, split_indices
+from jaxdiff.data.source import open_source
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.digits import mean_pairwise_distance, read_samples, score
+from jaxdiff.evaluation import scores
+from jaxdiff.evaluation.digits import read_samples, score
+from jaxdiff.evaluation.scores import mean_pairwise_distance
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,14 @@ def test_the_nearest_neighbour_is_of_the_same_class(held_out):
     real_images, real_labels = load()
     train = split_indices(real_labels)["train"]
     assert score(real_images[train], real_labels[train]).neighbour < 1e-6
+
+
+def test_any_labelled_images_have_a_reader_of_their_own(held_out):
+    fitted = {"image_size": 8, "channels": 1, "num_classes": 10}
+    real = scores.real(*(open_source("digits", split, **fitted) for split in ("train", "test")))
+    images, labels = held_out
+    result = real.score(scores.rows_of(images), labels)
+    assert result.total_agreement > 0.97
+    np.testing.assert_allclose(result.neighbour, 1, rtol=1e-6)
+    np.testing.assert_allclose(result.diversity, score(images, labels).diversity, rtol=1e-4)
+    assert real.score(scores.rows_of(images), (labels + 1) % 10).total_agreement < 0.03
