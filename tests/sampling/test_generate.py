@@ -40,6 +40,7 @@ class Stub:
     """A network of a few operations; parameters are a gain and a table of embeddings."""
 
     calls: list | None = None
+    drop_rate: float = 0.0
 
     @property
     def spec(self):
