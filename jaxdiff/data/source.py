@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from jaxdiff.data.images import fit
+from jaxdiff.data.prepared import REQUEST
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
@@ -152,6 +153,10 @@ def _builder(name):
         return processes.first_then_rest(_prepare_digits)
     if (pathlib.Path(name) / "dataset_info.json").exists():
         return tfds.builder_from_directory(name)
+    if (pathlib.Path(name) / REQUEST).exists():
+        raise UserError(
+            f"The preparation of {name} was not finished: repeat its command, which continues it."
+        )
     try:
         builder = tfds.builder(name)
     except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError):
