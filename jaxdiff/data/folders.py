@@ -172,17 +172,15 @@ def _pictures(root, folder):
         if any(part.startswith(".") for part in inside.parts) or not path.is_file():
             continue
         if path.suffix.lower() not in ENDINGS:
-            others.add(path.suffix.lower() or "nothing")
+            others.add(path.suffix or "nothing")
             continue
         name = inside.parts[0] if len(inside.parts) > 1 else ""
         found.append(Picture(path.relative_to(root).as_posix(), path.stat().st_size, name))
     if not found:
-        held = (
-            f"; {sum(others.values())} files end in {', '.join(sorted(others))}" if others else ""
-        )
+        held = f"files that end in {', '.join(sorted(others))}" if others else "no files"
         raise UserError(
-            f"{folder} holds no pictures (files that end in {', '.join(ENDINGS)}{held}): give a "
-            "folder of class folders."
+            f"{folder} holds {held}, and no pictures ({', '.join(ENDINGS)}): give a folder of "
+            "class folders."
         )
     found.sort(key=lambda picture: (picture.folder, picture.path))
     if found[0].folder == "" != found[-1].folder:

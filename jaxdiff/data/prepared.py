@@ -126,15 +126,13 @@ def write(out, name, dataset):
             shutil.rmtree(out / PROGRESS, ignore_errors=True)
             return Report(*_read_report(out), was_there)
         lengths, skipped = _write_shards(out, name, dataset)
-        _write_text(out / SKIPPED, "".join(f"{s.source}: {s.reason}\n" for s in skipped))
-        if not skipped:
-            (out / SKIPPED).unlink()
+        if skipped:
+            _write_text(out / SKIPPED, "".join(map(_line, skipped)))
         for split in dataset.splits:
             if not sum(lengths[split.name]):
                 raise UserError(
-                    f"None of the {split.size} images of the split {split.name} can be read "
-                    f"({skipped[0].source}: {skipped[0].reason}): mend them, remove {out} and "
-                    "begin anew."
+                    f"None of the {split.size} images of the split {split.name} can be read, as "
+                    f"{out / SKIPPED} tells: mend them, remove {out} and begin anew."
                 )
         _write_info(out, name, dataset, lengths)
         shutil.rmtree(out / PROGRESS, ignore_errors=True)
@@ -196,12 +194,15 @@ def _read_report(out):
     """Sizes of splits and what was skipped, of a finished dataset."""
     splits = json.loads((out / INFO).read_text())["splits"]
     sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
-    lines = (
-        (out / SKIPPED).read_text("utf-8", "surrogateescape").splitlines()
-        if (out / SKIPPED).exists()
-        else []
-    )
-    return sizes, tuple(Skipped(*line.split(": ", 1)) for line in lines)
+    text = ""
+    if (out / SKIPPED).exists():
+        text = (out / SKIPPED).read_text("utf-8", "surrogateescape")
+    return sizes, tuple(Skipped(*line.partition(": ")[::2]) for line in text.splitlines())
+
+
+def _line(skipped):
+    source = skipped.source.replace("\n", "\\n")
+    return f"{source}: {skipped.reason}\n"
 
 
 def _write_shards(out, name, dataset):

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxdiff.config import base
 from jaxdiff.data import prepared
 from jaxdiff.data.images import fit
 from jaxdiff.data.prepare import prepare
-from jaxdiff.data.source import open_source
+from jaxdiff.data.source import open_source, open_split
 from jaxdiff.errors import UserError
 from tests.conftest import ROOT
 
@@ -139,6 +140,15 @@ def test_images_without_channels_and_labels(tmp_path):
     np.testing.assert_array_equal(rows["image"][..., 0], images)
     with pytest.raises(UserError, match="has 0 classes"):
         read(tmp_path / "out", "train", 3)
+
+
+def test_a_config_pads_small_images(tmp_path):
+    images = noise(3, 28, 28)
+    prepare_here("npz", save(tmp_path / "train.npz", images=images), out=tmp_path / "out")
+    data = base().data
+    data.update(name=str(tmp_path / "out"), image_size=32, channels=1, fit="pad")
+    expected = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
+    np.testing.assert_array_equal(open_split(data, "train").all()["image"], expected)
 
 
 GOOD = {"images": noise(3, 8, 8, 1), "labels": np.arange(3)}
@@ -315,7 +325,7 @@ def test_a_folder_without_a_good_picture_is_refused(tmp_path):
         prepare_here("folder", tmp_path / "in", **kwargs)
     assert not (tmp_path / "out").exists()
     (tmp_path / "in" / "cat" / "a.jpg").touch()
-    with pytest.raises(UserError, match="None of the 1 images of the split train"):
+    with pytest.raises(UserError, match=r"None of the 1 images of the split train .*skipped\.txt"):
         prepare_here("folder", tmp_path / "in", **kwargs)
     with pytest.raises(UserError, match="was not finished"):
         read(tmp_path / "out", "train", 0)
