@@ -162,7 +162,8 @@ def _builder(name):
     except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError):
         raise UserError(
             f"data.name {name} is neither a dataset that TFDS knows nor a folder with a prepared "
-            "one: check the spelling against https://www.tensorflow.org/datasets/catalog."
+            "one: check the spelling against https://www.tensorflow.org/datasets/catalog, or make "
+            "one of npz files or pictures with `python -m jaxdiff.data.prepare`."
         ) from None
     if not builder.is_prepared():
         raise UserError(
