@@ -57,12 +57,7 @@ def open_folder(folder, image_size, channels=3, held_out=0.0, mapped=map):
     root = pathlib.Path(folder)
     splits = _splits(root, held_out)
     everything = [picture for pictures in splits.values() for picture in pictures]
-    classes = tuple(sorted({picture.folder for picture in everything}))
-    if classes == ("",):
-        classes = ()
-    check_classes(classes, folder)
-    number = {name: label for label, name in enumerate(classes)}
-    listing = "".join(f"{picture.path}\0{picture.size}\n" for picture in everything)
+    classes = _classes(root, everything)
     encode = functools.partial(encoded, image_size=image_size, channels=channels)
 
     def read(pictures, start, stop):
@@ -72,23 +67,39 @@ def open_folder(folder, image_size, channels=3, held_out=0.0, mapped=map):
             if image is None:
                 yield Skipped(picture.path, reason)
             else:
-                yield image, number.get(picture.folder, 0)
+                yield image, classes.index(picture.folder) if classes else 0
 
     request = {
         "kind": "folder",
         "image_size": image_size,
         "channels": channels,
         "held_out": held_out,
-        "sources": [
-            len(everything),
-            hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
-        ],
+        "sources": [len(everything), _checksum(everything)],
     }
     parts = (
         Split(name, len(pictures), functools.partial(read, pictures))
         for name, pictures in splits.items()
     )
     return Dataset(tuple(parts), (image_size, image_size, channels), classes, request)
+
+
+def _classes(root, pictures):
+    """Names of the classes, sorted; none if pictures lie in no class folders."""
+    names = tuple(sorted({picture.folder for picture in pictures}))
+    if names == ("",):
+        return ()
+    if "" in names:
+        raise UserError(
+            f"{root} has a split with class folders and one without: give all or none of them some."
+        )
+    check_classes(names, root)
+    return names
+
+
+def _checksum(pictures):
+    """Of the pictures' names and sizes, in their order."""
+    listing = "".join(f"{picture.path}\0{picture.size}\n" for picture in pictures)
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
 
 @contextlib.contextmanager
@@ -183,7 +194,7 @@ def _pictures(root, folder):
             "class folders."
         )
     found.sort(key=lambda picture: (picture.folder, picture.path))
-    if found[0].folder == "" != found[-1].folder:
+    if not found[0].folder and found[-1].folder:
         raise UserError(
             f"{folder} holds the picture {os.path.basename(found[0].path)} beside class folders: "
             "move it into one."

@@ -176,7 +176,8 @@ def _classes(files):
 @functools.lru_cache(maxsize=1)
 def _images(file):
     try:
-        return np.load(file.path)[file.key].reshape(file.size, *file.shape)
+        with np.load(file.path) as arrays:
+            return arrays[file.key].reshape(file.size, *file.shape)
     except DAMAGES as error:
         raise _unreadable(file.path, error) from None
 

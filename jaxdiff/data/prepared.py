@@ -162,7 +162,7 @@ def _writing(out):
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"{out} cannot be written ({reason}): make room, or choose another --out; the same "
+            f"{out} cannot be written ({reason}): change that, or choose another --out; the same "
             "command continues."
         ) from None
 

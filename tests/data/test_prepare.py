@@ -344,6 +344,9 @@ def test_folders_named_as_splits_are_splits(tmp_path):
     names = ["train/b/1.png", "train/a/x/2.png", "val/b/3.png", "validation/b/4.png"]
     values = tell_apart(tmp_path / "in", names)
     kwargs = {"image_size": 8, "channels": 1, "out": tmp_path / "out"}
+    tell_apart(tmp_path / "mixed", ["train/a/1.png", "test/2.png"])
+    with pytest.raises(UserError, match="a split with class folders and one without"):
+        prepare_here("folder", tmp_path / "mixed", **kwargs)
     with pytest.raises(UserError, match="has the splits train, val, validation: leave it out"):
         prepare_here("folder", tmp_path / "in", **kwargs, held_out=0.5)
     prepare_here("folder", tmp_path / "in", **kwargs)
@@ -505,6 +508,8 @@ def adm_crop(picture, size):
     return array[y : y + size, x : x + size]
 
 
+# A folder with fashion_mnist/test.npz (`images`, `labels`, `class_names`) and caltech12.tar
+# (caltech12/CLASS/*.jpg of any sizes).
 REAL = os.environ.get("JAXDIFF_TEST_DATA", "")
 real = pytest.mark.skipif(not REAL, reason="JAXDIFF_TEST_DATA names no folder of real data")
 
