@@ -11,21 +11,22 @@ from ml_collections import ConfigDict, config_flags
 from jaxdiff.errors import UserError
 
 
-def run(main, *positional):
+def run(main, *positional, more=False):
     """Runs `main` after parsing flags; mistakes of the user end in a sentence and status 1.
 
     Args:
       main: called with the positional arguments.
       positional: what each of them is, such as "the folder of a run".
+      more: whether there may be further ones, like the last.
     """
     logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
     flags.FLAGS.set_gnu_getopt()  # else what follows a positional argument would not be parsed
-    app.run(lambda argv: _run(main, positional, argv[1:]), flags_parser=_parse)
+    app.run(lambda argv: _run(main, positional, more, argv[1:]), flags_parser=_parse)
 
 
-def _run(main, positional, values):
+def _run(main, positional, more, values):
     with _sentences():
-        if stray := values[len(positional) :]:
+        if not more and (stray := values[len(positional) :]):
             raise UserError(f"The argument {stray[0]} was not expected: options start with --.")
         if missing := positional[len(values) :]:
             raise UserError(f"An argument is missing: give {missing[0]}.")

@@ -238,7 +238,9 @@ def validate(config):
     if not config.model.channel_mult:
         raise UserError("model.channel_mult is empty: it must hold a number for each level.")
     if not config.data.name:
-        raise UserError("data.name is empty: set it to `digits` or to a dataset of TFDS.")
+        raise UserError(
+            "data.name is empty: set it to `digits`, a dataset of TFDS or a folder of one."
+        )
     if config.diffusion.label_dropout and not config.data.num_classes:
         raise UserError(
             f"diffusion.label_dropout is {config.diffusion.label_dropout}, but data.num_classes "

@@ -26,14 +26,26 @@ def fit(image, size, channels, how="crop"):
     """
     if image.shape == (size, size, channels):
         return image
-    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = _picture(image, channels)
     if how == "crop":
         picture = _scaled(picture, size)
     # Towards zero, so that an odd pixel goes right. What lies outside becomes black.
     left, top = (int((side - size) / 2) for side in picture.size)
     picture = picture.crop((left, top, left + size, top + size))
     return np.asarray(picture).reshape(size, size, channels)
+
+
+def convert(image, channels):
+    """Converts an image between grey and colour: uint8 [H, W, C] to [H, W, channels]."""
+    if image.shape[-1] == channels:
+        return image
+    return np.asarray(_picture(image, channels)).reshape(*image.shape[:2], channels)
+
+
+def _picture(image, channels):
+    """uint8 [H, W, C] as a PIL image, grey or in colour."""
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    return picture.convert("L" if channels == 1 else "RGB")
 
 
 def _scaled(picture, size):

@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from jaxdiff.data.images import fit
+from jaxdiff.data.prepared import REQUEST
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
@@ -152,12 +153,17 @@ def _builder(name):
         return processes.first_then_rest(_prepare_digits)
     if (pathlib.Path(name) / "dataset_info.json").exists():
         return tfds.builder_from_directory(name)
+    if (pathlib.Path(name) / REQUEST).exists():
+        raise UserError(
+            f"The preparation of {name} was not finished: repeat its command, which continues it."
+        )
     try:
         builder = tfds.builder(name)
     except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError):
         raise UserError(
             f"data.name {name} is neither a dataset that TFDS knows nor a folder with a prepared "
-            "one: check the spelling against https://www.tensorflow.org/datasets/catalog."
+            "one: check the spelling against https://www.tensorflow.org/datasets/catalog, or make "
+            "one of npz files or pictures with `python -m jaxdiff.data.prepare`."
         ) from None
     if not builder.is_prepared():
         raise UserError(
