@@ -32,7 +32,7 @@ from jaxdiff.parallel.mesh import (
 )
 from jaxdiff.training import ema, folder
 from jaxdiff.training.interrupt import Interrupt
-from jaxdiff.training.objective import classification, denoising
+from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.report import Metrics, Writer, describe, progress_bar
 from jaxdiff.training.show import HeldOut, Preview
@@ -58,16 +58,16 @@ def train(config, workdir):
     training = config.training
     mesh = make_mesh(config.mesh.fsdp)
     check_batch_size(training.batch_size, mesh, training.accumulate)
+    source = open_split(config.data, "train").in_memory()
+    config = folder.measure(config, workdir, source)
     network, process = build.network(config), build.process(config)
     optimizer = make_optimizer(training)
-    source = open_split(config.data, "train").in_memory()
+    objective = of_config(config, network, process)
     if config.model.kind == "classifier":
-        objective = classification(network, process, config.model.dropout)
         show = HeldOut(
             network, process, open_split(config.data, config.data.held_out).in_memory(), mesh
         )
     else:
-        objective = denoising(network, process, config.model.dropout)
         show = Preview(config, network, process, source, mesh)
     run = folder.claim(workdir, config)
 

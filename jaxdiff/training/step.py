@@ -17,6 +17,7 @@ from jaxdiff.training.ema import profiles
 from jaxdiff.training.state import State
 
 QUARTILES = 4
+HUGE = 2.0**64  # the square of this is not finite
 COUNTS = {"bad_steps": "total", "bad_in_row": "in_row"}  # metric: field of Bad
 
 
@@ -135,7 +136,7 @@ def _without_the_infinite(gradient):
 
     A value whose square is not finite counts as one: the second moment would never forget it.
     """
-    finite = jax.tree.map(lambda g: jnp.isfinite(g * g), gradient)
+    finite = jax.tree.map(lambda g: jnp.abs(g) < HUGE, gradient)
     kept = jax.tree.map(lambda g, is_finite: jnp.where(is_finite, g, 0), gradient, finite)
     return kept, jnp.stack([leaf.all() for leaf in jax.tree.leaves(finite)]).all()
 
