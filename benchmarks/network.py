@@ -28,7 +28,7 @@ from jaxdiff import build, cli
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from jaxdiff.training.ema import profiles
-from jaxdiff.training.objective import classification, denoising
+from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import init_state
 from jaxdiff.training.step import make_step, zero_sums
@@ -75,8 +75,7 @@ COLUMNS = (
 def objective_of(config):
     """(network, process, objective) of a run."""
     network, process = build.network(config), build.process(config)
-    make = classification if config.model.kind == "classifier" else denoising
-    return network, process, make(network, process, config.model.dropout)
+    return network, process, of_config(config, network, process)
 
 
 def examples_of(config, process, size):

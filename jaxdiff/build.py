@@ -95,15 +95,25 @@ def network(config):
         num_classes=data.num_classes or None,
         null_class=config.diffusion.label_dropout > 0,
         super_resolution=data.low_res_size > 0,
+        uncertainty=config.diffusion.uncertainty,
         **encoder,
     )
     return Network(lambda rngs: UNet(spec, rngs=rngs), spec)
 
 
 def process(config):
-    """The noise process of a run."""
+    """The noise process of a run.
+
+    Raises:
+      UserError: if the data's standard deviation has yet to be measured.
+    """
     diffusion = config.diffusion
     if diffusion.process == "edm":
+        if not diffusion.data_std:
+            raise UserError(
+                "diffusion.data_std is 0, which a run replaces by what it measures as it begins: "
+                "train it first, or state the number."
+            )
         is_toy = config.model.kind == "toy"
         return Edm(
             p_mean=diffusion.p_mean,

@@ -58,7 +58,8 @@ def base():
     # of `edm`: ln(sigma) ~ N(p_mean, p_std^2) in training, and the data's standard deviation
     diffusion.p_mean = -1.2
     diffusion.p_std = 1.2
-    diffusion.data_std = 0.5
+    diffusion.data_std = 0.5  # 0: measured when the run begins
+    diffusion.uncertainty = False  # learn weights of the noise levels, as EDM2 does
     # all that follows: of `adm`
     diffusion.schedule = "cosine"  # or `linear`
     diffusion.num_timesteps = 1000
@@ -142,7 +143,7 @@ RANGES = {
     "diffusion.label_dropout": (0, 1),
     "diffusion.p_mean": (-100, 100),
     "diffusion.p_std": (1e-6, 100),
-    "diffusion.data_std": (1e-6, 1e6),
+    "diffusion.data_std": (0, 1e6),
     "training.num_steps": (1, 2**31 - 1),
     "training.batch_size": (1, 2**31),
     "training.learning_rate": (0, math.inf),
@@ -187,6 +188,7 @@ IMAGE_FIELDS = (
     "data.augment",
     "model.dropout",
     "diffusion.label_dropout",
+    "diffusion.uncertainty",
     "sampling.clip",
 )
 
@@ -254,6 +256,11 @@ def validate(config):
         raise UserError(
             f"diffusion.timestep_sampler is {config.diffusion.timestep_sampler}, but process edm "
             "has no timesteps: set it to uniform."
+        )
+    if config.diffusion.process != "edm" and config.diffusion.uncertainty:
+        raise UserError(
+            f"diffusion.uncertainty is True, but the process is {config.diffusion.process}: set "
+            "diffusion.process to edm, or diffusion.uncertainty to False."
         )
     low_res = config.data.low_res_size
     if low_res and (config.data.image_size % low_res or config.data.image_size == low_res):
@@ -323,9 +330,13 @@ def _validate_toy(config, fields):
             f"diffusion.process is {config.diffusion.process}, but points are trained with edm "
             "alone: set it to edm."
         )
+    if not config.diffusion.data_std:
+        raise UserError(
+            "diffusion.data_std is 0, but that of points is not measured: state it, as in 0.5."
+        )
     for name in IMAGE_FIELDS:
         if fields[name] not in (0, "none"):
-            off = {"sampling.clip": "False", "data.augment": "none"}.get(name, "0")
+            off = "none" if name == "data.augment" else type(fields[name])(0)
             raise UserError(
                 f"{name} is {fields[name]}, which has no meaning for points: set it to {off}."
             )

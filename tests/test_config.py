@@ -137,6 +137,8 @@ def test_the_toy_configs_are_valid(name):
         ("data.augment", "flip", "set it to none"),
         ("sampling.clip", True, "set it to False"),
         ("model.dropout", 0.1, "no meaning for points: set it to 0"),
+        ("diffusion.uncertainty", True, "no meaning for points: set it to False"),
+        ("diffusion.data_std", 0.0, "that of points is not measured"),
         ("training.anneal_steps", 4096, "falls in one way"),
         ("diffusion.timestep_sampler", "loss_second_moment", "has no timesteps"),
     ],

@@ -6,6 +6,7 @@ the paper's networks were trained from: uniform within 1/sqrt(fan_in), for weigh
 """
 
 import math
+from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,25 @@ def timestep_embedding(t, width):
     angles = t.astype(jnp.float32)[:, None] * frequencies
     features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     return jnp.pad(features, ((0, 0), (0, width % 2)))
+
+
+def fourier_features(x, width):
+    """Smooth features of a number, of unit variance (Karras et al. 2023, arXiv:2312.02696).
+
+    The paper's frequencies are drawn from N(0, (2 pi)^2); these are that distribution's quantiles,
+    so that there is nothing to keep.
+
+    Args:
+      x: [B] float32.
+      width: number of features, even.
+
+    Returns:
+      [B, width] float32: sqrt 2 times cosines first, then sines.
+    """
+    half = width // 2
+    quantiles = [NormalDist(0, 2 * math.pi).inv_cdf(0.5 + (i + 0.5) / width) for i in range(half)]
+    angles = x[:, None] * jnp.asarray(quantiles, jnp.float32)
+    return math.sqrt(2) * jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 def _uniform(bound):

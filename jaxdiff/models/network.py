@@ -53,6 +53,10 @@ class Network:
         """Embeds labels [B] once, so that guidance can work on the embedding."""
         return self._module(params).embed(labels)
 
+    def uncertainty(self, params, time):
+        """U [B] of a network that has the head, from ln(sigma) / 4 [B]; training alone asks."""
+        return self._module(params).uncertainty(time)
+
     @cached_property
     def _split(self):
         abstract = nnx.eval_shape(lambda: self.build(nnx.Rngs(params=jax.random.key(0))))

@@ -11,7 +11,9 @@ from flax import nnx
 
 from jaxdiff.errors import UserError
 from jaxdiff.models.encoder import Builder, Encoder, EncoderSpec, TimeConditioned
-from jaxdiff.models.layers import conv, enlarge, group_norm
+from jaxdiff.models.layers import conv, enlarge, fourier_features, group_norm, linear
+
+UNCERTAINTY_WIDTH = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class UNetSpec(EncoderSpec):
       num_classes: None for a network without labels.
       null_class: whether a further label, num_classes, stands for "not told".
       super_resolution: whether it also takes a smaller image of as many channels, to enlarge.
+      uncertainty: whether it has a head that says how large its error is, for training alone.
     """
 
     out_channels: int
@@ -31,6 +34,7 @@ class UNetSpec(EncoderSpec):
     num_classes: int | None = None
     null_class: bool = False
     super_resolution: bool = False
+    uncertainty: bool = False
 
     def __post_init__(self):
         """Raises UserError for a network that cannot be built."""
@@ -70,6 +74,17 @@ class Decoder(nnx.Module):
         return h
 
 
+class Uncertainty(nnx.Module):
+    """The head of a learned loss weight: one linear layer on Fourier features, 0 at first."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.out = linear(UNCERTAINTY_WIDTH, 1, dtype=jnp.float32, rngs=rngs, zero=True)
+
+    def __call__(self, time):
+        """[B] -> [B]."""
+        return self.out(fourier_features(time, UNCERTAINTY_WIDTH))[:, 0]
+
+
 class UNet(TimeConditioned):
     """ADM's UNet: an encoder, a middle, and a decoder that takes the encoder's outputs."""
 
@@ -91,6 +106,15 @@ class UNet(TimeConditioned):
         self.norm = group_norm(spec.widths[0], rngs=rngs)
         # The output convolution stays in float32: its result is what losses and samplers see.
         self.out = conv(spec.widths[0], spec.out_channels, dtype=jnp.float32, rngs=rngs, zero=True)
+        # Last, so that a network with the head starts from the parameters of one without.
+        self.head = Uncertainty(rngs) if spec.uncertainty else None
+
+    def uncertainty(self, time):
+        """U of each sample, float32 [B], from time [B]: ln(sigma) / 4.
+
+        exp(u) is how large the network's weighted error is (Karras et al. 2023, arXiv:2312.02696).
+        """
+        return self.head(time)
 
     def embed(self, labels):
         """Embeds labels [B] int32: [B, 4C] float32, or None for a network without classes."""

@@ -5,6 +5,7 @@ import pathlib
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints import store
 from jaxdiff.checkpoints.run import Run
+from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
@@ -23,6 +24,32 @@ def adopt_process(config, workdir):
     theirs = other.config().diffusion
     for field in config_lib.PROCESS_FIELDS:
         config.diffusion[field] = theirs[field]
+    return config
+
+
+def measure(config, workdir, source):
+    """A config that states the data's standard deviation, measured where diffusion.data_std is 0.
+
+    A run that has begun keeps the value that it began with.
+
+    Args:
+      config: the run's.
+      workdir: its folder.
+      source: the training split.
+
+    Raises:
+      UserError: if all of the data are alike.
+    """
+    if config.diffusion.process != "edm" or config.diffusion.data_std:
+        return config
+    begun = Run(pathlib.Path(workdir))
+    config = config.copy_and_resolve_references()
+    if begun.config_file.exists():
+        config.diffusion.data_std = begun.config().diffusion.data_std
+        return config
+    config.diffusion.data_std = standard_deviation(source)
+    if processes.is_first():
+        print(f"The data's standard deviation, diffusion.data_std: {config.diffusion.data_std:.6f}")
     return config
 
 

@@ -3,7 +3,7 @@
 What happens after a step happens in this order:
 
 1. metrics     the sums of the interval before this one are read, so that nothing waits
-2. good?       before anything is kept, the state is asked for its first non-finite step
+2. good?       before anything is kept, the state is asked whether it is finite
 3. snapshot    the EMA, for ever
 4. checkpoint  all that it takes to go on
 5. show        samples of the EMA, or a classifier's accuracy on held-out images
@@ -32,11 +32,11 @@ from jaxdiff.parallel.mesh import (
 )
 from jaxdiff.training import ema, folder
 from jaxdiff.training.interrupt import Interrupt
-from jaxdiff.training.objective import classification, denoising
+from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.report import Metrics, Writer, describe, progress_bar
 from jaxdiff.training.show import HeldOut, Preview
-from jaxdiff.training.state import State, init_state
+from jaxdiff.training.state import IN_A_ROW, Bad, State, all_finite, init_state
 from jaxdiff.training.step import make_step, zero_sums
 
 INIT = 2**32 - 1  # step n draws from fold_in(key, n), initial parameters from this
@@ -50,24 +50,24 @@ def train(config, workdir):
       workdir: the run's folder.
 
     Raises:
-      UserError: for a config, folder or data set that cannot be used, and when the loss is no
-        longer finite.
+      UserError: for a config, folder or data set that cannot be used, and when the loss or
+        its gradient is not finite in IN_A_ROW steps in a row.
     """
     config = folder.adopt_process(config, workdir)
     config_lib.validate(config)
     training = config.training
     mesh = make_mesh(config.mesh.fsdp)
     check_batch_size(training.batch_size, mesh, training.accumulate)
+    source = open_split(config.data, "train").in_memory()
+    config = folder.measure(config, workdir, source)
     network, process = build.network(config), build.process(config)
     optimizer = make_optimizer(training)
-    source = open_split(config.data, "train").in_memory()
+    objective = of_config(config, network, process)
     if config.model.kind == "classifier":
-        objective = classification(network, process, config.model.dropout)
         show = HeldOut(
             network, process, open_split(config.data, config.data.held_out).in_memory(), mesh
         )
     else:
-        objective = denoising(network, process, config.model.dropout)
         show = Preview(config, network, process, source, mesh)
     run = folder.claim(workdir, config)
 
@@ -107,19 +107,19 @@ def train(config, workdir):
             if last or number % training.log_every == 0:
                 metrics.push(number, sums)
                 sums = zeros
-                if not metrics.finite:
-                    _require_good(state, checkpoints)
+                if metrics.is_over:
+                    _require_good(number, state, checkpoints)
             keep_checkpoint = last or number % training.checkpoint_every == 0
             keep_snapshot = number % training.snapshot_every == 0
             is_shown = number % training.preview_every == 0
             if keep_checkpoint or keep_snapshot or is_shown:
-                _require_good(state, checkpoints)
+                bad = _require_good(number, state, checkpoints)
             meta = {"step": number, "batch": number, "ema": profiles}
             if keep_snapshot:
                 items = {"ema": jax.tree.map(lambda x: x.astype(dtype), state.ema)}
                 snapshots.save(number, items, {**meta, "dtype": dtype})
             if keep_checkpoint:
-                checkpoints.save(number, state.items(), meta)
+                checkpoints.save(number, state.items(), {**meta, "bad": vars(bad)})
             if is_shown:
                 show(run, writer, number, state.ema[profiles[0]])
         metrics.finish()
@@ -142,8 +142,12 @@ def _start(run, config, network, optimizer, profiles, mesh):
     if found is None:
         state, number = jax.jit(init, out_shardings=shardings)(), 0
     else:
-        state = State.from_items(found[0], jax.device_put(np.int32(0), shardings.first_bad))
-        number = found[1]["batch"]
+        items, meta = found
+        # Checkpoints of earlier versions count none.
+        bad = Bad(**meta.get("bad", {"total": 0, "in_row": 0, "first": 0}))
+        bad = jax.device_put(jax.tree.map(np.int32, bad), shardings.bad)
+        state = State.from_items(items, bad)
+        number = meta["batch"]
     if processes.is_first():
         doing = "Training" if found is None else "Continuing"
         print(f"{doing} from step {number} to {config.training.num_steps}.", flush=True)
@@ -157,11 +161,21 @@ def _farewell(run, number, num_steps):
         print(f"Trained to step {number}: {run.folder}")
 
 
-def _require_good(state, checkpoints):
-    """Stops the run if a loss or gradient was not finite; waits for the last step."""
-    bad = int(state.first_bad)
-    if not bad:
-        return
+def _require_good(number, state, checkpoints):
+    """Stops a run that cannot go on; waits for the last step. Returns Bad, of Python numbers.
+
+    A bad step or a few leave parameters that are finite, and those may be kept.
+    """
+    bad = jax.tree.map(int, jax.device_get(state.bad))
+    if bad.in_row >= IN_A_ROW:
+        problem = (
+            f"The loss or its gradient was not finite in {IN_A_ROW} steps in a row, from step "
+            f"{bad.first} on"
+        )
+    elif not all_finite(state.params):
+        problem = f"The parameters are not finite at step {bad.first or number}"
+    else:
+        return bad
     checkpoints.wait()
     steps = complete_steps(checkpoints.folder)
     where = (
@@ -170,7 +184,6 @@ def _require_good(state, checkpoints):
         else "there was no checkpoint yet"
     )
     raise UserError(
-        f"The loss or its gradient was not finite at step {bad}, so training has stopped; {where}: "
-        "the same command goes on from there, and a lower training.learning_rate in another "
-        "--workdir may avoid it."
+        f"{problem}, so training has stopped; {where}: the same command goes on from there, and a "
+        "lower training.learning_rate in another --workdir may avoid it."
     )

@@ -26,6 +26,14 @@ class Objective:
     constrain: Callable
 
 
+def of_config(config, network, process):
+    """The objective of a run."""
+    if config.model.kind == "classifier":
+        return classification(network, process, config.model.dropout)
+    objective = denoising(network, process, config.model.dropout)
+    return uncertain(objective, network) if config.diffusion.uncertainty else objective
+
+
 def denoising(network, process, drop_rate):
     """The process's own loss of a denoising network."""
 
@@ -46,6 +54,25 @@ def denoising(network, process, drop_rate):
         return process.losses(apply, examples["x0"], condition, examples["draws"])
 
     return Objective(process.terms, losses, network.constrain)
+
+
+def uncertain(objective, network):
+    """Another objective with learned weights of the noise levels, for EDM's process.
+
+        loss = e^-u weighted + u,   u = u(ln(sigma) / 4), from a head of the network
+
+    with `weighted` the other's loss, which stays among the terms as runs are compared by it. The
+    loss is least where e^u = E[weighted], so every noise level counts alike, however large its
+    error (Karras et al. 2023, arXiv:2312.02696, appendix). At u = 0 it is the other's.
+    """
+
+    def losses(params, examples):
+        terms, quartile = objective.losses(params, examples)
+        u = network.uncertainty(params, jnp.log(examples["draws"]["sigma"]) / 4)
+        weighted = terms["loss"]
+        return {**terms, "loss": jnp.exp(-u) * weighted + u, "weighted": weighted}, quartile
+
+    return Objective((*objective.terms, "weighted"), losses, objective.constrain)
 
 
 def classification(network, process, drop_rate):

@@ -4,13 +4,12 @@ import sys
 import time
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jaxdiff.parallel import processes
-from jaxdiff.training.state import state_bytes
+from jaxdiff.training.state import IN_A_ROW, state_bytes
 from jaxdiff.training.step import means
 
 
@@ -89,11 +88,11 @@ class Metrics:
     """Reads each interval's sums one interval late, when they have long been computed.
 
     Attributes:
-      finite: whether the losses read so far were.
+      is_over: whether there have been so many bad steps in a row that the run must end.
     """
 
     def __init__(self, writer, bar, batch_size):
-        self.finite = True
+        self.is_over = False
         self._writer, self._bar, self._batch_size = writer, bar, batch_size
         self._waiting, self._since = None, (bar.n, time.perf_counter())
 
@@ -111,10 +110,15 @@ class Metrics:
             return
         (number, sums, rate), self._waiting = self._waiting, None
         scalars = means(jax.device_get(sums))
-        self.finite = self.finite and bool(np.isfinite(scalars["loss"]))
+        self.is_over = self.is_over or scalars.pop("bad_in_row") >= IN_A_ROW
+        bad = int(scalars.pop("bad_steps"))
+        if bad:
+            scalars["bad_steps"] = bad
         self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
         accuracy = f"{quartiles(scalars)}, " if "top1" in scalars else ""
-        text = f"loss {scalars['loss']:.4f}, {accuracy}{rate:,.0f} images/s"
+        loss = f"loss {scalars['loss']:.4f}, " if "loss" in scalars else ""  # of good steps alone
+        counted = f"{bad} bad steps, " if bad else ""
+        text = f"{loss}{accuracy}{counted}{rate:,.0f} images/s"
         self._bar.set_postfix_str(text, refresh=False)
 
 

@@ -8,6 +8,41 @@ import jax.numpy as jnp
 
 from jaxdiff.diffusion.timesteps import LossHistory
 
+IN_A_ROW = 10  # bad steps that end a run
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """Steps whose loss or gradient was not finite; int32 scalars, or what holds one for each.
+
+    Attributes:
+      total: how many there have been.
+      in_row: how many were the latest, without a good one between; stays once it is IN_A_ROW, so
+        that whoever reads it later finds it.
+      first: the first of those; 0 while the latest step was good.
+    """
+
+    total: Any
+    in_row: Any
+    first: Any
+
+    @classmethod
+    def none(cls):
+        """Before the first step."""
+        return cls(*(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+    def after(self, number, good):
+        """The counts after step `number`, which was good or not; traced."""
+        in_row = jnp.where(good, 0, self.in_row + 1)
+        first = jnp.where(good, 0, jnp.where(self.in_row == 0, number, self.first))
+        is_over = self.in_row >= IN_A_ROW
+        return Bad(
+            self.total + ~good,
+            jnp.where(is_over, self.in_row, in_row),
+            jnp.where(is_over, self.first, first),
+        )
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +55,7 @@ class State:
       opt_state: of the optimizer.
       ema: {profile: averaged params}.
       history: LossHistory of the timesteps, where they are drawn by it; else None.
-      first_bad: int32, the first step whose loss or gradient was not finite; 0 if none was.
+      bad: Bad, the steps whose loss or gradient was not finite.
     """
 
     step: jax.Array
@@ -28,10 +63,10 @@ class State:
     opt_state: Any
     ema: dict[str, Any]
     history: LossHistory | None
-    first_bad: jax.Array
+    bad: Bad
 
     def items(self):
-        """What a checkpoint holds; `first_bad` is 0 in all of them."""
+        """The arrays that a checkpoint holds; the numbers of `bad` are in its meta."""
         return {
             "step": {"step": self.step},
             "params": self.params,
@@ -41,15 +76,15 @@ class State:
         }
 
     @classmethod
-    def from_items(cls, items, first_bad):
-        """The state that `items` was taken of; first_bad is an int32 zero where it belongs."""
+    def from_items(cls, items, bad):
+        """The state that `items` was taken of; `bad` where it belongs."""
         return cls(
             step=items["step"]["step"],
             params=items["params"],
             opt_state=items["opt_state"],
             ema=items["ema"],
             history=LossHistory(**items["history"]) if "history" in items else None,
-            first_bad=first_bad,
+            bad=bad,
         )
 
 
@@ -62,8 +97,18 @@ def init_state(network, optimizer, profiles, key, history=None):
         opt_state=optimizer.init(params),
         ema={name: jax.tree.map(jnp.copy, params) for name in profiles},
         history=history,
-        first_bad=jnp.zeros((), jnp.int32),
+        bad=Bad.none(),
     )
+
+
+@jax.jit
+def _is_finite(leaf):
+    return jnp.isfinite(leaf).all()
+
+
+def all_finite(tree):
+    """Whether every value of a tree of arrays is; waits for them to be computed."""
+    return all(jax.device_get([_is_finite(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def state_bytes(state):

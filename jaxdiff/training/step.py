@@ -1,4 +1,10 @@
-"""One training step: a pure function of (state, metrics, batch)."""
+"""One training step: a pure function of (state, metrics, batch).
+
+A step is bad if its loss or gradient is not finite. What is not finite in the gradient is then 0,
+as Karras et al. 2023 (arXiv:2312.02696) have it; so the optimizer goes on from its moments, and
+parameters stay finite. The step is counted, and left out of metrics and of the losses that
+timesteps are drawn by.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +17,8 @@ from jaxdiff.training.ema import profiles
 from jaxdiff.training.state import State
 
 QUARTILES = 4
+HUGE = 2.0**64  # the square of this is not finite
+COUNTS = {"bad_steps": "total", "bad_in_row": "in_row"}  # metric: field of Bad
 
 
 def make_step(objective, process, optimizer, config):
@@ -44,21 +52,24 @@ def make_step(objective, process, optimizer, config):
         params = objective.constrain(state.params)
         gradient, samples = _accumulate(loss_and_gradient, params, parts)
         terms, quartile, unweighted = samples
+        gradient, is_finite = _without_the_infinite(gradient)
+        norm = optax.tree.norm(gradient)
+        good = is_finite & jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
         history = state.history
         if history is not None:
-            history = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
+            newer = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
+            history = _choose(good, newer, history)
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
         ema = {
             profile: optax.incremental_update(params, average, shares[profile](state.step))
             for profile, average in state.ema.items()
         }
-        norm = optax.tree.norm(gradient)
-        good = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
         number = state.step + 1
-        first_bad = jnp.where((state.first_bad == 0) & ~good, number, state.first_bad)
-        sums = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}
-        return State(number, params, opt_state, ema, history, first_bad), sums
+        bad = state.bad.after(number, good)
+        newer = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}
+        sums = {**_choose(good, newer, sums), **_counts(bad)}
+        return State(number, params, opt_state, ema, history, bad), sums
 
     return step
 
@@ -120,9 +131,26 @@ def _accumulate(loss_and_gradient, params, parts):
     return jax.tree.map(lambda g: g / count, total), jax.tree.map(jnp.ravel, samples)
 
 
+def _without_the_infinite(gradient):
+    """The gradient with 0 for every value that is not finite, and whether all of them were.
+
+    A value whose square is not finite counts as one: the second moment would never forget it.
+    """
+    finite = jax.tree.map(lambda g: jnp.abs(g) < HUGE, gradient)
+    kept = jax.tree.map(lambda g, is_finite: jnp.where(is_finite, g, 0), gradient, finite)
+    return kept, jnp.stack([leaf.all() for leaf in jax.tree.leaves(finite)]).all()
+
+
+def _choose(condition, a, b):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
+
+
 def zero_sums(terms):
-    """Metrics before the first step: {name: [sum, count]} for the terms' names."""
-    names = ["grad_norm"]
+    """Metrics before the first step: {name: [sum, count]} for the terms' names.
+
+    The counts of bad steps are among them, as they are after the latest step: [number, 1].
+    """
+    names = ["grad_norm", *COUNTS]
     for term in terms:
         names += [term, *(f"{term}_q{quartile}" for quartile in range(QUARTILES))]
     return {name: jnp.zeros(2) for name in names}
@@ -130,6 +158,10 @@ def zero_sums(terms):
 
 def _one(value):
     return jnp.stack([value, 1.0])
+
+
+def _counts(bad):
+    return {name: _one(getattr(bad, field)) for name, field in COUNTS.items()}
 
 
 def add_sums(sums, terms, quartile):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxdiff import build
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, to_devices
-from jaxdiff.training.ema import profiles, warm_decay
+from jaxdiff.training.ema import warm_decay
 from jaxdiff.training.objective import denoising
 from jaxdiff.training.optimizer import make_optimizer
 from jaxdiff.training.state import State, init_state, state_bytes
@@ -98,24 +98,6 @@ def test_the_average_follows_its_recursion(one_device):
     )
 
 
-def test_the_first_bad_step_is_remembered(one_device):
-    config = tiny.config()
-    network, process = build.network(config), build.process(config)
-    optimizer = make_optimizer(config.training)
-    state = init_state(network, optimizer, list(profiles(config.training)), jax.random.key(0))
-    objective = denoising(network, process, config.model.dropout)
-    step = jax.jit(make_step(objective, process, optimizer, config))
-    zeros = zero_sums(process.terms)
-    bad = []
-    for number in range(4):
-        if number == 1:
-            poisoned = jax.tree.map(lambda x: x * jnp.nan, state.params)
-            state = dataclasses.replace(state, params=poisoned)
-        state, _ = step(state, zeros, batch(number))
-        bad.append(int(state.first_bad))
-    assert bad == [0, 2, 2, 2]
-
-
 def test_labels_are_dropped_at_the_rate_asked_for():
     from jaxdiff.training.step import _draw
 
@@ -170,6 +152,6 @@ def test_the_history_is_saved_and_restored():
     network, optimizer = build.network(config), make_optimizer(config.training)
     history = dataclasses.replace(build.loss_history(config), counts=jnp.arange(20))
     state = init_state(network, optimizer, ["0.9"], jax.random.key(0), history)
-    again = State.from_items(state.items(), state.first_bad)
+    again = State.from_items(state.items(), state.bad)
     np.testing.assert_array_equal(again.history.counts, np.arange(20))
     assert jax.tree.structure(again) == jax.tree.structure(state)

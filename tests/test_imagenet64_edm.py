@@ -1,0 +1,38 @@
+"""The configs for a pod that have not been run: they build what they say. No memory is needed."""
+
+import importlib
+
+import jax
+import pytest
+
+from jaxdiff import build
+from jaxdiff import config as config_lib
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("imagenet64_edm", 295_900_164), ("imagenet64_edm_guide", 74_231_364)],
+)
+def test_a_config_builds_the_network_that_it_says(name, parameters):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config_lib.validate(config)
+    assert build.process(config).data_std == 0.5
+    network = build.network(config)
+    assert sum(leaf.size for leaf in jax.tree.leaves(network.shapes)) == parameters
+    assert f"{parameters:,} parameters" in (ROOT / "configs" / f"{name}.py").read_text()
+    # Of ADM's network: three channels without a learned variance, a null class, and the head.
+    if name == "imagenet64_edm":
+        assert parameters == 295_904_454 - 3 * (9 * 192 + 1) + 4 * 192 + 129
+
+
+def test_the_guide_differs_in_size_and_length_alone():
+    model, guide = (
+        importlib.import_module(f"configs.{name}").get_config()
+        for name in ("imagenet64_edm", "imagenet64_edm_guide")
+    )
+    assert 8 * guide.training.num_steps == model.training.num_steps
+    assert {text.split(" ")[0] for text in config_lib.differences(model, guide)} == {
+        "model.channels",
+        "model.head_channels",
+    }
