@@ -110,8 +110,8 @@ class Metrics:
             return
         (number, sums, rate), self._waiting = self._waiting, None
         scalars = means(jax.device_get(sums))
-        self.is_over = self.is_over or scalars.pop("bad_in_row") >= IN_A_ROW
-        bad = int(scalars.pop("bad_steps"))
+        in_row, bad = int(scalars.pop("bad_in_row")), int(scalars.pop("bad_steps"))
+        self.is_over = self.is_over or in_row >= IN_A_ROW
         if bad:
             scalars["bad_steps"] = bad
         self._writer.write_scalars(number, {**scalars, "images_per_second": rate})

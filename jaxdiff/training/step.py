@@ -134,7 +134,7 @@ def _accumulate(loss_and_gradient, params, parts):
 def _without_the_infinite(gradient):
     """The gradient with 0 for every value that is not finite, and whether all of them were.
 
-    A value whose square is not finite counts as one: the second moment would never forget it.
+    HUGE values count as such: the second moment would never forget one.
     """
     finite = jax.tree.map(lambda g: jnp.abs(g) < HUGE, gradient)
     kept = jax.tree.map(lambda g, is_finite: jnp.where(is_finite, g, 0), gradient, finite)
