@@ -4,7 +4,9 @@ from absl import flags
 
 from jaxdiff import cli
 
-MODEL = flags.DEFINE_string("model", None, "The run to sample: FOLDER[@STEP][:ema=LENGTH].")
+MODEL = flags.DEFINE_string(
+    "model", None, "The run to sample: FOLDER[@STEP][:ema=LENGTH,dropout=RATE]."
+)
 OUT = flags.DEFINE_string("out", None, "Folder of the results.")
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default: 64.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "How many at once, over all devices.")
