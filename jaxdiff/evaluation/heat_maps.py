@@ -44,8 +44,11 @@ def _values(measured, name):
 def best_of(measured, x, y, columns, rows):
     """[rows][columns] of the lowest value of points with these x and y; None where there is none.
 
-    A point that is not guided has no guide, and stands wherever the guide may be.
+    A point that is not guided has no guide, and stands wherever the guide may be; beside weights,
+    that is: where no axis tells it apart it would hide what guides do, and is left out.
     """
+    if "weight" not in (x, y):
+        measured = {p: v for p, v in measured.items() if p.weight != 1} or measured
 
     def fits(point, name, wanted):
         own = getattr(point, name)

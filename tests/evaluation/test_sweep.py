@@ -212,6 +212,11 @@ def test_a_heat_map_holds_the_lowest_over_all_else():
     }
     got = heat_maps.best_of(measured, "weight", "guide_step", [1, 2, 3], [5, 10])
     assert got == [[9.0, 3.0, None], [9.0, 5.0, 6.0]]
+    worse = {**measured, Point(weight=1): 1.0}
+    assert heat_maps.best_of(worse, "guide_ema", "guide_step", [0.1, 0.2], [5]) == [[4.0, 3.0]]
+    assert heat_maps.best_of({Point(weight=1): 1.0}, "guide_ema", "model_ema", [0.1], [None]) == [
+        [1.0]
+    ]
 
 
 def run_sweep(*arguments):
