@@ -40,3 +40,12 @@ def one_device():
     from jaxdiff.parallel.mesh import make_mesh
 
     return make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """One device for a module that does not ask about several: programs compile much faster."""
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: devices)
+        yield

@@ -15,6 +15,8 @@ from tests import tiny
 from tests.models.test_unet import random_params
 from tests.sampling.test_job import make_run
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 KIND = {"model__kind": "classifier", "diffusion__label_dropout": 0.0}
 
 

@@ -15,6 +15,8 @@ from jaxdiff.sampling import job
 from tests import history, tiny
 from tests.sampling.test_job import make_run
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 SIGMA, SEED, NUMBERS = 2.0, 3, np.arange(5)
 
 
@@ -53,7 +55,7 @@ def denoised(run, step, rate, place):
 
 
 def test_masks_are_the_samples_own_and_each_network_has_others(run):
-    # One step of Euler's method from sigma to 0 ends at D.
+    # One step from sigma to 0 ends at D.
     got = samples(f"{run}:dropout=.3", steps="1", guide=(f"{run}@5:dropout=0.6",), weight=(2.0,))
     main, guide = denoised(run, 10, 0.3, 0), denoised(run, 5, 0.6, 1)
     np.testing.assert_allclose(got, 2 * main - guide, atol=2e-4)
@@ -61,7 +63,7 @@ def test_masks_are_the_samples_own_and_each_network_has_others(run):
 
 
 def test_a_sample_is_the_same_in_every_batch(run):
-    model, fields = f"{run}:dropout=.2", {"sampler": "dpmpp", "steps": "2", "cfg": 2.0}
+    model, fields = f"{run}:dropout=.2", {"steps": "2", "cfg": 2.0}
     whole = samples(model, together=False, **fields)
     np.testing.assert_allclose(samples(model, 2, together=True, **fields), whole, atol=1e-4)
 
