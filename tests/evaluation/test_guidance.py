@@ -1,6 +1,10 @@
+import pytest
+
 from jaxdiff.evaluation import guidance
 from tests import tiny
 from tests.sampling.test_job import make_run
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_a_table_has_a_row_for_each_method_and_is_not_made_twice(tmp_path):

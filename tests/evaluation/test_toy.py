@@ -13,6 +13,8 @@ from jaxdiff.evaluation.toy_runs import Runs
 from tests.models.test_unet import random_params
 from tests.test_command_line import run
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 
 def make_run(folder, seed, channels=8, **fields):
     """A run with one snapshot of arbitrary parameters."""

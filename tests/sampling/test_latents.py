@@ -15,6 +15,8 @@ from tests import tiny
 from tests.sampling.test_job import make_run
 from tests.test_command_line import run
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 STD = 0.25
 PROCESS = Adm(
     schedule=schedules.cosine,
@@ -25,6 +27,8 @@ PROCESS = Adm(
 
 class Gaussian:
     """The exact network of pixels x0 ~ N(mean, STD^2), whose mean the label decides."""
+
+    drop_rate = 0.0
 
     def embed(self, params, labels):
         return params[labels][:, None, None, None]
