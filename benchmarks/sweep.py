@@ -3,18 +3,20 @@
     python benchmarks/sweep.py --model runs/digits_edm --guide runs/digits_edm_guide \
         --features runs/digits_classifier
 
-Sweeps a grid of 30 points as `python -m jaxdiff.evaluation.sweep` does, compiling, rebuilding
-averages, features and figure included; then samples the same points again with all compiled and
-read, `--repeats` of them, and prints the ratio of the times.
+Sweeps a grid of 30 points as `python -m jaxdiff.evaluation.sweep` does, of copies of the runs that
+keep nothing: compiling, rebuilding averages, moments of the data and figure included. Then samples
+some of the points again with all compiled and read, and prints the ratio of the times.
 """
 
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -25,24 +27,34 @@ from jaxdiff.evaluation.search import Search, grid
 WEIGHTS, EMAS, GUIDE_EMAS = (1.5, 2, 2.5, 3, 4), (0.05, 0.1), (0.08, 0.15, 0.2)
 
 
+def fresh(flag, folder):
+    """A copy of a flag's run without what is kept in it for later."""
+    run = pathlib.Path(cli.require(flag, flags.FLAGS[flag].value, "the folder of a run"))
+    copy = pathlib.Path(folder) / flag
+
+    def kept(place, names):
+        # A snapshot has a folder `ema` of its own.
+        return {"ema", "moments"} & set(names) if pathlib.Path(place) == run else ()
+
+    shutil.copytree(run, copy, ignore=kept)
+    return str(copy)
+
+
 def main():
-    values = flags.FLAGS
-    search = Search(
-        model=cli.require("model", values.model, "a run such as runs/digits_edm"),
-        guide=cli.require("guide", values.guide, "a run such as runs/digits_edm_guide"),
-        num_samples=values.num_samples,
-    )
-    points = grid(search, WEIGHTS, [], EMAS, GUIDE_EMAS, [])
-    cli.use_compilation_cache()
+    values, own = flags.FLAGS, []
     with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
+        runs = {name: fresh(name, folder) for name in ("model", "guide", "features")}
+        search = Search(model=runs["model"], guide=runs["guide"], num_samples=values.num_samples)
+        points = grid(search, WEIGHTS, [], EMAS, GUIDE_EMAS, [])
         start = time.perf_counter()
-        sweep.run(search, points, values.features, pathlib.Path(folder) / "out")
+        sweep.run(search, points, runs["features"], pathlib.Path(folder) / "out")
         whole = time.perf_counter() - start
-    own = []
-    for point in points[-values.repeats :]:
-        start = time.perf_counter()
-        search.images(point)
-        own.append(time.perf_counter() - start)
+        search.images(points[-1])  # compiles
+        for point in points[-values.repeats :]:
+            start = time.perf_counter()
+            search.images(point)
+            own.append(time.perf_counter() - start)
     samples = float(np.median(own)) * len(points)
     print(
         f"{len(points)} points of {search.num_samples} samples: {whole:.1f} s, the samples "

@@ -7,6 +7,7 @@ import pytest
 
 from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff.checkpoints import posthoc, rebuild
 from tests.conftest import ROOT
 
 
@@ -46,6 +47,20 @@ def test_a_guide_is_smaller_and_trained_less_on_the_same_images(data):
     assert sizes[1] < sizes[0]
     assert guide.training.num_steps < model.training.num_steps
     assert guide.diffusion == model.diffusion
+
+
+def test_the_sweep_of_the_documentation_can_be_rebuilt():
+    config = importlib.import_module("configs.digits_edm_guide").get_config()
+    for step in (250, 500, 1000):
+        steps = range(config.training.snapshot_every, step + 1, config.training.snapshot_every)
+        stored = [(length, s) for s in steps for length in config.training.power_ema]
+        solution = posthoc.solve(
+            *zip(*stored, strict=True),
+            [posthoc.ROUNDING["float32"]] * len(stored),
+            [0.05, 0.1, 0.15],
+            step,
+        )
+        assert (solution.error <= rebuild.TRUSTED).all()
 
 
 def test_the_guide_differs_in_size_and_length_alone():

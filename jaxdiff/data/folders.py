@@ -175,10 +175,16 @@ def _splits(root, held_out):
     return {name: _pictures(root, root / name) for name in below}
 
 
+def _files(folder):
+    """All files under a folder, links to others followed."""
+    for place, _, names in os.walk(folder, followlinks=True):
+        yield from (pathlib.Path(place, name) for name in names)
+
+
 def _pictures(root, folder):
     """All pictures of a folder of class folders, sorted by class and name."""
     found, others = [], set()
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_files(folder)):
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts) or not path.is_file():
             continue

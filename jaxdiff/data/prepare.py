@@ -37,6 +37,8 @@ def prepare(kind, sources, values):
     if kind == "npz":
         if values.held_out:
             raise UserError("--held_out is for folders: give an npz file for each split.")
+        if values.workers:
+            raise UserError("--workers is for folders: an npz file is read at once; leave it out.")
         return prepared.write(
             out, name, npz.open_files(sources, values.image_size, values.channels)
         )

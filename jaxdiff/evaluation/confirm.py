@@ -20,11 +20,10 @@ from absl import flags
 from jaxdiff import cli, results
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import digits, scores
+from jaxdiff.evaluation import digits, scores, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import Point, Search
-from jaxdiff.evaluation.sweep import SETTINGS, Table
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.model import open_model
 
@@ -50,7 +49,8 @@ def rows(folders):
     """The rows that sweeps' folders give: unguided once, then each folder's.
 
     Raises:
-      UserError: for a folder that holds no search, and searches of different models.
+      UserError: for a folder that holds no search, searches of different models or samplers, and
+        rows of the same name.
     """
     found, plain = [], {}
     for folder in map(pathlib.Path, folders):
@@ -66,23 +66,40 @@ def rows(folders):
             found.append(Row(f"{folder.name}, one EMA", search, best))
     if plain:
         found.insert(0, Row("unguided", *min(plain, key=plain.get)))
+    names = [row.name for row in found]
     if not found:
         raise UserError(f"{', '.join(folders)} hold no measured points: let the sweeps go on.")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"Two rows would be called {repeated[0]}: rename a sweep's folder.")
+    for field in ("model", "sampler", "steps"):
+        values = {str(getattr(row.search, field)) for row in found}
+        if len(values) > 1:
+            raise UserError(
+                f"The sweeps have different values of {field}, {' and '.join(sorted(values))}: "
+                "give sweeps of one model, sampled alike."
+            )
     return found
 
 
 def _read(folder):
     """(Search, {Point: value}) of a sweep's folder."""
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
-        search = Search(**{f.name: settings[f.name] for f in dataclasses.fields(Search)})
-        return search, Table(folder, settings["metric"]).read()
-    except (OSError, ValueError, KeyError):
+        settings = json.loads((folder / sweep.SETTINGS).read_text())
+        fields = {field.name for field in dataclasses.fields(Search)} & settings.keys()
+        search = Search(**{name: settings[name] for name in fields})
+        return search, sweep.Table(folder, settings["metric"]).read()
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder} is not the folder of a sweep: give its --out.") from None
 
 
 def reader(data):
-    """(uint8 images, labels) -> Score, for a config's section `data`."""
+    """(uint8 images, labels) -> Score, for a config's section `data`.
+
+    Raises:
+      UserError: where there are no labels to agree with.
+    """
+    if not data.num_classes:
+        raise UserError("The model was trained without labels, and rows are scored by them.")
     if data.name == "digits":
         return digits.score
     real = scores.real(*(open_split(data, split) for split in ("train", data.held_out)))
@@ -109,12 +126,12 @@ def measure(found, features, seeds, num_samples, out):
                 )
                 measured = dict(zip(METRICS, values, strict=True))
                 kept[row.name, seed] = {"method": row.name, "seed": seed, **measured}
-                results.add_row(path, kept[row.name, seed])
                 if seed == seeds[0]:
-                    np.savez(out / f"{row.name}.npz", arr_0=images[:100], arr_1=labels[:100])
+                    results.save(out / f"{row.name}.npz", {"seed": seed}, {"images": images[:100]})
+                results.add_row(path, kept[row.name, seed])
                 print(f"{row.name}, seed {seed}: fd {values[0]:.4g}", flush=True)
         table[row.name] = {m: [float(kept[row.name, s][m]) for s in seeds] for m in METRICS}
-        shown[row.name] = results.load(out / f"{row.name}.npz")["arr_0"]
+        shown[row.name] = results.load(out / f"{row.name}.npz")["images"]
     return table, shown
 
 
@@ -160,7 +177,9 @@ def main():
     if not values.sweeps:
         raise UserError("--sweeps is missing: give folders that sweeps wrote, such as samples/cfg.")
     out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/confirmed"))
-    seeds = [int(cli.number("seeds", text)) for text in values.seeds]
+    seeds = list(dict.fromkeys(sweep.whole("seeds", text) for text in values.seeds))
+    if not seeds:
+        raise UserError("--seeds is empty: give seeds such as 1,2,3.")
     found = rows(values.sweeps)
     if used := {row.search.seed for row in found} & set(seeds):
         raise UserError(f"--seeds holds {min(used)}, which the sweeps used: give others.")
@@ -171,8 +190,13 @@ def main():
         "num_samples": values.num_samples,
         "rows": {row.name: row.search.command(row.point, "OUT") for row in found},
     }
+    for folder in values.sweeps:
+        print(f"{folder}: the best of {len(_read(pathlib.Path(folder))[1])} points")
     results.claim_folder(out, settings, "confirm.json")
-    table, shown = measure(found, features, seeds, values.num_samples, out)
+    try:
+        table, shown = measure(found, features, seeds, values.num_samples, out)
+    except KeyboardInterrupt:
+        raise UserError("Stopped: the same command continues.") from None
     text = markdown(found, table)
     (out / "table.md").write_text(text + "\n")
     picture(shown, 20).save(out / "samples.png")

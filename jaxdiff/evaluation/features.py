@@ -4,6 +4,7 @@ The features are a trained classifier's, its last hidden layer on clean images a
 network (Inception, DINOv2) is another `Features`, made in `open_features`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,6 +19,7 @@ from jaxdiff.data.images import to_float
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.frechet import Moments
+from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling.model import open_model
@@ -96,16 +98,28 @@ def real_moments(features, data, split="train"):
     settings = {
         "features": features.name,
         "data": {name: data[name] for name in ("name", "image_size", "channels", "fit")},
+        "request": _identity(data.name),
         "split": split,
         "size": len(source),
     }
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = features.folder / f"{key}.npz"
-    if path.exists():
+    kept = None
+    with contextlib.suppress(UserError):  # not there, or damaged
         kept = results.load(path)
+    if not processes.any_process(kept is None):
         return Moments(kept["mean"], kept["covariance"])
     rows = features.extract(lambda rows: source.fetch(rows)["image"], len(source), quiet=False)
     moments = Moments.of(rows)
-    results.claim(path, settings)
-    results.save(path, settings, vars(moments))
+    try:
+        features.folder.mkdir(exist_ok=True)
+        results.save(path, settings, vars(moments))
+    except OSError as error:  # somebody else's run
+        print(f"Moments of the data are not kept, as {path.parent} cannot be written: {error}.")
     return moments
+
+
+def _identity(name):
+    """What tells a prepared dataset from another of its name: a checksum of its request."""
+    request = pathlib.Path(name) / "request.json"
+    return hashlib.sha256(request.read_bytes()).hexdigest() if request.exists() else None

@@ -28,7 +28,7 @@ def draw(measured, metric, path):
     values = {name: _values(measured, name) for name in TITLES}
     pairs = [pair for pair in PAIRS if all(len(values[name]) > 1 for name in pair)]
     if not pairs:
-        pairs = [pair for pair in PAIRS if any(len(values[name]) > 1 for name in pair)]
+        pairs = [pair for pair in PAIRS if any(len(values[name]) > 1 for name in pair)][:1]
     pairs = pairs[:2] or PAIRS[:1]
     figure = Figure(figsize=(5.2 * len(pairs), 4.2), layout="constrained")
     for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):

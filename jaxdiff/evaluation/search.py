@@ -6,6 +6,7 @@ compiled once, for the points that are guided and for those that are not.
 
 import dataclasses
 import itertools
+import math
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import job
 from jaxdiff.sampling.generate import Params
+from jaxdiff.sampling.request import parse_interval
 
 HELD = 4  # networks whose parameters are held at once
 
@@ -77,6 +79,20 @@ class Search:
             **guidance,
         )
 
+    def pinned(self, points):
+        """The same search of the steps that its references name now, whatever is trained later.
+
+        Raises:
+          UserError: for a run that there is not, or an average that cannot be rebuilt.
+        """
+        model_ema = next((p.model_ema for p in points if p.model_ema is not None), None)
+        guide_ema = next((p.guide_ema for p in points if p.guide_ema is not None), None)
+        model = varied(self.model, resolve(varied(self.model, ema=model_ema)).step)
+        guide = self.guide
+        if guide is not None and all(p.guide_step is None for p in points):
+            guide = varied(guide, resolve(varied(guide, ema=guide_ema)).step)
+        return dataclasses.replace(self, model=model, guide=guide)
+
     def prepare_averages(self, points):
         """Rebuilds all averages that points need and the runs do not keep, many at once.
 
@@ -115,11 +131,13 @@ class Search:
 
     def _read(self, model):
         held, name = self._held, str(model)
-        if name not in held:
+        params = held.pop(name, None)
+        if params is None:
             if len(held) == HELD:
-                held.pop(next(iter(held)))
-            held[name] = model.params(make_mesh())
-        return held[name]
+                held.pop(next(iter(held)))  # that was wanted least lately
+            params = model.params(make_mesh())
+        held[name] = params
+        return params
 
     def command(self, point, out):
         """The command line that samples a point to the folder `out`."""
@@ -143,10 +161,14 @@ def grid(search, weights, guide_steps, model_emas, guide_emas, intervals):
         where the references decide.
 
     Raises:
-      UserError: for values that concern a guide where there is none.
+      UserError: for no weights or what is none, intervals that cannot be read, and values that
+        concern a guide where there is none.
     """
     if not weights:
         raise UserError("--weights is empty: give weights such as 1,1.5,2; 1 is not guided.")
+    if unusable := [weight for weight in weights if not math.isfinite(weight)]:
+        raise UserError(f"--weights holds {unusable[0]}: a weight must be a number; 1 is off.")
+    intervals = ["{:g},{:g}".format(*parse_interval(text)) for text in intervals]
     if search.guide is None and (guide_steps or guide_emas):
         raise UserError(
             "--guide_steps and --guide_ema have no meaning without --guide, which is "

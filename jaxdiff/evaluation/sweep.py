@@ -2,7 +2,7 @@ r"""Searches a run's history for the guide that helps most: the best bad version
 
     python -m jaxdiff.evaluation.sweep --model runs/digits_edm --guide runs/digits_edm_guide \
         --weights 1,1.5,2,2.5,3 --guide_steps 250,500,1000 --model_ema 0.05,0.1 \
-        --guide_ema 0.1,0.15,0.2 --num_samples 2000 --metric fd \
+        --guide_ema 0.05,0.1,0.15 --num_samples 2000 --metric fd \
         --features runs/digits_classifier --out samples/sweep
 
 Without --guide the model guides itself, told no label (CFG). Every point has the same seed. A row
@@ -29,7 +29,6 @@ from jaxdiff.evaluation.search import Point, Search, grid
 from jaxdiff.parallel import processes
 from jaxdiff.sampling import job
 from jaxdiff.sampling.model import open_model
-from jaxdiff.sampling.request import parse_interval
 
 SETTINGS = "search.json"  # what all points have in common
 READ = {  # how a CSV file's values are read
@@ -95,12 +94,9 @@ def run(search, points, features, out, metric="fd"):
         )
     for point in points[:1] + points[-1:]:
         job.prepare(search.request(dataclasses.replace(point, model_ema=None, guide_ema=None)))
-    settings = {
-        **dataclasses.asdict(search),
-        "model": str(model),
-        "features": seen.name,
-        "metric": metric,
-    }
+    search = search.pinned(points)
+    settings = {**dataclasses.asdict(search), "features": seen.name, "metric": metric}
+    del settings["batch_size"]  # which samples do not depend on
     table = Table(pathlib.Path(out), metric)
     results.claim_folder(table.folder, settings, SETTINGS)
     real = real_moments(seen, model.config.data)
@@ -139,12 +135,10 @@ def main():
         sampler=values.sampler,
         steps=values.steps,
     )
-    for interval in values.interval:
-        parse_interval(interval)
     points = grid(
         search,
         [cli.number("weights", text) for text in values.weights],
-        [_step(text) for text in values.guide_steps],
+        [whole("guide_steps", text) for text in values.guide_steps],
         [cli.number("model_ema", text) for text in values.model_ema],
         [cli.number("guide_ema", text) for text in values.guide_ema],
         values.interval,
@@ -153,16 +147,20 @@ def main():
     out = cli.require("out", values.out, "a folder such as samples/sweep")
     cli.use_compilation_cache()
     processes.initialize(values.distributed)
-    measured = run(search, points, features, out, values.metric)
+    try:
+        measured = run(search, points, features, out, values.metric)
+    except KeyboardInterrupt:
+        raise UserError("Stopped: the same command continues.") from None
     if processes.is_first():
         best = min(measured, key=measured.get)
         print(f"Best of {len(measured)} points, {values.metric} {measured[best]:.4g}:")
-        print(search.command(best, f"{out}/best"))
+        print(search.pinned(points).command(best, f"{out}/best"))
 
 
-def _step(text):
-    if not text.strip().isdigit():
-        raise UserError(f"--guide_steps holds {text}, which is no step: give whole numbers.")
+def whole(name, text):
+    """A whole number in a list that a flag holds."""
+    if not text.strip().isdecimal():
+        raise UserError(f"--{name} holds {text}: give whole numbers.")
     return int(text)
 
 

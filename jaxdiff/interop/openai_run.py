@@ -80,6 +80,11 @@ def export_run(reference, out, *, new_order=None):
     config = reference.run.config()
     new_order = released_new_order(config) if new_order is None else new_order
     network = build.network(config)
+    if config.diffusion.process != "adm" or reference.dropout:
+        raise UserError(
+            f"{reference} has {'dropout' if reference.dropout else 'the process edm'}, of "
+            "which the other code's files say nothing: export a plain network of the process adm."
+        )
     openai.check_exportable(network)
     with _writable(out):
         if out.exists():

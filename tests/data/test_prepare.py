@@ -22,6 +22,7 @@ from jaxdiff.data.prepare import prepare
 from jaxdiff.data.source import open_source, open_split
 from jaxdiff.errors import UserError
 from tests.conftest import ROOT
+from tests.refusals import check
 
 NAMES = ("T-shirt/top", "Ankle boot", "ß")
 
@@ -209,21 +210,16 @@ def test_damaged_files_and_names_are_refused(tmp_path, files):
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+def test_mistakes_end_in_a_sentence():
+    lines = [
         ([], "An argument is missing: give npz or folder"),
         (["npz"], "give an npz file or a folder"),
         (["npz", "a.npz", "--out=o"], "--name is missing"),
         (["npz", "a.npz", "--out=o", "--name=n"], "a.npz cannot be read (No such file"),
+        (["npz", "a.npz", "--out=o", "--name=n", "--workers=2"], "--workers is for folders"),
         (["zip", "a.zip", "--out=o", "--name=n"], "zip cannot be prepared: give npz or folder"),
-    ],
-)
-def test_mistakes_end_in_a_sentence(arguments, words):
-    code, out, err = run(*arguments)
-    assert (code, out) == (1, "")
-    assert words in err
-    assert err.count("\n") == 1
+    ]
+    check("prepare.py", "jaxdiff.data.prepare", lines)
 
 
 def pictures():
@@ -337,6 +333,16 @@ def tell_apart(folder, names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8), value, np.uint8)).save(folder / name)
     return values
+
+
+def test_links_to_class_folders_are_followed(tmp_path):
+    values = tell_apart(tmp_path / "elsewhere", ["1.png", "2.png"])
+    tell_apart(tmp_path / "in", ["a/3.png"])
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
+    prepare_here("folder", tmp_path / "in", image_size=8, channels=1, out=tmp_path / "out")
+    source, rows = read(tmp_path / "out", "train", 2)
+    assert source.label_names == ("a", "b")
+    assert rows["image"][1:, 0, 0, 0].tolist() == list(values.values())
 
 
 def test_folders_named_as_splits_are_splits(tmp_path):

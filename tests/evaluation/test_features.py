@@ -60,3 +60,15 @@ def test_images_of_another_shape_are_refused(classifier):
     data = tiny.config(data__image_size=16).data
     with pytest.raises(UserError, match=r"sees images of \(8, 8, 1\), and the model's are \(16"):
         real_moments(open_features(classifier), data)
+
+
+def test_moments_that_cannot_be_kept_are_computed_all_the_same(classifier, capsys):
+    seen, data = open_features(classifier), tiny.config().data
+    place = seen.folder.parent / "a file"
+    place.write_text("in the way")
+    moments = real_moments(dataclasses.replace(seen, folder=place), data, "test")
+    assert "are not kept, as" in capsys.readouterr().out
+    np.testing.assert_array_equal(moments.mean, real_moments(seen, data, "test").mean)
+    for file in seen.folder.iterdir():
+        file.write_bytes(b"damaged")
+    np.testing.assert_array_equal(moments.mean, real_moments(seen, data, "test").mean)

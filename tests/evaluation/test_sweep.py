@@ -21,6 +21,7 @@ from jaxdiff.evaluation.search import Point, Search, grid
 from jaxdiff.sampling import job
 from tests import history, tiny
 from tests.conftest import ROOT
+from tests.refusals import check
 from tests.sampling.test_job import make_run, sample
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -48,6 +49,30 @@ def runs(tmp_path_factory):
 def search(runs, **fields):
     common = {"model": runs.model, "guide": runs.guide, "num_samples": 20, "batch_size": 20}
     return Search(**{**common, **fields})
+
+
+@pytest.fixture
+def written(runs, tmp_path):
+    """Folders of sweeps whose tables were written by hand."""
+
+    def write(name, measured, **fields):
+        searched = search(runs, **fields)
+        folder = tmp_path / name
+        settings = {**dataclasses.asdict(searched), "metric": "fd", "features": "f"}
+        results.claim_folder(folder, settings, sweep.SETTINGS)
+        for point, value in measured.items():
+            sweep.Table(folder, "fd").add(point, value, 1.0)
+        return folder
+
+    both = {
+        Point(weight=1, model_ema=0.1): 5.0,
+        Point(weight=1, model_ema=0.05): 4.5,
+        Point(weight=2, guide_step=5, model_ema=0.1, guide_ema=0.1): 3.0,
+        Point(weight=3, guide_step=5, model_ema=0.05, guide_ema=0.05): 3.5,
+        Point(weight=2, guide_step=10, model_ema=0.05, guide_ema=0.1): 2.0,
+    }
+    cfg = {Point(weight=1, model_ema=0.1): 4.7, Point(weight=2, model_ema=0.1): 4.0}
+    return [write("cfg", cfg, guide=None), write("both", both)]
 
 
 def two_weights(searched):
@@ -221,6 +246,50 @@ def test_a_heat_map_holds_the_lowest_over_all_else():
     ]
 
 
+def test_a_search_keeps_to_the_steps_that_there_are_when_it_begins(runs):
+    points = grid(search(runs), [2], [], [0.1], [0.05], [])
+    pinned = search(runs, model=f"{runs.model}:dropout=.05").pinned(points)
+    assert (pinned.model, pinned.guide) == (f"{runs.model}@10:dropout=0.05", f"{runs.guide}@10")
+    request = pinned.request(points[0])
+    assert request.model == f"{runs.model}@10:dropout=0.05,ema=0.1"
+    assert request.guide == (f"{runs.guide}@10:ema=0.05",)
+    stepped = grid(search(runs), [2], [5], [], [], [])
+    assert search(runs).pinned(stepped).guide == runs.guide
+    assert search(runs, guide=None).pinned([Point(weight=2)]).guide is None
+
+
+def test_mistakes_end_in_a_sentence(runs, written, tmp_path):
+    own = [f"--model={runs.model}", f"--features={runs.classifier}", f"--out={tmp_path / 'out'}"]
+    lines = {
+        "--weights=nan": "--weights holds nan: a weight must be a number",
+        "--weights=two": "--weights holds two, which is no number",
+        "--guide_steps=1.5": "--guide_steps holds 1.5: give whole numbers",
+        "--interval=2,1": "--interval 2,1 is empty",
+        "--guide=nowhere": "nowhere is not the folder of a run",
+        f"--features={runs.model}": "is a diffusion model: --features wants a classifier",
+        f"--model={runs.classifier}": "is a classifier: --model wants a diffusion model",
+        "--metric=fid": "fid",
+    }
+    sweeps = [([*own, "--weights=2", line], words) for line, words in lines.items()]
+    check("sweep.py", "jaxdiff.evaluation.sweep", sweeps)
+    own = [
+        f"--sweeps={','.join(map(str, written))}",
+        f"--features={runs.classifier}",
+        f"--out={tmp_path / 'out'}",
+    ]
+    lines = {
+        "--seeds=nan": "--seeds holds nan: give whole numbers",
+        "--seeds=": "--seeds is empty",
+        "--seeds=1,0": "--seeds holds 0, which the sweeps used",
+        "--sweeps=": "--sweeps is missing",
+        f"--sweeps={tmp_path}": "is not the folder of a sweep",
+        f"--sweeps={written[0]},{written[0]}": "Two rows would be called cfg",
+        "--out=": "--out is missing",
+    }
+    check("confirm.py", "jaxdiff.evaluation.confirm", [([*own, k], v) for k, v in lines.items()])
+    assert not (tmp_path / "out").exists()
+
+
 def run_sweep(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "jaxdiff.evaluation.sweep", *arguments],
@@ -241,34 +310,10 @@ def test_the_command_line(runs, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     values = sweep.Table(tmp_path / "out", "fd").read()
-    assert set(values) == {Point(weight=1), Point(weight=2, interval=".1,9")}
+    assert set(values) == {Point(weight=1), Point(weight=2, interval="0.1,9")}
     best = min(values, key=values.get)
     assert f"Best of 2 points, fd {values[best]:.4g}:\npython sample.py --model" in done.stdout
     assert "2/2" in done.stderr
-
-
-@pytest.fixture
-def written(runs, tmp_path):
-    """Folders of sweeps whose tables were written by hand."""
-
-    def write(name, measured, **fields):
-        searched = search(runs, **fields)
-        folder = tmp_path / name
-        settings = {**dataclasses.asdict(searched), "metric": "fd", "features": "f"}
-        results.claim_folder(folder, settings, sweep.SETTINGS)
-        for point, value in measured.items():
-            sweep.Table(folder, "fd").add(point, value, 1.0)
-        return folder
-
-    both = {
-        Point(weight=1, model_ema=0.1): 5.0,
-        Point(weight=1, model_ema=0.05): 4.5,
-        Point(weight=2, guide_step=5, model_ema=0.1, guide_ema=0.1): 3.0,
-        Point(weight=3, guide_step=5, model_ema=0.05, guide_ema=0.05): 3.5,
-        Point(weight=2, guide_step=10, model_ema=0.05, guide_ema=0.1): 2.0,
-    }
-    cfg = {Point(weight=1, model_ema=0.1): 4.7, Point(weight=2, model_ema=0.1): 4.0}
-    return [write("cfg", cfg, guide=None), write("both", both)]
 
 
 def test_the_best_points_are_sampled_afresh(runs, written, tmp_path):
@@ -297,6 +342,20 @@ def test_the_best_points_are_sampled_afresh(runs, written, tmp_path):
     assert confirm.picture(shown, 4).size[1] > 4 * 48
     blind = dataclasses.replace(features, extract=None)
     assert confirm.measure(found, blind, [1, 2], 16, out)[0] == table
+
+
+def test_sweeps_of_different_models_are_refused(written):
+    path = written[0] / sweep.SETTINGS
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "model": "runs/other"}))
+    with pytest.raises(UserError, match="different values of model, .* and runs/other"):
+        confirm.rows(written)
+
+
+def test_a_model_without_labels_is_refused():
+    data = tiny.config(data__num_classes=0, diffusion__label_dropout=0.0).data
+    with pytest.raises(UserError, match="trained without labels"):
+        confirm.reader(data)
 
 
 def test_folders_that_hold_no_search_are_refused(tmp_path):

@@ -145,6 +145,17 @@ def test_export_refuses_what_cannot_be_used(folder):
     assert not (folder / "x.pt").exists()
 
 
+def test_export_refuses_what_its_files_cannot_say(folder):
+    with pytest.raises(UserError, match="run@700:dropout=0.1 has dropout, of which"):
+        export_run(f"{folder / 'run'}:dropout=.1", folder / "x.pt")
+    edm = folder / "edm"
+    shutil.copytree(folder / "run", edm)
+    config = load_config(folder, diffusion__process="edm")
+    (edm / "config.json").write_text(config_lib.to_json(config))
+    with pytest.raises(UserError, match="has the process edm, of which"):
+        export_run(str(edm), folder / "x.pt")
+
+
 def test_command_lines_are_refused_in_one_sentence():
     lines = [
         (["port", "file.pt"], "The command port is unknown"),
