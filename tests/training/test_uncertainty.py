@@ -1,7 +1,5 @@
 """EDM2's learned weights of the noise levels: the loss, and the head that sampling leaves out."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from jaxdiff.diffusion.denoiser import Condition, Level
 from jaxdiff.errors import UserError
 from jaxdiff.models.network import Network
 from jaxdiff.models.unet import Uncertainty
+from jaxdiff.sampling.model import applied
 from jaxdiff.training.objective import Objective, denoising, of_config, uncertain
 from tests import tiny
 from tests.models.test_unet import random_params
@@ -100,7 +99,7 @@ def test_sampling_drops_the_head(pair):
 
     def denoise(params, x, sigma):
         condition = Condition(network.embed(params, jnp.zeros(2, jnp.int32)))
-        denoiser = process.denoiser(partial(network.apply, params))
+        denoiser = process.denoiser(applied(network, params))
         return denoiser(x, Level(jnp.ones(2), sigma), condition).x0
 
     arguments = (params, jnp.ones((2, 8, 8, 1)), jnp.array([0.1, 5.0]))
