@@ -14,6 +14,7 @@ PAIRS = (
     ("guide_ema", "model_ema"),
     ("weight", "model_ema"),
     ("weight", "interval"),
+    ("weight", "guide_ema"),
 )
 
 
