@@ -158,7 +158,11 @@ def sampler(sampling):
         return _heun(sampling)
     if sampling.sampler == "dpmpp":
         return DpmPp(clip=sampling.clip)
-    return Ddpm(clip=sampling.clip)
+    if sampling.sampler == "ddpm":
+        return Ddpm(clip=sampling.clip)
+    raise UserError(
+        f"sampling.sampler is {sampling.sampler!r}: the samplers are ddpm, ddim, heun and dpmpp."
+    )
 
 
 def _heun(sampling):
@@ -191,13 +195,16 @@ def path(config, sampling):
     Raises:
       UserError: for steps that cannot be met.
     """
+    noise = process(config)
     if takes_timesteps(config, sampling):
-        levels = process(config).levels(sampling.steps)
-        time = process(config).times(sampling.steps)
+        levels = noise.levels(sampling.steps)
+        time = noise.times(sampling.steps)
     else:
-        levels = process(config).sigma_levels(
+        levels = noise.sigma_levels(
             sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho
         )
+        if sampling.sampler == "ddpm":
+            levels = noise.preserving(levels)
         count = len(levels.sigma) - 1
         time = 1 - (np.arange(count) + 0.5) / count
     return levels, Steps(levels.ratio[:-1], time)

@@ -168,8 +168,15 @@ def test_a_unet_of_edm_learns_no_variance():
 
 def test_a_sampler_goes_through_the_levels_of_its_process():
     config = toy.get_config()
-    for name in ("heun", "dpmpp", "ddim"):
+    for name in ("heun", "dpmpp", "ddim", "ddpm"):
         config.sampling.sampler = name
         levels, steps = build.path(config, config.sampling)
         np.testing.assert_allclose(levels.ratio[[0, 31, 32]], [5, 0.002, 0])
         assert len(steps.ratio) == 32
+
+
+def test_a_sampler_that_there_is_not_is_refused():
+    sampling = tiny.config().sampling
+    sampling.sampler = "huen"
+    with pytest.raises(UserError, match="'huen'.*ddpm, ddim, heun and dpmpp"):
+        build.sampler(sampling)

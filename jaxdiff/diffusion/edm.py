@@ -134,6 +134,15 @@ class Edm:
         sigma = sigmas(num_steps, sigma_min, sigma_max, rho)
         return Level(np.ones_like(sigma), sigma)
 
+    def preserving(self, levels) -> Level:
+        """The same levels in the scaling in which x keeps the data's deviation at all of them.
+
+        In it the largest variance of an ancestral step is right for Gaussian data; with alpha 1 it
+        would be right for infinitely broad data, and x would hold more noise than is known of.
+        """
+        alpha = self.data_std / np.hypot(levels.ratio, self.data_std)
+        return Level(alpha, alpha * levels.ratio)
+
     def start(self, keys, noise, level):
         """Where sampling starts, at `level` in any scaling: [B, ...].
 

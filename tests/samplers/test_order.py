@@ -8,6 +8,7 @@ import pytest
 from jaxdiff.diffusion import schedules
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.diffusion.denoiser import Level, Prediction
+from jaxdiff.diffusion.edm import Edm
 from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
@@ -77,6 +78,18 @@ def test_on_levels_of_any_scaling_samples_are_the_same(sampler):
     expected = run(sampler, plain, start(plain), small_variance)
     actual = run(sampler, scaled, start(plain) * np.float32(scale[0]), small_variance)
     np.testing.assert_allclose(actual / np.float32(scale[-1]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [18, 50])
+def test_ddpm_draws_from_gaussian_data_on_the_levels_of_sigma(count):
+    """From a good start the variance of a step is right for these data, so it stays right."""
+    levels = Edm(data_std=ONE.std).preserving(edm_levels(count))
+    np.testing.assert_allclose(levels.alpha**2 * ONE.std**2 + levels.sigma**2, ONE.std**2)
+    np.testing.assert_allclose(levels.ratio, edm_levels(count).ratio)
+    x = ONE.std * jax.random.normal(jax.random.key(0), (20_000, 1))
+    samples = run(Ddpm(clip=False), levels, x)
+    assert abs(samples.mean() - 0.4) < 0.01
+    assert abs(samples.std() / ONE.std - 1) < 0.02  # it is known to .005
 
 
 def test_ddim_and_euler_are_one_method():

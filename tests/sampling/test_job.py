@@ -14,7 +14,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import job
 from jaxdiff.sampling.generate import Generator, Params
-from tests import tiny
+from tests import history, tiny
 from tests.models.test_unet import random_params
 
 
@@ -178,6 +178,17 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
             path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match="10 is damaged.*use another step"):
         job.run(job.Request(model=model, out=str(tmp_path / "out")))
+
+
+def test_every_sampler_serves_a_model_of_edm(tmp_path):
+    model, images = history.make(tmp_path / "run"), {}
+    for sampler, evaluations in (("ddpm", 3), ("ddim", 3), ("heun", 5), ("dpmpp", 3)):
+        out = tmp_path / sampler
+        arrays, manifest = sample(out, model=model, num_samples=4, sampler=sampler, steps="3")
+        images[sampler] = arrays["arr_0"]
+        assert list(manifest["network_evaluations_per_sample"].values()) == [evaluations]
+    different = {image.tobytes() for image in images.values()}
+    assert len(different) == 4
 
 
 @pytest.fixture(scope="module")
