@@ -34,7 +34,7 @@ from jaxdiff.training import ema, folder
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.report import Metrics, Writer, describe, progress_bar
+from jaxdiff.training.report import Metrics, Pace, Writer, describe, progress_bar
 from jaxdiff.training.show import HeldOut, Preview
 from jaxdiff.training.state import IN_A_ROW, Bad, State, all_finite, init_state
 from jaxdiff.training.step import make_step, zero_sums
@@ -96,10 +96,11 @@ def train(config, workdir):
         # What a course of training left that goes no further: averages of two would not mix.
         for steps in (checkpoints, snapshots):
             steps.set_aside(after=number)
-        metrics = Metrics(writer, bar, training.batch_size)
+        metrics, pace = Metrics(writer, bar, training.batch_size), Pace()
         last = number >= training.num_steps
         while not last:
             state, sums = step(state, sums, to_devices(next(data), mesh))
+            pace(sums)
             number += 1
             bar.update()
             last = interrupt.asked(number) or number == training.num_steps

@@ -1,5 +1,6 @@
 """What a run tells while it trains: on the terminal, and in TensorBoard files."""
 
+import collections
 import sys
 import time
 
@@ -11,6 +12,8 @@ from tqdm import tqdm
 from jaxdiff.parallel import processes
 from jaxdiff.training.state import IN_A_ROW, state_bytes
 from jaxdiff.training.step import means
+
+AHEAD = 3  # steps
 
 
 def describe(mesh, state):
@@ -49,6 +52,23 @@ def progress_bar(total, initial):
         mininterval=0.5 if sys.stderr.isatty() else 20,
         disable=not processes.is_first(),
     )
+
+
+class Pace:
+    """Keeps the host a few steps before the devices: enough that these never wait for it.
+
+    Any further, a run that is asked to stop would first have to take all the steps that it had
+    been sent into, and its progress bar would count them before they are taken.
+    """
+
+    def __init__(self):
+        self._sent = collections.deque()
+
+    def __call__(self, results):
+        """Takes what a step that was just sent will give; waits for the one AHEAD before it."""
+        self._sent.append(results)
+        if len(self._sent) > AHEAD:
+            jax.block_until_ready(self._sent.popleft())
 
 
 class Writer:
