@@ -30,17 +30,17 @@ def get_config():
     config.diffusion.data_std = 0.66
     config.diffusion.label_dropout = 0.1
 
-    config.training.num_steps = 1600
+    config.training.num_steps = 2400
     config.training.batch_size = 64
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 100
-    config.training.inverse_sqrt_after = 600
+    config.training.inverse_sqrt_after = 1000
     config.training.beta2 = 0.99
     config.training.power_ema = (0.05, 0.1)
     config.training.log_every = 50
-    config.training.checkpoint_every = 400
+    config.training.checkpoint_every = 800
     config.training.snapshot_every = 100
-    config.training.preview_every = 400
+    config.training.preview_every = 800
 
     config.sampling.sampler = "dpmpp"
     config.sampling.steps = "16"

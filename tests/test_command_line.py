@@ -160,7 +160,7 @@ def test_train_refuses_in_one_sentence(tmp_path):
         "--config.training.batch_size=0": "training.batch_size is 0",
         "--config.data.name=digitz": "digitz is neither",
         "--config.data.name=mnist": "tfds build mnist",
-        "--config.model.channels=33": "multiple of 32",
+        "--config.model.channels=33": "multiple of 8",
         "--config.sampling.steps=ddim999": "no whole stride",
         "--config.mesh.fsdp=3": "does not divide",
         "--workdir=/dev/null/run": "cannot be written",

@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxdiff.errors import UserError
 from jaxdiff.models.blocks import Attention, Block, Resample, ResBlock
-from jaxdiff.models.layers import GROUPS, conv, linear, timestep_embedding
+from jaxdiff.models.layers import LEAST_GROUPS, conv, linear, timestep_embedding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,11 @@ class EncoderSpec:
                 f"the levels of this network have the resolutions {list(self.resolutions)}."
             )
         for width in self.widths:
-            if width % GROUPS or not width:
+            if width % LEAST_GROUPS or not width:
                 raise UserError(
                     f"channels {self.channels} times channel_mult {self.channel_mult} gives a "
-                    f"level {width} wide: every width must be a multiple of {GROUPS}, the number "
-                    "of groups of its normalisation."
+                    f"level {width} wide: every width must be a multiple of {LEAST_GROUPS}, so "
+                    "that its normalisation has groups."
                 )
         self.check_heads("num_heads", self.num_heads)
 

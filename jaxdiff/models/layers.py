@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-GROUPS = 32
+GROUPS = 32  # of a norm, where they divide its channels
+LEAST_GROUPS = 8
 
 
 def timestep_embedding(t, width):
@@ -92,10 +93,13 @@ def conv(in_channels, out_channels, size=3, *, stride=1, dtype, rngs, zero=False
 
 
 def group_norm(channels, *, rngs):
-    """GroupNorm over 32 groups, eps 1e-5, computed and returned in float32."""
+    """GroupNorm over 32 groups, eps 1e-5, computed and returned in float32.
+
+    ADM's widths are multiples of 32. Of another width there are as many groups as divide both.
+    """
     return nnx.GroupNorm(
         channels,
-        num_groups=GROUPS,
+        num_groups=math.gcd(GROUPS, channels),
         epsilon=1e-5,
         use_fast_variance=False,
         dtype=jnp.float32,
