@@ -115,20 +115,21 @@ def claim_folder(out, settings, name):
     Raises:
       UserError: if the folder cannot be written, or holds the results of other settings.
     """
-    path = out / name
+    path, problem = out / name, None
+    settings = json.loads(json.dumps(settings))  # as they will be read
     try:
-        if path.exists():
-            old = json.loads(path.read_text())
-            if different := [k for k, v in settings.items() if old.get(k) != v]:
-                raise UserError(
-                    f"{out} holds the results of another request, with another "
-                    f"{', '.join(different)}: choose another --out."
-                )
-        elif processes.is_first():
+        old = json.loads(path.read_text()) if path.exists() else None
+        if old is None and processes.is_first():
             out.mkdir(parents=True, exist_ok=True)
             replace(path, lambda file: file.write((json.dumps(settings, indent=2) + "\n").encode()))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or f"{name} is damaged"
+    if processes.any_process(problem is not None):
+        problem = problem or "says another process"
+        raise UserError(f"The folder {out} cannot be written ({problem}): choose another --out.")
+    if different := [k for k, v in settings.items() if old and old.get(k) != v]:
         raise UserError(
-            f"The folder {out} cannot be written ({error.strerror}): choose another --out."
-        ) from None
+            f"{out} holds the results of another request, with another {', '.join(different)}: "
+            "choose another --out."
+        )
     processes.barrier("out")

@@ -9,6 +9,8 @@ tensorboard/          scalars and images
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 import re
 
@@ -198,6 +200,24 @@ def _rebuilt(run, step, ema):
     return Reference(run, plan.step, run.snapshots, ema)
 
 
+def digest(reference):
+    """Text that tells a reference's step from one of the same name, of a run that was made anew.
+
+    Raises:
+      UserError: if the step's files are damaged.
+    """
+    try:
+        meta = store.read_meta(reference.folder, reference.step)
+    except store.Damaged as error:
+        raise UserError(_about(reference, error)) from None
+    text = json.dumps(meta["fingerprints"]["ema"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _about(reference, error):
+    return f"{reference.folder / str(reference.step)} is damaged: {error}; use another step."
+
+
 def read_ema(reference, shapes, shardings):
     """The averaged parameters that a reference names, float32 whatever they are stored as.
 
@@ -219,7 +239,5 @@ def read_ema(reference, shapes, shardings):
             reference.folder, reference.step, {"ema": {profile: stored}}, partly=True
         )
     except store.Damaged as error:
-        raise UserError(
-            f"{reference.folder / str(reference.step)} is damaged: {error}; use another step."
-        ) from None
+        raise UserError(_about(reference, error)) from None
     return jax.tree.map(lambda leaf: leaf.astype("float32"), items["ema"][profile])

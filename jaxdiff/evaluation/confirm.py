@@ -4,10 +4,10 @@ r"""Samples what sweeps found afresh, with seeds that they did not use: one tabl
         --features runs/digits_classifier --seeds 1,2,3 --out samples/confirmed
 
 The lowest of many measured distances is biased, as the search chose it for its luck too. So the
-best point of each sweep's folder is sampled again: unguided, guided, and where the search had both
-networks' averages, guided with one length for both. Each is scored as `scores.py` says. Of every
-number the table has the mean over the seeds, and the lowest and highest. Rows that OUT/samples.csv
-holds are not sampled again.
+best point of each sweep's folder is sampled again: unguided (once for each rate of dropout of the
+model), guided, and where the search had both networks' averages, guided with one length for both.
+Each is scored as `scores.py` says. Of every number the table has the mean over the seeds, and the
+lowest and highest. Rows that OUT/samples.csv holds are not sampled again.
 """
 
 import dataclasses
@@ -18,16 +18,20 @@ import numpy as np
 from absl import flags
 
 from jaxdiff import cli, results
+from jaxdiff.checkpoints.run import resolve
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import digits, scores, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import Point, Search
+from jaxdiff.parallel import processes
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.model import open_model
 
 METRICS = ("fd", "agreement", "diversity")
+# What sweeps must share, so that their distances compare.
+COMMON = ("run", "step", "sampling", "num_samples", "features")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +50,20 @@ class Row:
 
 
 def rows(folders):
-    """The rows that sweeps' folders give: unguided once, then each folder's.
+    """The rows that sweeps' folders give: unguided ones, then each folder's.
 
     Raises:
-      UserError: for a folder that holds no search, searches of different models or samplers, and
+      UserError: for a folder that holds no search, searches whose distances do not compare, and
         rows of the same name.
     """
-    found, plain = [], {}
+    found, plain, common = [], {}, {name: set() for name in COMMON}
     for folder in map(pathlib.Path, folders):
-        search, measured = _read(folder)
-        plain |= {(search, point): v for point, v in measured.items() if point.weight == 1}
+        search, shared, measured = _read(folder)
+        for name, value in shared.items():
+            common[name].add(value)
+        dropout = resolve(search.model).dropout
+        unguided = {(search, point): v for point, v in measured.items() if point.weight == 1}
+        plain.setdefault(dropout, {}).update(unguided)
         guided = {point: v for point, v in measured.items() if point.weight != 1}
         if not guided:
             continue
@@ -64,36 +72,41 @@ def rows(folders):
         if 0 < len(alike) < len(guided) and any(p.guide_ema for p in guided):
             best = min(alike, key=alike.get)
             found.append(Row(f"{folder.name}, one EMA", search, best))
-    if plain:
-        found.insert(0, Row("unguided", *min(plain, key=plain.get)))
+    found = [
+        Row(f"unguided, dropout {dropout:g}" if dropout else "unguided", *min(each, key=each.get))
+        for dropout, each in sorted(plain.items())
+        if each
+    ] + found
     names = [row.name for row in found]
     if not found:
         raise UserError(f"{', '.join(folders)} hold no measured points: let the sweeps go on.")
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"Two rows would be called {repeated[0]}: rename a sweep's folder.")
-    for field in ("model", "sampler", "steps"):
-        values = {str(getattr(row.search, field)) for row in found}
+    for name, values in common.items():
         if len(values) > 1:
             raise UserError(
-                f"The sweeps have different values of {field}, {' and '.join(sorted(values))}: "
-                "give sweeps of one model, sampled alike."
+                f"The sweeps have different values of {name}, {' and '.join(sorted(values))}: "
+                "give sweeps of one model at one step, sampled and measured alike."
             )
     return found
 
 
 def _read(folder):
-    """(Search, {Point: value}) of a sweep's folder."""
+    """(Search, {what sweeps must share: text}, {Point: value}) of a sweep's folder."""
     try:
         settings = json.loads((folder / sweep.SETTINGS).read_text())
         fields = {field.name for field in dataclasses.fields(Search)} & settings.keys()
         search = Search(**{name: settings[name] for name in fields})
-        return search, sweep.Table(folder, settings["metric"]).read()
+        measured = sweep.Table(folder, settings["metric"]).read()
+        shared = {name: json.dumps(settings[name]) for name in COMMON[2:]}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder} is not the folder of a sweep: give its --out.") from None
+    model = resolve(search.request(Point(weight=1)).model)
+    return search, {"run": str(model.run.folder), "step": str(model.step), **shared}, measured
 
 
-def reader(data):
-    """(uint8 images, labels) -> Score, for a config's section `data`.
+def judge(data):
+    """Of a config's section `data`: ((uint8 images, labels) -> Score, Score of held-out images).
 
     Raises:
       UserError: where there are no labels to agree with.
@@ -101,74 +114,90 @@ def reader(data):
     if not data.num_classes:
         raise UserError("The model was trained without labels, and rows are scored by them.")
     if data.name == "digits":
-        return digits.score
+        return digits.score, digits.held_out()
     real = scores.real(*(open_split(data, split) for split in ("train", data.held_out)))
-    return lambda images, labels: real.score(scores.rows_of(images), labels)
+    return lambda images, labels: real.score(scores.rows_of(images), labels), real.held_out
 
 
 def measure(found, features, seeds, num_samples, out):
-    """{row's name: {metric: [value of each seed]}}, and {name: images of the first seed}."""
-    table, shown = {}, {}
-    path = out / "samples.csv"
+    """Samples and scores every row with every seed.
+
+    Returns:
+      ({row's name: {metric: [value of each seed]}}, Score of held-out real images); samples of
+      the first seed are in `out`, at `_shown`.
+    """
+    table, path = {}, out / "samples.csv"
     kept = {(row["method"], int(row["seed"])): row for row in results.read_rows(path)}
-    model = open_model(found[0].search.model, "sweeps")
-    judge, real = reader(model.config.data), real_moments(features, model.config.data)
+    data = open_model(found[0].search.model, "sweeps").config.data
+    (score, held_out), real = judge(data), real_moments(features, data)
     for row in found:
         search = dataclasses.replace(row.search, num_samples=num_samples)
         for seed in seeds:
-            if (row.name, seed) not in kept:
+            if processes.agree(int((row.name, seed) not in kept)):
                 images, labels = search.images(row.point, seed)
-                score = judge(images, labels)
+                scored = score(images, labels)
                 values = (
                     distance(real, Moments.of(features(images))),
-                    float(score.total_agreement),
-                    float(np.nanmean(score.diversity)),
+                    float(scored.total_agreement),
+                    float(np.nanmean(scored.diversity)),
                 )
                 measured = dict(zip(METRICS, values, strict=True))
                 kept[row.name, seed] = {"method": row.name, "seed": seed, **measured}
                 if seed == seeds[0]:
-                    results.save(out / f"{row.name}.npz", {"seed": seed}, {"images": images[:100]})
+                    results.save(_shown(out, row), {"seed": seed}, {"images": images[:100]})
                 results.add_row(path, kept[row.name, seed])
-                print(f"{row.name}, seed {seed}: fd {values[0]:.4g}", flush=True)
+                if processes.is_first():
+                    print(f"{row.name}, seed {seed}: fd {values[0]:.4g}", flush=True)
         table[row.name] = {m: [float(kept[row.name, s][m]) for s in seeds] for m in METRICS}
-        shown[row.name] = results.load(out / f"{row.name}.npz")["images"]
-    return table, shown
+    return table, held_out
 
 
-def markdown(found, table):
+def _shown(out, row):
+    """The file of a row's first samples."""
+    return out / f"{row.name}.npz"
+
+
+def markdown(found, table, held_out):
     """The table as text: mean (lowest to highest) of each number."""
     lines = [
         "| | Frechet distance | label agreement | diversity | settings |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in found:
-        fd, agreement, diversity = (np.array(table[row.name][m]) for m in METRICS)
-        lines.append(
-            f"| {row.name} | {fd.mean():.3g} ({fd.min():.3g} to {fd.max():.3g}) "
-            f"| {agreement.mean():.1%} ({agreement.min():.1%} to {agreement.max():.1%}) "
-            f"| {diversity.mean():.1%} | {_settings(row)} |"
-        )
+        fd, agreement, diversity = (_spread(table[row.name][m], f) for m, f in FORMATS.items())
+        lines.append(f"| {row.name} | {fd} | {agreement} | {diversity} | {_settings(row)} |")
+    agreement, diversity = held_out.total_agreement, np.nanmean(held_out.diversity)
+    lines.append(f"| real images, held out | | {agreement:.1%} | {diversity:.1%} | |")
     return "\n".join(lines)
 
 
+FORMATS = dict(zip(METRICS, (".3g", ".1%", ".1%"), strict=True))
+
+
+def _spread(values, form):
+    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
+    return f"{np.mean(values):{form}} ({low} to {high})"
+
+
 def _settings(row):
-    point, parts = row.point, []
-    if point.weight != 1:
-        parts.append(f"w {point.weight:g}")
-    if point.interval:
-        parts.append(f"in {point.interval}")
-    if point.guide_step:
-        parts.append(f"guide at step {point.guide_step}")
-    for name, title in (("model_ema", "EMA"), ("guide_ema", "guide's EMA")):
-        if getattr(point, name):
-            parts.append(f"{title} {getattr(point, name):g}")
+    request, parts = row.search.request(row.point), []
+    if row.point.weight != 1:
+        parts.append(f"w {row.point.weight:g}")
+    if row.point.interval:
+        parts.append(f"in ({row.point.interval}]")
+    named = [("", resolve(request.model)), *(("guide's ", resolve(g)) for g in request.guide)]
+    for whose, reference in named:
+        if whose:
+            parts.append(f"guide at step {reference.step}")
+        parts += [f"{whose}EMA {reference.ema:g}"] if reference.ema else []
+        parts += [f"{whose}dropout {reference.dropout:g}"] if reference.dropout else []
     return ", ".join(parts)
 
 
-def picture(shown, columns):
+def picture(found, out, columns):
     """A row of samples for each method."""
-    tiles = np.concatenate([images[:columns] for images in shown.values()])
-    return pictures.grid(tiles, columns)
+    shown = [results.load(_shown(out, row))["images"][:columns] for row in found]
+    return pictures.grid(np.concatenate(shown), columns)
 
 
 def main():
@@ -184,22 +213,30 @@ def main():
     if used := {row.search.seed for row in found} & set(seeds):
         raise UserError(f"--seeds holds {min(used)}, which the sweeps used: give others.")
     cli.use_compilation_cache()
+    processes.initialize(values.distributed)
     features = open_features(cli.require("features", values.features, "a classifier's run"))
     settings = {
-        "features": features.name,
+        "features": [features.name, features.digest],
         "num_samples": values.num_samples,
         "rows": {row.name: row.search.command(row.point, "OUT") for row in found},
     }
-    for folder in values.sweeps:
-        print(f"{folder}: the best of {len(_read(pathlib.Path(folder))[1])} points")
+    if processes.is_first():
+        for folder in values.sweeps:
+            print(f"{folder}: the best of {len(_read(pathlib.Path(folder))[-1])} points")
     results.claim_folder(out, settings, "confirm.json")
     try:
-        table, shown = measure(found, features, seeds, values.num_samples, out)
+        table, held_out = measure(found, features, seeds, values.num_samples, out)
     except KeyboardInterrupt:
         raise UserError("Stopped: the same command continues.") from None
-    text = markdown(found, table)
+    if not processes.is_first():
+        return
+    caption = (
+        f"{values.num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
+        f"(lowest to highest). Features of {features.name}."
+    )
+    text = f"{markdown(found, table, held_out)}\n\n{caption}"
     (out / "table.md").write_text(text + "\n")
-    picture(shown, 20).save(out / "samples.png")
+    picture(found, out, 20).save(out / "samples.png")
     print(text)
 
 
@@ -209,4 +246,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_samples", 1000, "Of every row and seed.", lower_bound=2)
     flags.DEFINE_string("features", None, "A classifier's run, which sees the images.")
     flags.DEFINE_string("out", None, "Folder of the table and the picture.")
+    flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
     cli.run(main)

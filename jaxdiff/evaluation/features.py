@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import results
+from jaxdiff.checkpoints.run import digest
 from jaxdiff.data.images import to_float
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
@@ -33,6 +34,7 @@ class Features:
 
     Attributes:
       name: of the network, exactly.
+      digest: of its parameters.
       shape: of one image, (H, W, C).
       extract: (fetch, count, quiet) -> [count, D] float32, of fetch(rows [B] int) -> uint8 images
         [B, H, W, C].
@@ -40,9 +42,23 @@ class Features:
     """
 
     name: str
+    digest: str
     shape: tuple[int, int, int]
     extract: Callable[..., np.ndarray]
     folder: pathlib.Path
+
+    def check(self, data):
+        """Refuses a config's section `data` whose images are of another shape.
+
+        Raises:
+          UserError: for them.
+        """
+        shape = (data.image_size, data.image_size, data.channels)
+        if shape != self.shape:
+            raise UserError(
+                f"{self.name} sees images of {self.shape}, and the model's are {shape}: give "
+                "--features of the same images."
+            )
 
     def __call__(self, images):
         """Features [N, D] float32 of uint8 images [N, H, W, C]."""
@@ -72,6 +88,7 @@ def open_features(text):
 
     return Features(
         name=str(classifier),
+        digest=digest(classifier.reference),
         shape=(data.image_size, data.image_size, data.channels),
         extract=extract,
         folder=classifier.reference.run.folder / "moments",
@@ -89,14 +106,11 @@ def real_moments(features, data, split="train"):
     Raises:
       UserError: for images of another shape, or a split that there is not.
     """
-    if (shape := (data.image_size, data.image_size, data.channels)) != features.shape:
-        raise UserError(
-            f"{features.name} sees images of {features.shape}, and the model's are {shape}: give "
-            "--features of the same images."
-        )
+    features.check(data)
     source = open_split(data, split)
     settings = {
         "features": features.name,
+        "digest": features.digest,
         "data": {name: data[name] for name in ("name", "image_size", "channels", "fit")},
         "request": _identity(data.name),
         "split": split,

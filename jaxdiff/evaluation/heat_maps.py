@@ -26,7 +26,7 @@ def draw(measured, metric, path):
       metric: its name.
       path: of the picture.
     """
-    values = {name: _values(measured, name) for name in TITLES}
+    values = {name: values_of(measured, name) for name in TITLES}
     pairs = [pair for pair in PAIRS if all(len(values[name]) > 1 for name in pair)]
     if not pairs:
         pairs = [pair for pair in PAIRS if any(len(values[name]) > 1 for name in pair)][:1]
@@ -38,8 +38,11 @@ def draw(measured, metric, path):
     figure.savefig(path, dpi=120)
 
 
-def _values(measured, name):
-    return sorted({getattr(point, name) for point in measured} - {None})
+def values_of(measured, name):
+    """Values of a field, in order; first None, where a guided point has it beside others."""
+    given = sorted({getattr(point, name) for point in measured} - {None})
+    lacking = any(getattr(point, name) is None and point.weight != 1 for point in measured)
+    return [None] * (lacking and bool(given)) + given
 
 
 def best_of(measured, x, y, columns, rows):

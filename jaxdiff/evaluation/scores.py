@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-READER_SIZE = 20_000  # training images that a reader is fitted to
-DISTANCE_SIZE = 1000  # real images of a class that distances are measured to
+SIZE = 20_000  # images of a split that are looked at: by the reader, and to compare with
+DISTANCE_SIZE = 1000  # of a class, to compare with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Real:
     @cached_property
     def _spreads(self):
         return {c: mean_pairwise_distance(rows) for c, rows in self._classes.items()}
+
+    @cached_property
+    def held_out(self):
+        """The Score of the held-out images: what samples as good as the data would have."""
+        return self.score(*self.test)
 
     @cached_property
     def _held_out_neighbour(self):
@@ -115,10 +120,15 @@ def real(train, test):
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import SVC
 
-    splits = [(rows_of(s["image"]), s["label"]) for s in (train.all(), test.all())]
+    splits = [_evenly(source) for source in (train, test)]
     rows, labels = splits[0]
-    count = min(len(labels), READER_SIZE)
-    chosen = np.arange(count) * len(labels) // count  # evenly: a dataset may be sorted by class
-    components = min(64, count, rows.shape[1])
+    components = min(64, *rows.shape)
     reader = make_pipeline(PCA(components, whiten=True, random_state=0), SVC(C=10, gamma="scale"))
-    return Real(*splits, reader=reader.fit(rows[chosen], labels[chosen]))
+    return Real(*splits, reader=reader.fit(rows, labels))
+
+
+def _evenly(source):
+    """At most SIZE images of a source, as rows, and their labels: of all parts of it."""
+    count = min(len(source), SIZE)
+    batch = source.fetch(np.arange(count) * len(source) // count)
+    return rows_of(batch["image"]), batch["label"]

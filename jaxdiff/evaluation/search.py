@@ -7,6 +7,7 @@ compiled once, for the points that are guided and for those that are not.
 import dataclasses
 import itertools
 import math
+import shlex
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxdiff.checkpoints import ema
 from jaxdiff.checkpoints.run import resolve, varied
 from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import job
 from jaxdiff.sampling.generate import Params
@@ -48,11 +50,14 @@ class Search:
     Attributes:
       model: reference to the network that is sampled.
       guide: reference to what guides it; None: itself told no label (CFG).
+      model_step, guide_step: of those that name none; None: the latest, whenever that is.
       num_samples, batch_size, seed, sampler, steps: of every point, as in a Request.
     """
 
     model: str
     guide: str | None = None
+    model_step: int | None = None
+    guide_step: int | None = None
     num_samples: int = 2000
     batch_size: int = 250
     seed: int = 0
@@ -63,51 +68,73 @@ class Search:
         """The Request of a point, with another seed if one is given."""
         guidance = {}
         if point.weight != 1:
-            guide = self.guide and varied(self.guide, point.guide_step, point.guide_ema)
-            guidance = {"guide": (guide,), "weight": (point.weight,)}
-            if guide is None:
-                guidance = {"cfg": point.weight}
+            guidance = {"cfg": point.weight}
+            if self.guide is not None:
+                guide = varied(self.guide, self._guide_step(point), point.guide_ema)
+                guidance = {"guide": (guide,), "weight": (point.weight,)}
             guidance["interval"] = (point.interval,) if point.interval else ()
         common = {
             name: getattr(self, name) for name in ("num_samples", "batch_size", "sampler", "steps")
         }
         return job.Request(
-            model=varied(self.model, ema=point.model_ema),
+            model=varied(self.model, self.model_step, point.model_ema),
             out="",
             seed=self.seed if seed is None else seed,
             **common,
             **guidance,
         )
 
-    def pinned(self, points):
+    def _guide_step(self, point):
+        return self.guide_step if point.guide_step is None else point.guide_step
+
+    def pinned(self, points, begun):
         """The same search of the steps that its references name now, whatever is trained later.
+
+        Args:
+          points: of the search.
+          begun: the fields of the search as it was begun, a dict; empty if it begins now.
 
         Raises:
           UserError: for a run that there is not, or an average that cannot be rebuilt.
         """
-        model_ema = next((p.model_ema for p in points if p.model_ema is not None), None)
-        guide_ema = next((p.guide_ema for p in points if p.guide_ema is not None), None)
-        model = varied(self.model, resolve(varied(self.model, ema=model_ema)).step)
-        guide = self.guide
-        if guide is not None and all(p.guide_step is None for p in points):
-            guide = varied(guide, resolve(varied(guide, ema=guide_ema)).step)
-        return dataclasses.replace(self, model=model, guide=guide)
+
+        def step(field, text, lengths):
+            if begun.get(f"{field}_step") is not None and begun[field] == text:
+                return begun[f"{field}_step"]
+            length = next((each for each in lengths if each is not None), None)
+            return processes.agree(resolve(varied(text, ema=length)).step)
+
+        steps = {"model_step": step("model", self.model, [p.model_ema for p in points])}
+        if self.guide is not None:
+            steps["guide_step"] = step("guide", self.guide, [p.guide_ema for p in points])
+        return dataclasses.replace(self, **steps)
+
+    def averages(self, points):
+        """{(text, step): References} of all networks that points are of.
+
+        Raises:
+          UserError: for a run or step that there is not, or averages that cannot be rebuilt.
+        """
+        lengths = {}
+        for point in points:
+            lengths.setdefault((self.model, self.model_step), set()).add(point.model_ema)
+            if self.guide is not None and point.weight != 1:
+                place = (self.guide, self._guide_step(point))
+                lengths.setdefault(place, set()).add(point.guide_ema)
+        return {
+            (text, step): [resolve(varied(text, step, length)) for length in each]
+            for (text, step), each in lengths.items()
+        }
 
     def prepare_averages(self, points):
         """Rebuilds all averages that points need and the runs do not keep, many at once.
 
         Raises:
-          UserError: for a run or step that there is not, or averages that cannot be rebuilt.
+          UserError: as `averages`.
         """
-        wanted = {}
-        for point in points:
-            wanted.setdefault((self.model, None), set()).add(point.model_ema)
-            if self.guide and point.weight != 1:
-                wanted.setdefault((self.guide, point.guide_step), set()).add(point.guide_ema)
-        for (text, step), lengths in wanted.items():
-            found = [resolve(varied(text, step, length)) for length in lengths]
-            if averages := [reference.ema for reference in found if reference.ema is not None]:
-                ema.fill(found[0].run.folder, averages, found[0].step)
+        for found in self.averages(points).values():
+            if lengths := [reference.ema for reference in found if reference.ema is not None]:
+                ema.fill(found[0].run.folder, lengths, found[0].step)
 
     def images(self, point, seed=None):
         """Samples of a point as uint8 [num_samples, H, W, C], and their labels [num_samples]."""
@@ -142,14 +169,16 @@ class Search:
     def command(self, point, out):
         """The command line that samples a point to the folder `out`."""
         request = self.request(point)
-        words = ["python sample.py", f"--model {request.model}"]
-        words += [f"--guide {guide} --weight {point.weight:g}" for guide in request.guide]
+        words = ["python sample.py", f"--model {shlex.quote(request.model)}"]
+        words += [
+            f"--guide {shlex.quote(guide)} --weight {point.weight:g}" for guide in request.guide
+        ]
         words += [f"--cfg {request.cfg:g}"] if request.cfg is not None else []
         words += [f"--interval {interval}" for interval in request.interval]
         for name in ("sampler", "steps", "num_samples", "seed"):
             if (value := getattr(request, name)) is not None:
                 words.append(f"--{name} {value}")
-        return " ".join([*words, f"--out {out}"])
+        return " ".join([*words, f"--out {shlex.quote(str(out))}"])
 
 
 def grid(search, weights, guide_steps, model_emas, guide_emas, intervals):

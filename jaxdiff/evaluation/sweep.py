@@ -7,13 +7,16 @@ r"""Searches a run's history for the guide that helps most: the best bad version
 
 Without --guide the model guides itself, told no label (CFG). Every point has the same seed. A row
 of OUT/sweep.csv is written as each point ends; the same command goes on after the last one, and
-one with other grids adds to them. At the end: OUT/sweep.png, and the best point's command line.
+one with other grids adds to them. At the end: OUT/sweep.png, and the command line of the table's
+best point.
 
 The metric is the Frechet distance (frechet.py) between features of the samples and those of all
 real training images.
 """
 
+import contextlib
 import dataclasses
+import json
 import pathlib
 import time
 
@@ -21,6 +24,7 @@ from absl import flags
 from tqdm import tqdm
 
 from jaxdiff import cli, results
+from jaxdiff.checkpoints.run import digest, resolve, varied
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
@@ -72,11 +76,23 @@ class Table:
         results.add_row(self.path, {name: getattr(point, name) for name in READ} | measured)
 
 
+def pinned(search, points, out):
+    """The search of the steps that there are now, or were when the folder's sweep began.
+
+    Raises:
+      UserError: as `Search.pinned`.
+    """
+    begun = {}
+    with contextlib.suppress(OSError, ValueError):  # it begins now, or `run` will say
+        begun = json.loads((pathlib.Path(out) / SETTINGS).read_text())
+    return search.pinned(points, begun)
+
+
 def run(search, points, features, out, metric="fd"):
-    """Measures all points that are not in the table yet: {Point: value} of these points.
+    """Measures all points that are not in the table yet: {Point: value} of the whole table.
 
     Args:
-      search: a Search.
+      search: a Search, pinned.
       points: from `grid`.
       features: reference to a classifier.
       out: folder of the table and the picture.
@@ -85,24 +101,15 @@ def run(search, points, features, out, metric="fd"):
     Raises:
       UserError: for networks, averages or a folder that cannot be used.
     """
-    seen = open_features(features)
-    model = open_model(search.model, "model")
-    if model.config.model.kind == "toy" or model.config.data.low_res_size:
-        raise UserError(
-            f"{model} makes points or enlarges images, and a sweep is of images made of "
-            "noise: give the run of a model of those."
-        )
-    for point in points[:1] + points[-1:]:
-        job.prepare(search.request(dataclasses.replace(point, model_ema=None, guide_ema=None)))
-    search = search.pinned(points)
-    settings = {**dataclasses.asdict(search), "features": seen.name, "metric": metric}
-    del settings["batch_size"]  # which samples do not depend on
-    table = Table(pathlib.Path(out), metric)
+    seen, table = open_features(features), Table(pathlib.Path(out), metric)
+    prepared = _check(search, points, seen)
+    settings = _settings(search, prepared, seen) | {"metric": metric}
     results.claim_folder(table.folder, settings, SETTINGS)
-    real = real_moments(seen, model.config.data)
+    real = real_moments(seen, prepared.model.config.data)
     search.prepare_averages(points)
     measured = table.read()
-    left = [point for point in points if point not in measured]
+    # Asked of the first process, lest one that sees an older table wait for others for ever.
+    left = [point for point in points if processes.agree(int(point not in measured))]
     with tqdm(
         total=len(points),
         initial=len(points) - len(left),
@@ -120,7 +127,36 @@ def run(search, points, features, out, metric="fd"):
             bar.update()
     if processes.is_first():
         draw(measured, metric, table.folder / "sweep.png")
-    return {point: measured[point] for point in points}
+    return measured
+
+
+def _check(search, points, seen):
+    """Refuses what cannot be searched, before anything is written; returns one of the jobs."""
+    model = open_model(search.model, "model")
+    if model.config.model.kind == "toy" or model.config.data.low_res_size:
+        raise UserError(
+            f"{model} makes points or enlarges images, and a sweep is of images made of "
+            "noise: give the run of a model of those."
+        )
+    seen.check(model.config.data)
+    search.averages(points)
+    guided = [point for point in points if point.weight != 1]
+    return [job.prepare(search.request(point)) for point in points[:1] + guided[:1]][-1]
+
+
+def _settings(search, prepared, seen):
+    """What all points have in common, and of which networks, as they are now."""
+    settings = dataclasses.asdict(search)
+    del settings["batch_size"]  # which samples do not depend on
+    networks = {"model": digest(prepared.model.reference), "features": seen.digest}
+    if search.guide is not None:
+        networks["guide"] = digest(resolve(varied(search.guide, search.guide_step)))
+    return {
+        **settings,
+        "features": seen.name,
+        "networks": networks,
+        "sampling": prepared.settings["sampling"],
+    }
 
 
 def main():
@@ -147,6 +183,7 @@ def main():
     out = cli.require("out", values.out, "a folder such as samples/sweep")
     cli.use_compilation_cache()
     processes.initialize(values.distributed)
+    search = pinned(search, points, out)
     try:
         measured = run(search, points, features, out, values.metric)
     except KeyboardInterrupt:
@@ -154,7 +191,7 @@ def main():
     if processes.is_first():
         best = min(measured, key=measured.get)
         print(f"Best of {len(measured)} points, {values.metric} {measured[best]:.4g}:")
-        print(search.pinned(points).command(best, f"{out}/best"))
+        print(search.command(best, f"{out}/best"))
 
 
 def whole(name, text):
@@ -165,7 +202,9 @@ def whole(name, text):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "The run to sample: FOLDER[@STEP][:dropout=RATE].")
+    flags.DEFINE_string(
+        "model", None, "The run to sample: FOLDER[@STEP][:ema=LENGTH,dropout=RATE]."
+    )
     flags.DEFINE_string("guide", None, "Run of the guide; default: CFG by the model itself.")
     flags.DEFINE_list("weights", [], "Weights; 1 is not guided.")
     flags.DEFINE_list("guide_steps", [], "Steps of the guide's run; default: its latest.")
@@ -175,10 +214,10 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_samples", 2000, "Of every point.", lower_bound=2)
     flags.DEFINE_integer("batch_size", 250, "How many at once, over all devices.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of every point.")
-    flags.DEFINE_string("sampler", None, "Default: the run's.")
+    flags.DEFINE_enum("sampler", None, ["ddpm", "ddim", "heun", "dpmpp"], "Default: the run's.")
     flags.DEFINE_string("steps", None, "Default: the run's.")
     flags.DEFINE_enum("metric", "fd", ["fd"], "fd: Frechet distance of the features.")
     flags.DEFINE_string("features", None, "A classifier's run, which sees the images.")
-    flags.DEFINE_string("out", None, "Folder of the table and the picture.")
+    flags.DEFINE_string("out", "samples/sweep", "Folder of the table and the picture.")
     flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
     cli.run(main)

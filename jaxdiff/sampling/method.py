@@ -236,6 +236,11 @@ def _classifier(request, model):
         raise UserError(f"--classifier_scale is {request.classifier_scale}: it must be 0 or more.")
     classifier = open_model(request.classifier, "classifier", "a classifier")
     own, theirs = classifier.config, model.config
+    if theirs.diffusion.process != "adm":
+        raise UserError(
+            f"--classifier guides models of the process adm, and {model} has the process "
+            f"{theirs.diffusion.process}: use --cfg or --guide."
+        )
     names = [("diffusion", field) for field in PROCESS_FIELDS]
     names += [("data", "image_size"), ("data", "channels")]
     if theirs.data.num_classes:

@@ -64,7 +64,7 @@ def test_the_nearest_neighbour_is_of_the_same_class(held_out):
 
 
 def test_any_labelled_images_have_a_reader_of_their_own(held_out, monkeypatch):
-    monkeypatch.setattr(scores, "READER_SIZE", 900)
+    monkeypatch.setattr(scores, "SIZE", 900)
     fitted = {"image_size": 8, "channels": 1, "num_classes": 10}
     train, test = (
         open_source("digits", split, **fitted).in_memory() for split in ("train", "test")

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -14,11 +15,12 @@ from PIL import Image
 
 from jaxdiff import results
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import confirm, heat_maps, sweep
+from jaxdiff.evaluation import confirm, digits, heat_maps, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
-from jaxdiff.evaluation.search import Point, Search, grid
+from jaxdiff.evaluation.search import HELD, Point, Search, grid
 from jaxdiff.sampling import job
+from jaxdiff.sampling.model import Model
 from tests import history, tiny
 from tests.conftest import ROOT
 from tests.refusals import check
@@ -59,6 +61,7 @@ def written(runs, tmp_path):
         searched = search(runs, **fields)
         folder = tmp_path / name
         settings = {**dataclasses.asdict(searched), "metric": "fd", "features": "f"}
+        settings["sampling"] = {"sampler": "dpmpp"}
         results.claim_folder(folder, settings, sweep.SETTINGS)
         for point, value in measured.items():
             sweep.Table(folder, "fd").add(point, value, 1.0)
@@ -180,9 +183,17 @@ def test_another_grid_adds_points_and_another_search_is_refused(runs, swept, mon
     assert (out / "sweep.csv").read_text() == after
 
 
-def test_points_share_what_is_compiled(runs):
-    searched = search(runs)
-    for point in grid(searched, [1, 2, 3], [5, 10], [0.05, 0.1], [0.1], []):
+def test_points_share_what_is_compiled_and_few_networks_are_held(runs, monkeypatch):
+    searched, read = search(runs), []
+    params = Model.params
+
+    def note(self, mesh):
+        read.append((str(self), self.reference.step, self.reference.ema))
+        return params(self, mesh)
+
+    monkeypatch.setattr(Model, "params", note)
+    points = grid(searched, [1, 2, 3], [5, 10], [0.05, 0.1], [0.05, 0.1], [])
+    for point in [*points, points[0]]:
         searched.images(point)
     plain, guided = (
         searched._compiled[references] for references in sorted(searched._compiled, key=len)
@@ -190,7 +201,10 @@ def test_points_share_what_is_compiled(runs):
     for generate in (plain, guided):
         assert generate._begin._cache_size() == 1
         assert generate._advance._cache_size() == 1
-    assert len(searched._held) <= 4
+    networks = {(name, step) for name, step, _ in read}
+    assert len(networks) == 6
+    assert len(searched._held) == HELD < len(networks)
+    assert len(read) > len(networks), "what was let go is read again"
 
 
 def test_averages_that_cannot_be_rebuilt_are_refused_before_anything_is_sampled(
@@ -226,7 +240,9 @@ def test_the_command_line_of_a_point_asks_for_what_was_sampled(runs):
         out="",
     ) == searched.request(point)
     assert flags == {"--out": "OUT"}
-    assert "--cfg 2" in search(runs, guide=None).command(Point(weight=2), "OUT")
+    cfg = search(runs, guide=None).command(Point(weight=2), "my samples")
+    assert "--cfg 2" in cfg
+    assert shlex.split(cfg)[-2:] == ["--out", "my samples"]
 
 
 def test_a_heat_map_holds_the_lowest_over_all_else():
@@ -241,21 +257,55 @@ def test_a_heat_map_holds_the_lowest_over_all_else():
     assert got == [[9.0, 3.0, None], [9.0, 5.0, 6.0]]
     worse = {**measured, Point(weight=1): 1.0}
     assert heat_maps.best_of(worse, "guide_ema", "guide_step", [0.1, 0.2], [5]) == [[4.0, 3.0]]
+    gated = {Point(weight=2, interval="1,2"): 2.0, Point(weight=2): 1.0, Point(weight=1): 3.0}
+    rows = heat_maps.values_of(gated, "interval")
+    assert rows == [None, "1,2"], "guided at all levels is a row too"
+    assert heat_maps.best_of(gated, "weight", "interval", [1, 2], rows) == [[3.0, 1.0], [3.0, 2.0]]
     assert heat_maps.best_of({Point(weight=1): 1.0}, "guide_ema", "model_ema", [0.1], [None]) == [
         [1.0]
     ]
 
 
-def test_a_search_keeps_to_the_steps_that_there_are_when_it_begins(runs):
-    points = grid(search(runs), [2], [], [0.1], [0.05], [])
-    pinned = search(runs, model=f"{runs.model}:dropout=.05").pinned(points)
-    assert (pinned.model, pinned.guide) == (f"{runs.model}@10:dropout=0.05", f"{runs.guide}@10")
-    request = pinned.request(points[0])
-    assert request.model == f"{runs.model}@10:dropout=0.05,ema=0.1"
-    assert request.guide == (f"{runs.guide}@10:ema=0.05",)
-    stepped = grid(search(runs), [2], [5], [], [], [])
-    assert search(runs).pinned(stepped).guide == runs.guide
-    assert search(runs, guide=None).pinned([Point(weight=2)]).guide is None
+def test_a_search_keeps_to_the_steps_that_there_are_when_it_begins(runs, tmp_path):
+    """Whatever is trained later, and whatever else is searched."""
+    folders = {name: tmp_path / name for name in ("model", "guide")}
+    for name, folder in folders.items():
+        shutil.copytree(getattr(runs, name), folder)
+    searched = search(runs, model=f"{folders['model']}:dropout=.05", guide=str(folders["guide"]))
+    points, out = grid(searched, [2], [], [0.1], [0.05], []), tmp_path / "out"
+    begun = sweep.pinned(searched, points, out)
+    sweep.run(begun, points, runs.classifier, out)
+    for folder in folders.values():
+        shutil.copytree(folder / "snapshots" / "10", folder / "snapshots" / "15")
+    assert sweep.pinned(searched, points, tmp_path / "other").model_step == 15
+    more = grid(searched, [2], [5], [0.1], [0.05], [])
+    again = sweep.pinned(searched, more, out)
+    assert again == begun
+    request = begun.request(points[0])
+    assert request.model == f"{folders['model']}@10:dropout=0.05,ema=0.1"
+    assert request.guide == (f"{folders['guide']}@10:ema=0.05",)
+    assert set(sweep.run(again, more, runs.classifier, out)) == {*points, *more}
+
+
+def test_points_of_runs_that_were_made_anew_do_not_count(runs, swept, tmp_path):
+    guide = tmp_path / "guide"
+    shutil.copytree(runs.guide, guide)
+    searched = search(runs, guide=str(guide))
+    points, out = grid(searched, [2], [5], [0.1], [0.05], []), tmp_path / "out"
+    sweep.run(searched, points, runs.classifier, out)
+    shutil.rmtree(guide)
+    history.make(guide, seed=2)
+    with pytest.raises(UserError, match="another networks: choose another --out"):
+        sweep.run(searched, points, runs.classifier, out)
+
+
+def test_a_start_that_fails_leaves_the_folder_free(runs, tmp_path):
+    kind = {"model__kind": "classifier", "model__pool": "adaptive", "data__image_size": 16}
+    other = make_run(tmp_path / "run", tiny.config(**kind, diffusion__label_dropout=0.0))
+    searched = search(runs)
+    with pytest.raises(UserError, match="give --features of the same images"):
+        sweep.run(searched, two_weights(searched), other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_mistakes_end_in_a_sentence(runs, written, tmp_path):
@@ -269,6 +319,7 @@ def test_mistakes_end_in_a_sentence(runs, written, tmp_path):
         f"--features={runs.model}": "is a diffusion model: --features wants a classifier",
         f"--model={runs.classifier}": "is a classifier: --model wants a diffusion model",
         "--metric=fid": "fid",
+        "--sampler=huen": "huen",
     }
     sweeps = [([*own, "--weights=2", line], words) for line, words in lines.items()]
     check("sweep.py", "jaxdiff.evaluation.sweep", sweeps)
@@ -326,36 +377,62 @@ def test_the_best_points_are_sampled_afresh(runs, written, tmp_path):
     ]
     features, out = open_features(runs.classifier), tmp_path / "out"
     out.mkdir()
-    table, shown = confirm.measure(found, features, [1, 2], 16, out)
+    table, held_out = confirm.measure(found, features, [1, 2], 16, out)
     images, labels = dataclasses.replace(found[1].search, num_samples=16).images(found[1].point, 2)
     assert table["cfg"]["agreement"][1] == (
-        confirm.reader(history.config().data)(images, labels).total_agreement
+        confirm.judge(history.config().data)[0](images, labels).total_agreement
     )
     assert table["cfg"]["fd"][1] == pytest.approx(
         distance(real_moments(features, history.config().data), Moments.of(features(images)))
     )
     assert table["cfg"]["fd"][0] != table["cfg"]["fd"][1]
-    lines = confirm.markdown(found, table).splitlines()
+    lines = confirm.markdown(found, table, held_out).splitlines()
     low, high = (f"{f(table['cfg']['fd']):.3g}" for f in (min, max))
     assert f"({low} to {high})" in lines[3]
-    assert lines[4].endswith("| w 2, guide at step 10, EMA 0.05, guide's EMA 0.1 |")
-    assert confirm.picture(shown, 4).size[1] > 4 * 48
+    assert lines[4].endswith("| w 2, EMA 0.05, guide at step 10, guide's EMA 0.1 |")
+    assert lines[-1].startswith("| real images, held out | | 9"), "an SVC reads most digits"
+    assert confirm.picture(found, out, 4).size[1] > 4 * 48
     blind = dataclasses.replace(features, extract=None)
     assert confirm.measure(found, blind, [1, 2], 16, out)[0] == table
 
 
-def test_sweeps_of_different_models_are_refused(written):
+def test_sweeps_whose_distances_do_not_compare_are_refused(runs, written):
     path = written[0] / sweep.SETTINGS
     settings = json.loads(path.read_text())
-    path.write_text(json.dumps({**settings, "model": "runs/other"}))
-    with pytest.raises(UserError, match="different values of model, .* and runs/other"):
-        confirm.rows(written)
+    for changed, words in [
+        ({"model": runs.guide}, "different values of run, .*guide"),
+        ({"model_step": 5}, "different values of step, 10 and 5"),
+        ({"num_samples": 500}, "different values of num_samples, 20 and 500"),
+        ({"sampling": {"sampler": "heun"}}, "different values of sampling, .*heun"),
+    ]:
+        path.write_text(json.dumps({**settings, **changed}))
+        with pytest.raises(UserError, match=words):
+            confirm.rows(written)
+
+
+def test_a_table_tells_models_with_dropout_apart(runs, written, tmp_path):
+    folder, damaged = tmp_path / "dropout", f"{runs.model}:dropout=0.05"
+    shutil.copytree(written[1], folder)
+    settings = json.loads((folder / sweep.SETTINGS).read_text())
+    settings |= {"model": damaged, "guide": f"{runs.model}:dropout=0.1"}
+    (folder / sweep.SETTINGS).write_text(json.dumps(settings))
+    found = confirm.rows([written[0], folder])
+    assert [row.name for row in found[:2]] == ["unguided", "unguided, dropout 0.05"]
+    assert [row.search.model for row in found[:2]] == [runs.model, damaged]
+    values = {metric: [0.5, 0.5] for metric in confirm.METRICS}
+    text = confirm.markdown(found, {row.name: values for row in found}, digits.held_out())
+    settings = {line.split(" | ")[0]: line.split(" | ")[-1] for line in text.splitlines()}
+    assert settings["| unguided"] == "EMA 0.1 |"
+    assert settings["| unguided, dropout 0.05"] == "EMA 0.05, dropout 0.05 |"
+    assert settings["| dropout"] == (
+        "w 2, EMA 0.05, dropout 0.05, guide at step 10, guide's EMA 0.1, guide's dropout 0.1 |"
+    )
 
 
 def test_a_model_without_labels_is_refused():
     data = tiny.config(data__num_classes=0, diffusion__label_dropout=0.0).data
     with pytest.raises(UserError, match="trained without labels"):
-        confirm.reader(data)
+        confirm.judge(data)
 
 
 def test_folders_that_hold_no_search_are_refused(tmp_path):
