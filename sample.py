@@ -3,6 +3,7 @@
 from absl import flags
 
 from jaxdiff import cli
+from jaxdiff.config import SAMPLERS
 
 MODEL = flags.DEFINE_string(
     "model", None, "The run to sample: FOLDER[@STEP][:ema=LENGTH,dropout=RATE]."
@@ -12,14 +13,12 @@ NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; defau
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "How many at once, over all devices.")
 SEED = flags.DEFINE_integer("seed", 0, "Sample n of a seed is the same in every batch size.")
 CLASSES = flags.DEFINE_string("classes", None, "Such as 0,3,5-9, taken in turn; default: all.")
-SAMPLER = flags.DEFINE_enum(
-    "sampler", None, ["ddpm", "ddim", "heun", "dpmpp"], "Default: the run's."
-)
+SAMPLER = flags.DEFINE_enum("sampler", None, SAMPLERS, "Default: the run's.")
 STEPS = flags.DEFINE_string("steps", None, "Such as 250, ddim25 or 25,50; default: the run's.")
 ETA = flags.DEFINE_float("eta", None, "Noise of ddim, 0 to 1; default: the run's.")
 CHURN = flags.DEFINE_string("churn", None, "Noise put back by heun: S[,MIN,MAX,NOISE].")
-SIGMA_MIN = flags.DEFINE_float("sigma_min", None, "Last noise level of heun and dpmpp.")
-SIGMA_MAX = flags.DEFINE_float("sigma_max", None, "First noise level of heun and dpmpp.")
+SIGMA_MIN = flags.DEFINE_float("sigma_min", None, "Last noise level of EDM's grid.")
+SIGMA_MAX = flags.DEFINE_float("sigma_max", None, "First noise level of EDM's grid.")
 RHO = flags.DEFINE_float("rho", None, "How the levels between are spaced: 7 in EDM.")
 CLIP = flags.DEFINE_bool("clip", None, "Confine predicted images to [-1, 1]; default: the run's.")
 GUIDE = flags.DEFINE_multi_string("guide", [], "A worse network to be pushed away from.")

@@ -21,6 +21,9 @@ For a pod. Not run here, and no result is claimed. What was taken from where:
 - EMA lengths and weight of the last command: autoguidance's of EDM2-S (Karras et al. 2024,
   arXiv:2406.02507), to begin a search with.
 
+Of 32 images on each of 64 devices, 35 GiB are kept for the backward pass (docs/benchmarks.md);
+--config.training.remat=True keeps 2.7, and computes a third more.
+
 A snapshot every 16.8 million images is 64 of them, of two averages in bfloat16: 76 GB.
 
 Published numbers are of images that were made smaller as ADM does. Those of imagenet_resized were

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.config import SAMPLERS
 from jaxdiff.data import toy
 from jaxdiff.data.source import POINTS
 from jaxdiff.diffusion import adm, edm, parameterization, schedules
@@ -161,7 +162,7 @@ def sampler(sampling):
     if sampling.sampler == "ddpm":
         return Ddpm(clip=sampling.clip)
     raise UserError(
-        f"sampling.sampler is {sampling.sampler!r}: the samplers are ddpm, ddim, heun and dpmpp."
+        f"sampling.sampler is {sampling.sampler!r}: the samplers are {', '.join(SAMPLERS)}."
     )
 
 

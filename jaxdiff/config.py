@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from jaxdiff.errors import UserError
 from jaxdiff.version import __version__
 
+SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp")
+
 
 def base():
     """The config of a run, with defaults; locked, so that a misspelt field is an error."""
@@ -123,7 +125,7 @@ CHOICES = {
     "diffusion.timestep_sampler": ("uniform", "loss_second_moment"),
     "training.dtype": ("float32", "bfloat16"),
     "training.snapshot_dtype": ("float32", "bfloat16"),
-    "sampling.sampler": ("ddpm", "ddim", "heun", "dpmpp"),
+    "sampling.sampler": SAMPLERS,
 }
 
 # Field: (lowest, highest); both included.

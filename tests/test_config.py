@@ -178,5 +178,5 @@ def test_a_sampler_goes_through_the_levels_of_its_process():
 def test_a_sampler_that_there_is_not_is_refused():
     sampling = tiny.config().sampling
     sampling.sampler = "huen"
-    with pytest.raises(UserError, match="'huen'.*ddpm, ddim, heun and dpmpp"):
+    with pytest.raises(UserError, match="'huen'.*ddpm, ddim, heun, dpmpp"):
         build.sampler(sampling)

@@ -29,7 +29,8 @@ from jaxdiff.parallel import processes
 from jaxdiff.sampling import pictures
 from jaxdiff.sampling.model import open_model
 
-METRICS = ("fd", "agreement", "diversity")
+METRICS, FORMATS = ("fd", "agreement", "diversity"), (".3g", ".1%", ".1%")
+REAL = "real images"
 # What sweeps must share, so that their distances compare.
 COMMON = ("run", "step", "sampling", "num_samples", "features")
 
@@ -120,11 +121,10 @@ def judge(data):
 
 
 def measure(found, features, seeds, num_samples, out):
-    """Samples and scores every row with every seed.
+    """Samples and scores every row with every seed: {name: {metric: [value of each seed]}}.
 
-    Returns:
-      ({row's name: {metric: [value of each seed]}}, Score of held-out real images); samples of
-      the first seed are in `out`, at `_shown`.
+    Samples of the first seed are in `out`, at `_shown`. The last row, REAL, is of real images:
+    the distance of as many training images, the rest of those held out.
     """
     table, path = {}, out / "samples.csv"
     kept = {(row["method"], int(row["seed"])): row for row in results.read_rows(path)}
@@ -135,11 +135,9 @@ def measure(found, features, seeds, num_samples, out):
         for seed in seeds:
             if processes.agree(int((row.name, seed) not in kept)):
                 images, labels = search.images(row.point, seed)
-                scored = score(images, labels)
                 values = (
                     distance(real, Moments.of(features(images))),
-                    float(scored.total_agreement),
-                    float(np.nanmean(scored.diversity)),
+                    *_values(score(images, labels)),
                 )
                 measured = dict(zip(METRICS, values, strict=True))
                 kept[row.name, seed] = {"method": row.name, "seed": seed, **measured}
@@ -149,7 +147,26 @@ def measure(found, features, seeds, num_samples, out):
                 if processes.is_first():
                     print(f"{row.name}, seed {seed}: fd {values[0]:.4g}", flush=True)
         table[row.name] = {m: [float(kept[row.name, s][m]) for s in seeds] for m in METRICS}
-    return table, held_out
+    drawn = [distance(real, training(features, data, num_samples, seed)) for seed in seeds]
+    table[REAL] = dict(zip(METRICS, (drawn, *([v] for v in _values(held_out))), strict=True))
+    return table
+
+
+def _values(score):
+    return float(score.total_agreement), float(np.nanmean(score.diversity))
+
+
+def training(features, data, count, seed):
+    """Moments of `count` training images, as many of each class as there would be samples.
+
+    No samples can be expected to be closer to all training images than these. The last images of
+    a class with too few are repeated.
+    """
+    batch = scores.some(open_split(data, "train"))
+    order = np.random.RandomState(seed).permutation(len(batch["label"]))
+    labels, wanted = batch["label"][order], np.arange(count) % data.num_classes
+    rows = [np.resize(order[labels == c], (wanted == c).sum()) for c in np.unique(labels)]
+    return Moments.of(features(batch["image"][np.concatenate(rows)]))
 
 
 def _shown(out, row):
@@ -157,26 +174,22 @@ def _shown(out, row):
     return out / f"{row.name}.npz"
 
 
-def markdown(found, table, held_out):
+def markdown(found, table):
     """The table as text: mean (lowest to highest) of each number."""
+    settings = {row.name: _settings(row) for row in found}
     lines = [
         "| | Frechet distance | label agreement | diversity | settings |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in found:
-        fd, agreement, diversity = (_spread(table[row.name][m], f) for m, f in FORMATS.items())
-        lines.append(f"| {row.name} | {fd} | {agreement} | {diversity} | {_settings(row)} |")
-    agreement, diversity = held_out.total_agreement, np.nanmean(held_out.diversity)
-    lines.append(f"| real images, held out | | {agreement:.1%} | {diversity:.1%} | |")
+    for name, measured in table.items():
+        cells = [_spread(measured[m], form) for m, form in zip(METRICS, FORMATS, strict=True)]
+        lines.append(f"| {' | '.join([name, *cells, settings.get(name, '')])} |")
     return "\n".join(lines)
 
 
-FORMATS = dict(zip(METRICS, (".3g", ".1%", ".1%"), strict=True))
-
-
 def _spread(values, form):
-    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
-    return f"{np.mean(values):{form}} ({low} to {high})"
+    mean, low, high = (f"{f(values):{form}}" for f in (np.mean, min, max))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _settings(row):
@@ -225,16 +238,17 @@ def main():
             print(f"{folder}: the best of {len(_read(pathlib.Path(folder))[-1])} points")
     results.claim_folder(out, settings, "confirm.json")
     try:
-        table, held_out = measure(found, features, seeds, values.num_samples, out)
+        table = measure(found, features, seeds, values.num_samples, out)
     except KeyboardInterrupt:
         raise UserError("Stopped: the same command continues.") from None
     if not processes.is_first():
         return
     caption = (
         f"{values.num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
-        f"(lowest to highest). Features of {features.name}."
+        f"(lowest to highest). Features of {features.name}. Of real images the distance is that of "
+        "as many training images, the rest is of those held out."
     )
-    text = f"{markdown(found, table, held_out)}\n\n{caption}"
+    text = f"{markdown(found, table)}\n\n{caption}"
     (out / "table.md").write_text(text + "\n")
     picture(found, out, 20).save(out / "samples.png")
     print(text)

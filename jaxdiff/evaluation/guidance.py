@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from jaxdiff import cli
+from jaxdiff.config import SAMPLERS
 
 COLUMNS = ("method", "agreement", "neighbour", "diversity", "evaluations", "relative_speed")
 
@@ -144,7 +145,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("small", None, "An early step of a smaller network.")
     flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
     flags.DEFINE_integer("num_samples", 1000, "How many for each method.")
-    flags.DEFINE_string("sampler", "heun", "Of every row.")
+    flags.DEFINE_enum("sampler", "heun", SAMPLERS, "Of every row.")
     flags.DEFINE_string("steps", "18", "Of every row.")
     flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
     cli.run(main)

@@ -120,15 +120,17 @@ def real(train, test):
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import SVC
 
-    splits = [_evenly(source) for source in (train, test)]
+    splits = []
+    for source in (train, test):
+        batch = some(source)
+        splits.append((rows_of(batch["image"]), batch["label"]))
     rows, labels = splits[0]
     components = min(64, *rows.shape)
     reader = make_pipeline(PCA(components, whiten=True, random_state=0), SVC(C=10, gamma="scale"))
     return Real(*splits, reader=reader.fit(rows, labels))
 
 
-def _evenly(source):
-    """At most SIZE images of a source, as rows, and their labels: of all parts of it."""
+def some(source):
+    """At most SIZE examples of a source, from all parts of it, as `Source.fetch` gives them."""
     count = min(len(source), SIZE)
-    batch = source.fetch(np.arange(count) * len(source) // count)
-    return rows_of(batch["image"]), batch["label"]
+    return source.fetch(np.arange(count) * len(source) // count)

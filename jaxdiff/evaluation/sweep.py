@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from jaxdiff import cli, results
 from jaxdiff.checkpoints.run import digest, resolve, varied
+from jaxdiff.config import SAMPLERS
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
@@ -214,7 +215,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_samples", 2000, "Of every point.", lower_bound=2)
     flags.DEFINE_integer("batch_size", 250, "How many at once, over all devices.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of every point.")
-    flags.DEFINE_enum("sampler", None, ["ddpm", "ddim", "heun", "dpmpp"], "Default: the run's.")
+    flags.DEFINE_enum("sampler", None, SAMPLERS, "Default: the run's.")
     flags.DEFINE_string("steps", None, "Default: the run's.")
     flags.DEFINE_enum("metric", "fd", ["fd"], "fd: Frechet distance of the features.")
     flags.DEFINE_string("features", None, "A classifier's run, which sees the images.")

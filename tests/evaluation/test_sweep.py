@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxdiff import results
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import confirm, digits, heat_maps, sweep
+from jaxdiff.evaluation import confirm, heat_maps, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import HELD, Point, Search, grid
@@ -367,7 +367,7 @@ def test_the_command_line(runs, tmp_path):
     assert "2/2" in done.stderr
 
 
-def test_the_best_points_are_sampled_afresh(runs, written, tmp_path):
+def test_the_best_points_are_sampled_afresh(runs, written, tmp_path, monkeypatch):
     found = confirm.rows(written)
     assert [(row.name, row.point) for row in found] == [
         ("unguided", Point(weight=1, model_ema=0.05)),
@@ -377,7 +377,7 @@ def test_the_best_points_are_sampled_afresh(runs, written, tmp_path):
     ]
     features, out = open_features(runs.classifier), tmp_path / "out"
     out.mkdir()
-    table, held_out = confirm.measure(found, features, [1, 2], 16, out)
+    table = confirm.measure(found, features, [1, 2], 16, out)
     images, labels = dataclasses.replace(found[1].search, num_samples=16).images(found[1].point, 2)
     assert table["cfg"]["agreement"][1] == (
         confirm.judge(history.config().data)[0](images, labels).total_agreement
@@ -386,14 +386,16 @@ def test_the_best_points_are_sampled_afresh(runs, written, tmp_path):
         distance(real_moments(features, history.config().data), Moments.of(features(images)))
     )
     assert table["cfg"]["fd"][0] != table["cfg"]["fd"][1]
-    lines = confirm.markdown(found, table, held_out).splitlines()
+    lines = confirm.markdown(found, table).splitlines()
     low, high = (f"{f(table['cfg']['fd']):.3g}" for f in (min, max))
     assert f"({low} to {high})" in lines[3]
     assert lines[4].endswith("| w 2, EMA 0.05, guide at step 10, guide's EMA 0.1 |")
-    assert lines[-1].startswith("| real images, held out | | 9"), "an SVC reads most digits"
+    assert lines[-1].startswith("| real images |")
+    assert table[confirm.REAL]["agreement"][0] > 0.9, "an SVC reads most digits"
+    assert max(table[confirm.REAL]["fd"]) < min(min(row["fd"]) for row in list(table.values())[:-1])
     assert confirm.picture(found, out, 4).size[1] > 4 * 48
-    blind = dataclasses.replace(features, extract=None)
-    assert confirm.measure(found, blind, [1, 2], 16, out)[0] == table
+    monkeypatch.setattr(Search, "images", None)
+    assert confirm.measure(found, features, [1, 2], 16, out) == table
 
 
 def test_sweeps_whose_distances_do_not_compare_are_refused(runs, written):
@@ -420,7 +422,7 @@ def test_a_table_tells_models_with_dropout_apart(runs, written, tmp_path):
     assert [row.name for row in found[:2]] == ["unguided", "unguided, dropout 0.05"]
     assert [row.search.model for row in found[:2]] == [runs.model, damaged]
     values = {metric: [0.5, 0.5] for metric in confirm.METRICS}
-    text = confirm.markdown(found, {row.name: values for row in found}, digits.held_out())
+    text = confirm.markdown(found, {row.name: values for row in found})
     settings = {line.split(" | ")[0]: line.split(" | ")[-1] for line in text.splitlines()}
     assert settings["| unguided"] == "EMA 0.1 |"
     assert settings["| unguided, dropout 0.05"] == "EMA 0.05, dropout 0.05 |"
