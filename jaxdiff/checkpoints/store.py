@@ -60,6 +60,17 @@ def writing(folder, advice=GO_ON):
         raise Unwritten(folder, reason, advice) from error
 
 
+@contextlib.contextmanager
+def reading(path):
+    """Says in a sentence what may not be looked at, as UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): ask for the right to, or give another run."
+        ) from None
+
+
 class Store:
     """Writes steps into a folder, asynchronously, and reads them back.
 
@@ -120,15 +131,21 @@ class Store:
 
     def close(self):
         """Waits, and ends the manager's threads."""
-        with self._silence, writing(self.folder), contextlib.closing(self._manager):
-            self.wait()
+        with self._silence:
+            try:
+                with writing(self.folder), contextlib.closing(self._manager):
+                    self.wait()
+            except Unwritten:
+                time.sleep(0.2)  # for other writes in flight, which may still make files
+                raise
 
 
 def _step_folders(folder):
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
+    with reading(folder):
+        if not folder.is_dir():
+            return []
+        return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
 
 
 def _move_aside(path):
@@ -147,10 +164,14 @@ def _suffixes():
 
 
 def complete_steps(folder):
-    """Numbers of the steps in a folder that were written to the end, in order."""
-    return sorted(
-        int(path.name) for path in _step_folders(folder) if (path / "meta" / "metadata").exists()
-    )
+    """Numbers of the steps in a folder that were written to the end, in order.
+
+    Raises:
+      UserError: if there is such a folder, and it cannot be read.
+    """
+    steps = _step_folders(folder)
+    with reading(folder):
+        return sorted(int(path.name) for path in steps if (path / "meta" / "metadata").exists())
 
 
 def read_meta(folder, step):
