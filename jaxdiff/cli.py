@@ -1,7 +1,9 @@
 """Command lines: flags in, one sentence out when something is wrong."""
 
 import contextlib
+import logging as python_logging
 import os
+import pathlib
 import re
 import sys
 
@@ -20,8 +22,15 @@ def run(main, *positional, more=False):
       more: whether there may be further ones, like the last.
     """
     logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
+    _silence_orbax()
     flags.FLAGS.set_gnu_getopt()  # else what follows a positional argument would not be parsed
     app.run(lambda argv: _run(main, positional, more, argv[1:]), flags_parser=_parse)
+
+
+def _silence_orbax():
+    """Errors of its threads are logged with their tracebacks, and then raised."""
+    logging.get_absl_logger().addFilter(lambda r: "orbax" not in pathlib.Path(r.pathname).parts)
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
 
 
 def _run(main, positional, more, values):

@@ -27,15 +27,49 @@ def test_every_number_has_a_range_and_every_name_its_choices():
 
 def test_every_field_is_read_somewhere():
     root = pathlib.Path(config_lib.__file__).parent
-    attributes = {
-        node.attr
-        for path in root.rglob("*.py")
-        if path.name != "config.py"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute)
-    }
-    fields = {name.split(".")[-1] for name in config_lib.flatten(config_lib.base())}
-    assert fields - attributes == set()
+    fields = {name for name in config_lib.flatten(config_lib.base()) if "." in name}
+    found = set()
+    for path in root.rglob("*.py"):
+        if path.name != "config.py":
+            found |= read_in(ast.parse(path.read_text()), {name.split(".")[0] for name in fields})
+    assert fields - found == set()
+
+
+def test_what_reads_a_field_is_found():
+    text = "t, n = config.training, 3\nt.ema\ndata.name\na.seed.fit = 1\nconfig.model.kind = t.b.c"
+    assert read_in(ast.parse(text), {"training", "data", "model", "b"}) & {
+        "training.ema",
+        "data.name",
+        "seed.fit",
+        "model.kind",
+        "b.c",
+        "training.kind",
+    } == {"training.ema", "data.name", "b.c"}
+
+
+def read_in(tree, sections):
+    """Of a program, {"section.field"} of all reads, where `x = config.section` names a section."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            names |= {
+                target.id: value.attr
+                for target, value in pairs(node.targets[0], node.value)
+                if isinstance(target, ast.Name) and getattr(value, "attr", None) in sections
+            }
+    read = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner = getattr(node.value, "attr", getattr(node.value, "id", None))
+            read.add(f"{names.get(owner, owner)}.{node.attr}")
+    return read
+
+
+def pairs(target, value):
+    """What an assignment gives to what: of tuples, each part by itself."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return list(zip(target.elts, value.elts, strict=False))
+    return [(target, value)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ become the one snapshot of a run's folder of their own, which needs the first no
 
 import contextlib
 import pathlib
+import shutil
 
 import jax
 from absl import flags
@@ -55,7 +56,11 @@ def template(plan):
 
 
 def fill(folder, lengths, step):
-    """Rebuilds those averages that are not kept under the run yet; returns how many."""
+    """Rebuilds those averages that are not kept under the run yet; returns how many.
+
+    Raises:
+      UserError: if the run's folder cannot be written.
+    """
     plan = rebuild.plan(folder, lengths, step)
     lengths = [
         length
@@ -64,7 +69,9 @@ def fill(folder, lengths, step):
     ]
     if lengths:
         plan = rebuild.plan(folder, lengths, step)
-        rebuild.keep(plan, rebuild.rebuild(plan, template(plan)))
+        totals = rebuild.rebuild(plan, template(plan))
+        with store.writing(plan.folder, "make room, or give --out another folder"):
+            rebuild.keep(plan, totals)
     return len(lengths)
 
 
@@ -72,31 +79,36 @@ def export(folder, lengths, step, out):
     """Makes a run whose one snapshot holds the averages, as if it had tracked them.
 
     Raises:
-      UserError: if `out` is not empty, or cannot be written.
+      UserError: if `out` is not empty, or cannot be written; then it is empty as before.
     """
     plan, run = rebuild.plan(folder, lengths, step), Run(pathlib.Path(out))
     config = Run(plan.folder).config()
     config.training.power_ema = plan.lengths
     config.training.snapshot_dtype = "float32"
-    try:
+    with store.writing(out, store.ANOTHER):
         if run.folder.exists() and any(run.folder.iterdir()):
             raise UserError(
                 f"{out} is not empty, and nothing is overwritten: choose another --out."
             )
         processes.barrier("out")
         run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): choose another --out."
-        ) from None
     names = [profile_name(length) for length in plan.lengths]
     totals = dict(zip(names, rebuild.rebuild(plan, template(plan)), strict=True))
     meta = {"step": plan.step, "batch": plan.step, "ema": names}
-    with contextlib.closing(store.Store(run.snapshots)) as snapshots:
-        snapshots.save(plan.step, {"ema": totals}, meta)
-    if processes.is_first():
-        # Last: it makes the folder a run, which it is once the averages are there.
-        run.config_file.write_text(config_lib.to_json(config))
+    partial = run.config_file.with_suffix(".tmp")
+    try:
+        with store.writing(out, store.ANOTHER):
+            with contextlib.closing(store.Store(run.snapshots)) as snapshots:
+                snapshots.save(plan.step, {"ema": totals}, meta)
+            if processes.is_first():
+                # Last: it makes the folder a run, which it is once the averages are there.
+                partial.write_text(config_lib.to_json(config))
+                partial.replace(run.config_file)
+    except store.Unwritten:
+        if processes.is_first():
+            shutil.rmtree(run.snapshots, ignore_errors=True)
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def main(folder):

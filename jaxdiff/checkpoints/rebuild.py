@@ -6,11 +6,13 @@ RUN/ema/<length>/<step>/      what was rebuilt, kept with what it was rebuilt fr
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import pathlib
 import secrets
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from jaxdiff.checkpoints.posthoc import (
     profile_name,
     solve,
 )
+from jaxdiff.config import NUMBER_LISTS
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
@@ -32,8 +35,10 @@ from jaxdiff.parallel import processes
 # lengths differ by a share d is about .7 d of their norm, so .1 is as far off as a length that is
 # missed by 14 %, and searches over lengths take longer steps than that. Two profiles, .05 and .10,
 # reach lengths .02 and .25 with 20 snapshots (.087 and .06), and .01 with 80 (.04; .13 with 40).
-# Five snapshots reach .035 to .15.
+# Five snapshots reach .035 to .16.
 TRUSTED = 0.1
+SHORTEST = NUMBER_LISTS["training.power_ema"]  # that a run may track
+DAY = 24 * 60 * 60  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +94,15 @@ def plan(folder, lengths, step=None):
       step: of one of the run's snapshots; None: of the latest.
 
     Raises:
-      UserError: for a length outside (0, .2887), a step without a snapshot, and a run that tracks
-        no power-function average or whose snapshots' metadata cannot be read.
+      UserError: for a length outside [1e-9, .2887), a step without a snapshot, and a run that
+        tracks no power-function average or whose snapshots' metadata cannot be read.
     """
     folder = pathlib.Path(folder)
     for length in lengths:
-        if not 0 < length < LONGEST:
+        if not SHORTEST <= length < LONGEST:
             raise UserError(
-                f"No average has the length {length}: it must lie between 0 and {LONGEST:.4f}, "
-                "where all steps count alike."
+                f"No average has the length {length}: it must lie between {SHORTEST:g} and "
+                f"{LONGEST:.4f}, where all steps count alike."
             )
     steps = store.complete_steps(folder / "snapshots")
     if not steps:
@@ -230,6 +235,9 @@ def _read(folder, snapshot, template, names):
 def average(folder, length, step, template):
     """The average of a length at a step: tracked, kept from an earlier time, or rebuilt and kept.
 
+    What is rebuilt is told with its estimated error. A run that cannot be written to, such as
+    somebody else's, is read all the same.
+
     Args:
       folder: the run's.
       length: sigma_rel.
@@ -246,9 +254,22 @@ def average(folder, length, step, template):
         if kept is not None:
             return kept
     (total,) = rebuild(wanted, template)
-    if not wanted.tracked(length):
+    if wanted.tracked(length):
+        return total
+    _say(
+        f"Average {length:g} of {folder} at step {step}: from {len(wanted.snapshots)} snapshots, "
+        f"estimated error {wanted.solution.error[0]:.2g}"
+    )
+    try:
         keep(wanted, [total])
+    except store.Unwritten as error:
+        _say(f"It is not kept, as {folder / 'ema'} cannot be written ({error.reason}).")
     return total
+
+
+def _say(text):
+    if processes.is_first():
+        print(text, flush=True)
 
 
 def is_kept(plan, length):
@@ -275,42 +296,67 @@ def _read_kept(plan, length, template):
 def keep(plan, totals):
     """Puts averages under RUN/ema, each whole or not at all, in place of what was there.
 
-    They are written beside their place, in a folder that no other job writes to. A run that cannot
-    be written to, such as somebody else's, is left as it is.
+    They are written beside their place, in a folder that no other job writes to.
+
+    Raises:
+      store.Unwritten: if one cannot be written, which leaves what was there before.
     """
     scratch = plan.folder / "ema" / f".{processes.agree(secrets.randbits(31))}"
-    problem = None
-    if processes.is_first():
-        try:
-            scratch.mkdir(parents=True)
-        except OSError as error:
-            problem = error
-            print(f"Rebuilt averages are not kept, as {scratch.parent} cannot be written: {error}.")
-    if processes.any_process(problem is not None):
-        return
     try:
-        for m, (length, total) in enumerate(zip(plan.lengths, totals, strict=True)):
-            meta = {
-                "step": plan.step,
-                "ema": [profile_name(length)],
-                "residual": float(plan.solution.residual[m]),
-                "error": float(plan.solution.error[m]),
-                "snapshots": plan.origin(),
-            }
-            with contextlib.closing(store.Store(scratch / str(m))) as folder:
-                folder.save(plan.step, {"ema": {profile_name(length): total}}, meta)
-            if processes.is_first():
-                _replace(scratch / str(m) / str(plan.step), _kept(plan, length) / str(plan.step))
+        _together(scratch.parent, _make_scratch, scratch)
+        for m, total in enumerate(totals):
+            _together(scratch.parent, _keep_one, plan, m, total, scratch / str(m))
     finally:
         if processes.is_first():
             shutil.rmtree(scratch, ignore_errors=True)
     processes.barrier("keep")
 
 
+def _together(folder, function, *args):
+    """Calls a function that writes in `folder`; raises Unwritten in all processes if in any."""
+    problem = None
+    try:
+        with store.writing(folder):
+            function(*args)
+    except store.Unwritten as error:
+        problem = error
+    if processes.any_process(problem is not None):
+        raise problem or store.Unwritten(folder, "by another process")
+
+
+def _make_scratch(scratch):
+    """Makes the folder, and removes those that killed jobs have left."""
+    if not processes.is_first():
+        return
+    scratch.mkdir(parents=True)
+    for other in scratch.parent.glob(".[0-9]*"):
+        with contextlib.suppress(OSError):  # of a job that ends just now
+            if time.time() - other.stat().st_mtime > DAY:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _keep_one(plan, m, total, scratch):
+    length, step = plan.lengths[m], plan.step
+    meta = {
+        "step": step,
+        "ema": [profile_name(length)],
+        "residual": float(plan.solution.residual[m]),
+        "error": float(plan.solution.error[m]),
+        "snapshots": plan.origin(),
+    }
+    with contextlib.closing(store.Store(scratch)) as folder:
+        folder.save(step, {"ema": {profile_name(length): total}}, meta)
+    if processes.is_first():
+        _replace(scratch / str(step), _kept(plan, length) / str(step))
+
+
 def _replace(new, place):
     place.parent.mkdir(exist_ok=True)
-    # Another job may be doing the same, with the same values: whichever comes last gives way.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError):
         place.rename(new.with_name("stale"))
-    with contextlib.suppress(OSError):
+    try:
         new.rename(place)
+    except OSError as error:
+        # Another job has done the same meanwhile, with the same values.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise

@@ -61,19 +61,24 @@ class Run:
         """Folder of event files."""
         return self.folder / "tensorboard"
 
+    def exists(self):
+        """Whether the folder is a run's; UserError if that cannot be told."""
+        with store.reading(self.folder):
+            return self.config_file.exists()
+
     def config(self):
         """The run's config.
 
         Raises:
-          UserError: if the folder is not a run's.
+          UserError: if the folder is not a run's, or cannot be read.
         """
-        try:
-            text = self.config_file.read_text()
-        except OSError:
+        if not self.exists():
             raise UserError(
                 f"{self.folder} is not the folder of a run, as it has no config.json: give the "
                 "--workdir of a training run."
-            ) from None
+            )
+        with store.reading(self.config_file):
+            text = self.config_file.read_text()
         return config_lib.from_json(text, self.config_file)
 
     def places(self):
@@ -160,8 +165,8 @@ def _split(text):
     longest name of a run that exists is meant.
     """
     ends = [match.start() for match in re.finditer("[@:](?!.*/)", text)] + [len(text)]
-    runs = [end for end in ends if end and Run(pathlib.Path(text[:end])).config_file.exists()]
-    end = runs[-1] if runs else ends[0]
+    runs = (end for end in reversed(ends) if end and Run(pathlib.Path(text[:end])).exists())
+    end = next(runs, ends[0])
     if not end:
         raise UserError(f"The reference {text!r} names no run: give a run's folder.")
     match = re.fullmatch(r"(@(?P<step>[^@:]*))?(:(?P<options>.*))?", text[end:])

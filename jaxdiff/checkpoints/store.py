@@ -17,15 +17,64 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
+from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
+
+# What to do about a folder that cannot be written.
+GO_ON = "make room; the same command goes on from the last checkpoint"
+ANOTHER = "choose another --out"
 
 
 class Damaged(Exception):
     """A step that cannot be read back as it was written; the message says how."""
 
 
+class Unwritten(UserError):
+    """What the disk refuses to take, such as more than it has room for.
+
+    Arguments:
+      folder: that cannot be written.
+      reason: why, in the system's words; also an attribute.
+      advice: what to do.
+    """
+
+    def __init__(self, folder, reason, advice=GO_ON):
+        super().__init__(f"{folder} cannot be written ({reason}): {advice}.")
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def writing(folder, advice=GO_ON):
+    """Says in a sentence what the disk refuses; raises Unwritten."""
+    try:
+        yield
+    except Unwritten as error:
+        raise Unwritten(folder, error.reason, advice) from error
+    except UserError:
+        raise
+    except OSError as error:
+        raise Unwritten(folder, error.strerror or error, advice) from error
+    except ValueError as error:
+        # tensorstore's, which ends in `...: No space left on device [os_error_code='28']`.
+        reason = str(error).rpartition(": ")[2].partition(" [")[0]
+        raise Unwritten(folder, reason, advice) from error
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Says in a sentence what may not be looked at, as UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): ask for the right to, or give another run."
+        ) from None
+
+
 class Store:
     """Writes steps into a folder, asynchronously, and reads them back.
+
+    What the disk refuses is raised as Unwritten: by the save itself, or by whatever is called next.
 
     Arguments:
       folder: made if it does not exist.
@@ -37,7 +86,10 @@ class Store:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        with writing(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._silence = contextlib.ExitStack()
+        self._silence.enter_context(_abandoned_silenced())
 
     def save(self, step, items, meta):
         """Begins to write a step; returns once the values are safe from later changes.
@@ -54,17 +106,18 @@ class Store:
             return
         meta = {**meta, "fingerprints": {n: fingerprint(tree) for n, tree in items.items()}}
         args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
-        self._manager.save(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True
-        )
+        args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
+        with writing(self.folder):
+            self._manager.save(step, args=args, force=True)
 
     def set_aside(self, after):
         """Moves folders of steps later than `after` into FOLDER/../damaged, and forgets them."""
         self.wait()
         if processes.is_first():
             late = [path for path in _step_folders(self.folder) if int(path.name) > after]
-            for path in late:
-                _move_aside(path)
+            with writing(self.folder.parent):
+                for path in late:
+                    _move_aside(path)
             if late:
                 steps = ", ".join(sorted((path.name for path in late), key=int))
                 print(f"Moved {self.folder.name} after step {after} to damaged/: {steps}.")
@@ -73,18 +126,26 @@ class Store:
 
     def wait(self):
         """Waits until everything is written; raises what went wrong while it was."""
-        self._manager.wait_until_finished()
+        with writing(self.folder):
+            self._manager.wait_until_finished()
 
     def close(self):
         """Waits, and ends the manager's threads."""
-        self._manager.close()
+        with self._silence:
+            try:
+                with writing(self.folder), contextlib.closing(self._manager):
+                    self.wait()
+            except Unwritten:
+                time.sleep(0.2)  # for other writes in flight, which may still make files
+                raise
 
 
 def _step_folders(folder):
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
+    with reading(folder):
+        if not folder.is_dir():
+            return []
+        return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
 
 
 def _move_aside(path):
@@ -103,10 +164,14 @@ def _suffixes():
 
 
 def complete_steps(folder):
-    """Numbers of the steps in a folder that were written to the end, in order."""
-    return sorted(
-        int(path.name) for path in _step_folders(folder) if (path / "meta" / "metadata").exists()
-    )
+    """Numbers of the steps in a folder that were written to the end, in order.
+
+    Raises:
+      UserError: if there is such a folder, and it cannot be read.
+    """
+    steps = _step_folders(folder)
+    with reading(folder):
+        return sorted(int(path.name) for path in steps if (path / "meta" / "metadata").exists())
 
 
 def read_meta(folder, step):
@@ -176,7 +241,7 @@ def _restore(path, template, partly):
         else ocp.checkpoint_utils.construct_restore_args(template)
     )
     args = ocp.args.PyTreeRestore(template, restore_args, partial_restore=partly)
-    with _abandoned_reads_silenced():
+    with _abandoned_silenced():
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = checkpointer.restore(path, args=args)
@@ -201,10 +266,10 @@ def _placed(arrays, template):
 
 
 @contextlib.contextmanager
-def _abandoned_reads_silenced():
+def _abandoned_silenced():
     """Keeps "Exception ignored in: <coroutine ...>" of orbax off stderr.
 
-    When one array cannot be read, orbax closes its event loop while others are still being read.
+    When one array cannot be read or written, orbax closes its event loop while others still are.
     Those complain as they end, that their loop is closed, and as they are collected.
     """
     outer = sys.unraisablehook

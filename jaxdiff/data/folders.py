@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
+import stat
 import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -175,24 +176,33 @@ def _splits(root, held_out):
     return {name: _pictures(root, root / name) for name in below}
 
 
-def _files(folder):
-    """All files under a folder, links to others followed."""
-    for place, _, names in os.walk(folder, followlinks=True):
-        yield from (pathlib.Path(place, name) for name in names)
+def _files(folder, above=()):
+    """Paths of all files under a folder but hidden ones, links followed.
+
+    A link to a folder that it lies in, as `above` knows them, has no end, and is left out.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _files(entry.path, (*above, here))
+            else:
+                yield pathlib.Path(entry.path)
 
 
 def _pictures(root, folder):
     """All pictures of a folder of class folders, sorted by class and name."""
-    found, others = [], set()
-    for path in sorted(_files(folder)):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or not path.is_file():
-            continue
-        if path.suffix.lower() not in ENDINGS:
-            others.add(path.suffix or "nothing")
-            continue
-        name = inside.parts[0] if len(inside.parts) > 1 else ""
-        found.append(Picture(path.relative_to(root).as_posix(), path.stat().st_size, name))
+    try:
+        found, others = _find(root, folder)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it "
+            f"out of {root}."
+        ) from None
     if not found:
         held = f"files that end in {', '.join(sorted(others))}" if others else "no files"
         raise UserError(
@@ -206,6 +216,29 @@ def _pictures(root, folder):
             "move it into one."
         )
     return found
+
+
+def _find(root, folder):
+    """(pictures, endings of other files); OSError if what may be a class cannot be looked at."""
+    found, others = [], set()
+    for path in sorted(_files(folder)):
+        is_picture = path.suffix.lower() in ENDINGS
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            if not is_picture:  # a link to nothing, and perhaps to what was a class folder
+                raise
+            size = 0  # it is skipped, and counted, when it is to be read
+        else:
+            size = status.st_size
+            is_picture = is_picture and stat.S_ISREG(status.st_mode)
+        if not is_picture:
+            others.add(path.suffix or "nothing")
+            continue
+        inside = path.relative_to(folder)
+        name = inside.parts[0] if len(inside.parts) > 1 else ""
+        found.append(Picture(path.relative_to(root).as_posix(), size, name))
+    return found, others
 
 
 def _held_out(pictures, share):

@@ -94,25 +94,21 @@ def _inspect_arrays(path, archive, arrays):
     size, *shape = _image_shape(path, archive, image_key)
     labels = None
     if label_key is not None:
-        labels = arrays[label_key]
-        if labels.dtype.kind not in "iu" or labels.shape != (size,) or labels.min() < 0:
+        label_shape, dtype = _header(archive, label_key)
+        labels = arrays[label_key] if dtype.kind in "iu" and label_shape == (size,) else None
+        if labels is None or labels.min() < 0:
             raise UserError(
-                f"{path} holds `{label_key}` of {labels.dtype} {list(labels.shape)} and {size} "
-                f"images: labels must be integers [{size}] from 0 on."
+                f"{path} holds `{label_key}` of {dtype} {list(label_shape)} and {size} images: "
+                f"labels must be integers [{size}] from 0 on."
             )
-    names = _texts(arrays["class_names"]) if "class_names" in arrays else None
-    check_classes(names or (), path)
+    names = _names(path, archive, arrays) if "class_names" in arrays else None
     checksums = {info.filename: [info.file_size, info.CRC] for info in archive.infolist()}
     return _File(path, image_key, size, tuple(shape), labels, names, checksums)
 
 
 def _image_shape(path, archive, key):
     """[N, H, W, C] of the images, from their header."""
-    header = np.lib.format
-    with archive.open(f"{key}.npy") as file:
-        version = header.read_magic(file)
-        read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
-        shape, _, dtype = read(file)
+    shape, dtype = _header(archive, key)
     full = (*shape, 1) if len(shape) == 3 else shape
     if dtype != np.uint8 or len(full) != 4 or full[3] not in (1, 3) or not all(full):
         raise UserError(
@@ -122,13 +118,33 @@ def _image_shape(path, archive, key):
     return full
 
 
+def _names(path, archive, arrays):
+    """Names of the classes."""
+    _, dtype = _header(archive, "class_names")
+    if dtype.hasobject:
+        raise UserError(
+            f"{path} holds `class_names` as Python objects: save them as text, as "
+            "np.array(names, dtype=str)."
+        )
+    names = arrays["class_names"].reshape(-1).tolist()
+    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    check_classes(names, path)
+    return names
+
+
+def _header(archive, key):
+    """(shape, dtype) of an array, without reading it."""
+    header = np.lib.format
+    with archive.open(f"{key}.npy") as file:
+        version = header.read_magic(file)
+        read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
 def _unreadable(path, error):
     reason = getattr(error, "strerror", None) or "it is not a whole npz file"
     return UserError(f"{path} cannot be read ({reason}): give an npz file of images.")
-
-
-def _texts(names):
-    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names.reshape(-1).tolist())
 
 
 def _check_together(files, image_size):
@@ -163,7 +179,7 @@ def _classes(files):
         return ()
     names = files[0].names
     if names is None:
-        return tuple(map(str, range(max(int(file.labels.max()) for file in labelled) + 1)))
+        return _numbers(labelled)
     for file in labelled:
         if file.labels.max() >= len(names):
             raise UserError(
@@ -173,8 +189,21 @@ def _classes(files):
     return names
 
 
+def _numbers(files):
+    """Classes that are called as they are numbered, in files with labels."""
+    last = max(files, key=lambda file: file.labels.max())
+    largest, images = int(last.labels.max()), sum(file.size for file in files)
+    if largest >= images:
+        raise UserError(
+            f"{last.path} holds the label {largest}, which makes {largest + 1} classes of {images} "
+            "images: mend the labels, or give `class_names`."
+        )
+    return tuple(map(str, range(largest + 1)))
+
+
 @functools.lru_cache(maxsize=1)
 def _images(file):
+    _images.cache_clear()  # else two files' images would be in memory while this one's are read
     try:
         with np.load(file.path) as arrays:
             return arrays[file.key].reshape(file.size, *file.shape)

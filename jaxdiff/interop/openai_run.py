@@ -11,7 +11,7 @@ import jax
 from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
-from jaxdiff.checkpoints.store import Store
+from jaxdiff.checkpoints.store import ANOTHER, Store, writing
 from jaxdiff.errors import UserError
 from jaxdiff.interop import openai, torch_file
 from jaxdiff.parallel.mesh import make_mesh, replicated
@@ -45,7 +45,7 @@ def import_file(path, config, out, *, step=None, new_order=None):
     step = config.training.num_steps if step is None else step
     new_order = released_new_order(config) if new_order is None else new_order
     out = pathlib.Path(out)
-    with _writable(out):
+    with writing(out, ANOTHER):
         if out.exists() and any(out.iterdir()):
             raise UserError(
                 f"{out} is not empty, and nothing is overwritten: choose another --out."
@@ -55,7 +55,7 @@ def import_file(path, config, out, *, step=None, new_order=None):
     )
     run, profile = Run(out), str(config.training.ema)
     meta = {"step": step, "batch": step, "ema": [profile]}
-    with _writable(out):
+    with writing(out, ANOTHER):
         out.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(Store(run.snapshots)) as snapshots:
             snapshots.save(step, {"ema": {profile: params}}, meta)
@@ -86,24 +86,14 @@ def export_run(reference, out, *, new_order=None):
             "which the other code's files say nothing: export a plain network of the process adm."
         )
     openai.check_exportable(network)
-    with _writable(out):
+    with writing(out, ANOTHER):
         if out.exists():
             raise UserError(f"{out} exists, and nothing is overwritten: choose another --out.")
     sharding = replicated(make_mesh())
     shardings = jax.tree.map(lambda _: sharding, network.shapes)
     params = read_ema(reference, network.shapes, shardings)
     state_dict = openai.to_state_dict(network, params, new_order=new_order)
-    with _writable(out):
+    with writing(out, ANOTHER):
         out.parent.mkdir(parents=True, exist_ok=True)
         torch_file.write(out, state_dict)
     print(f"Exported {reference}: {out}")
-
-
-@contextlib.contextmanager
-def _writable(out):
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror or error}): choose another --out."
-        ) from None

@@ -19,7 +19,7 @@ def adopt_process(config, workdir):
     if not name:
         return config
     begun = Run(pathlib.Path(workdir))
-    other = begun if begun.config_file.exists() else Run(pathlib.Path(name))
+    other = begun if begun.exists() else Run(pathlib.Path(name))
     config = config.copy_and_resolve_references()
     theirs = other.config().diffusion
     for field in config_lib.PROCESS_FIELDS:
@@ -44,7 +44,7 @@ def measure(config, workdir, source):
         return config
     begun = Run(pathlib.Path(workdir))
     config = config.copy_and_resolve_references()
-    if begun.config_file.exists():
+    if begun.exists():
         config.diffusion.data_std = begun.config().diffusion.data_std
         return config
     config.diffusion.data_std = standard_deviation(source)
@@ -60,7 +60,7 @@ def claim(workdir, config):
       UserError: if the folder holds a run of a different config, or cannot be written.
     """
     run = Run(pathlib.Path(workdir))
-    old = run.config() if run.config_file.exists() else config
+    old = run.config() if run.exists() else config
     if different := config_lib.differences(old, config):
         raise UserError(
             f"{run.folder} holds a run of a different config: {', '.join(different)}; choose "

@@ -6,9 +6,12 @@ import time
 
 import jax
 from clu import parameter_overview
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
+from jaxdiff.checkpoints.store import writing
 from jaxdiff.parallel import processes
 from jaxdiff.training.state import IN_A_ROW, state_bytes
 from jaxdiff.training.step import means
@@ -72,36 +75,52 @@ class Pace:
 
 
 class Writer:
-    """TensorBoard files without TensorFlow; method names are clu's. Writes in one process."""
+    """TensorBoard files without TensorFlow; method names are clu's. Writes in one process.
+
+    What the disk refuses is raised, as a UserError. tensorboardX's own writer has a thread, which
+    ends then, and leaves the run to wait for it for ever.
+    """
 
     def __init__(self, folder, first_step):
         """Events of steps from `first_step` on, left by a run that was cut off, are dropped."""
-        self._writer = (
-            SummaryWriter(str(folder), purge_step=first_step or None)
-            if processes.is_first()
-            else None
-        )
+        self._folder, self._events = folder, None
+        if processes.is_first():
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._events = EventsWriter(str(folder / "events"))
+            if first_step:
+                self._write(
+                    [Event(step=first_step, session_log=SessionLog(status=SessionLog.START))]
+                )
 
     def write_scalars(self, step, scalars):
         """{name: number}."""
-        if self._writer:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, step)
+        self._write(Event(step=step, summary=summary.scalar(n, v)) for n, v in scalars.items())
 
     def write_images(self, step, images):
         """{name: uint8 [H, W, C]}."""
-        if self._writer:
-            for name, image in images.items():
-                self._writer.add_image(name, image, step, dataformats="HWC")
+        self._write(
+            Event(step=step, summary=summary.image(name, image, dataformats="HWC"))
+            for name, image in images.items()
+        )
+
+    def _write(self, events):
+        if self._events:
+            with writing(self._folder):
+                for event in events:
+                    event.wall_time = time.time()
+                    self._events.write_event(event)
+                self._events.flush()
 
     def say(self, text):
         """Prints a line above the progress bar."""
         tqdm.write(text)
 
     def close(self):
-        """Writes what is still held back."""
-        if self._writer:
-            self._writer.close()
+        """Ends the file."""
+        if self._events:
+            with writing(self._folder):
+                self._events.close()
 
 
 class Metrics:

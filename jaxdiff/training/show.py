@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import build
+from jaxdiff.checkpoints.store import writing
 from jaxdiff.data.images import to_float, to_uint8
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
@@ -49,7 +50,11 @@ class Preview:
         self._seed = config.seed
 
     def __call__(self, run, writer, number, params):
-        """Writes previews/<number>.png and the same picture to TensorBoard."""
+        """Writes previews/<number>.png and the same picture to TensorBoard.
+
+        Raises:
+          UserError: if the picture cannot be written.
+        """
         numbers = np.arange(self._count)
         x = self._generate(Params(params), self._grid, self._seed, numbers, len(numbers))
         if processes.is_first():
@@ -58,7 +63,8 @@ class Preview:
                 if self._is_points
                 else pictures.grid(to_uint8(x), self._columns)
             )
-            picture.save(run.previews / f"{number}.png")
+            with writing(run.previews):
+                picture.save(run.previews / f"{number}.png")
             writer.write_images(number, {"samples": pictures.to_array(picture)})
 
 

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from jaxdiff.checkpoints import posthoc
 from jaxdiff.checkpoints.posthoc import (
     LONGEST,
     ROUNDING,
@@ -85,6 +86,20 @@ def test_a_stored_profile_is_taken_as_it_is(dtype):
     np.testing.assert_array_equal(solution.coefficients, expected)
     np.testing.assert_array_equal(solution.norm, 1)
     np.testing.assert_allclose(solution.error, ROUNDING[dtype], atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [5, 20, 80])
+@pytest.mark.parametrize("rounding", [0.0, ROUNDING["float32"]])
+def test_the_linear_solve_finds_a_stored_profile_too(count, rounding):
+    lengths, steps = stored(count, 1000)
+    gammas = np.array([gamma(length) for length in lengths])
+    products = inner_product(gammas[:, None], steps[:, None], gammas, steps)
+    for length in TRACKED:
+        target = inner_product(gammas, steps, gamma(length), 1000.0)
+        square = inner_product(gamma(length), 1000.0, gamma(length), 1000.0)
+        got = posthoc._nearest(products, target, np.full(2 * count, square * rounding**2))
+        expected = (lengths == length) & (steps == 1000)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("lengths", [TRACKED, (0.05, 0.1, 0.15)])

@@ -1,5 +1,9 @@
 import json
+import logging
+import os
+import pathlib
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -12,6 +16,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from tests.checkpoints import synthetic
 from tests.checkpoints.synthetic import distance, make_run, template
+from tests.disk import small_files
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +164,75 @@ def test_a_run_that_cannot_be_written_to_is_sampled_all_the_same(run, one_device
     (run.folder / "ema").write_text("in the way")
     got = rebuild.average(run.folder, 0.07, 400, template(one_device))
     assert distance(got, synthetic.average(0.07, 400)) < 0.03
-    assert "are not kept" in capsys.readouterr().out
+    assert "It is not kept, as " in capsys.readouterr().out
+
+
+def test_a_full_disk_keeps_nothing_and_is_no_obstacle(run, one_device, capsys, caplog):
+    caplog.set_level(logging.CRITICAL, "absl")
+    before = rebuild.average(run.folder, 0.07, 120, template(one_device))
+    shutil.rmtree(run.folder / "ema")
+    capsys.readouterr()
+    with small_files(10_000):
+        got = rebuild.average(run.folder, 0.07, 120, template(one_device))
+    jax.tree.map(np.testing.assert_array_equal, got, before)
+    assert f"{run.folder / 'ema'} cannot be written (File too large)." in capsys.readouterr().out
+    assert list((run.folder / "ema").iterdir()) == []
+    wanted = plan(run.folder, (0.07,), 120)
+    with small_files(10_000), pytest.raises(UserError, match="ema cannot be written .* make room"):
+        rebuild.keep(wanted, [got])
+
+
+def test_what_cannot_be_renamed_is_not_called_kept(run, one_device):
+    (run.folder / "ema" / "0.07").mkdir(parents=True)
+    (run.folder / "ema" / "0.07" / "120").touch()  # moved out of the way
+    wanted = plan(run.folder, (0.07, 0.08), 120)
+    totals = rebuild.rebuild(wanted, template(one_device))
+    (run.folder / "ema" / "0.08").touch()
+    with pytest.raises(UserError, match="ema cannot be written"):
+        rebuild.keep(wanted, totals)
+    assert rebuild.is_kept(wanted, 0.07)
+    assert not rebuild.is_kept(wanted, 0.08)
+
+
+def test_of_two_jobs_that_keep_the_same_the_later_gives_way(run, one_device, monkeypatch):
+    wanted = plan(run.folder, (0.07,), 120)
+    totals = rebuild.rebuild(wanted, template(one_device))
+    rebuild.keep(wanted, totals)
+    place, rename = run.folder / "ema" / "0.07" / "120", pathlib.Path.rename
+    written = place.stat().st_ino
+
+    def not_there_yet(path, target):
+        if path == place:
+            raise FileNotFoundError
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", not_there_yet)
+    rebuild.keep(wanted, totals)
+    assert place.stat().st_ino == written
+    assert rebuild.is_kept(wanted, 0.07)
+
+
+def test_what_a_killed_job_left_is_removed_after_a_day(run, one_device):
+    for name, age in ((".1", 25), (".2", 23), ("0.05", 1000), (".mine", 1000)):
+        folder = run.folder / "ema" / name
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+        os.utime(folder, (time.time() - 3600 * age,) * 2)
+    rebuild.average(run.folder, 0.07, 80, template(one_device))
+    left = sorted(path.name for path in (run.folder / "ema").iterdir())
+    assert left == [".2", ".mine", "0.05", "0.07"]
+
+
+def test_what_is_rebuilt_is_told_once_with_its_estimated_error(run, one_device, capsys):
+    solution = plan(run.folder, (0.04,), 320).solution
+    for _ in range(2):
+        rebuild.average(run.folder, 0.04, 320, template(one_device))
+    error = np.sqrt(solution.residual[0] ** 2 + (ROUNDING["float32"] * solution.norm[0]) ** 2)
+    assert capsys.readouterr().out == (
+        f"Average 0.04 of {run.folder} at step 320: from 8 snapshots, estimated error {error:.2g}\n"
+    )
+    rebuild.average(run.folder, 0.05, 320, template(one_device))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_damaged_snapshot_is_named(run, one_device):
@@ -182,10 +255,12 @@ def test_a_changed_value_is_noticed(run, one_device):
         rebuild.average(run.folder, 0.07, 400, template(one_device))
 
 
-@pytest.mark.parametrize("length", [0.0, -0.1, 0.289, float("nan"), float("inf")])
+@pytest.mark.parametrize("length", [0.0, -0.1, 1e-160, 0.289, float("nan"), float("inf")])
 def test_lengths_that_no_profile_has_are_refused(run, length):
-    with pytest.raises(UserError, match="between 0 and 0.2887"):
+    with pytest.raises(UserError, match="between 1e-09 and 0.2887"):
         plan(run.folder, (length,))
+    with pytest.raises(UserError, match="1e-09 at step 400 .* cannot be trusted"):
+        check(plan(run.folder, (1e-9,)))
 
 
 def test_steps_without_a_snapshot_are_refused(run):

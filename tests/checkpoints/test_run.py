@@ -12,6 +12,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import replicated
 from tests import tiny
 from tests.checkpoints import synthetic
+from tests.disk import with_mode
 
 
 @pytest.fixture
@@ -47,6 +48,15 @@ def test_a_missing_step_names_those_that_exist(folder, step):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no config.json"):
         resolve(str(tmp_path / "nothing"))
+
+
+def test_a_run_that_may_not_be_read_is_refused_in_a_sentence(folder):
+    for path, mode in ((folder, 0), (folder / "config.json", 0), (folder / "checkpoints", 0o444)):
+        with (
+            with_mode(path, mode),
+            pytest.raises(UserError, match=rf"{path} cannot be read \(Permission denied\)"),
+        ):
+            resolve(f"{folder}@20")
 
 
 def test_a_run_without_checkpoints_is_refused(tmp_path):
@@ -132,7 +142,7 @@ def test_what_is_stored_in_bfloat16_is_read_in_float32(tmp_path, one_device):
     [
         ("@400:ema=x", "ema=x, which is no number: write RUN@STEP:ema=0.12"),
         ("@400:ema", "ema=, which is no number"),
-        ("@400:ema=.289", "must lie between 0 and 0.2887"),
+        ("@400:ema=.289", "must lie between 1e-09 and 0.2887"),
         (
             ":colour=red",
             "the option 'colour', which is unknown: the options are ema=VALUE, dr",

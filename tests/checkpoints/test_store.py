@@ -1,4 +1,5 @@
 import gc
+import logging
 import sys
 
 import jax
@@ -8,7 +9,9 @@ import pytest
 
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
 from jaxdiff.checkpoints.store import Damaged, Store, complete_steps, read, read_meta, shapes
+from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
+from tests.disk import small_files
 
 
 def tree(seed=0):
@@ -179,3 +182,28 @@ def test_the_shapes_of_an_item_are_known_without_reading_it(saved):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes(saved, 2, "ema")) == expected
     with pytest.raises(Damaged, match="nothing cannot be read"):
         shapes(saved, 2, "nothing")
+
+
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_a_full_disk_is_said_in_a_sentence_and_loses_nothing(saved, one_device, size, caplog):
+    caplog.set_level(logging.CRITICAL, "absl")  # what orbax logs would not fit into a file either
+    store = Store(saved)
+    store.save(3, {"ema": tree(3)}, {"step": 3})
+    store.wait()
+    words = r"store cannot be written \(File too large\): make room"
+    for end in (store.wait, store.close):
+        with small_files(size), pytest.raises(UserError, match=words):  # noqa: PT012
+            store.save(4, {"ema": tree(4)}, {"step": 4})  # one of the two says it
+            end()
+    assert complete_steps(saved) == [1, 2, 3]
+    store = Store(saved)
+    store.save(4, {"ema": tree(4)}, {"step": 4})
+    store.close()
+    items, _ = read(saved, 4, {"ema": template(tree(), one_device)})
+    jax.tree.map(np.testing.assert_array_equal, items["ema"], tree(4))
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"store cannot be written \(Not a directory\)"):
+        Store(tmp_path / "file" / "store")

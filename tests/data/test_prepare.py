@@ -10,13 +10,14 @@ import sys
 import tarfile
 import time
 import types
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxdiff.config import base
-from jaxdiff.data import prepared
+from jaxdiff.data import npz, prepared
 from jaxdiff.data.images import fit
 from jaxdiff.data.prepare import prepare
 from jaxdiff.data.source import open_source, open_split
@@ -164,6 +165,9 @@ GOOD = {"images": noise(3, 8, 8, 1), "labels": np.arange(3)}
         ({**GOOD, "labels": np.arange(4)}, r"labels must be integers \[3\]"),
         ({**GOOD, "labels": np.arange(3) - 1}, "from 0 on"),
         ({**GOOD, "labels": np.arange(3) / 2}, "float64"),
+        ({**GOOD, "labels": np.array([0, 1, None])}, r"labels` of object \[3\]"),
+        ({**GOOD, "labels": np.array([0, 1, 3])}, "the label 3, which makes 4 classes of 3 im"),
+        ({**GOOD, "class_names": np.array(["a", 1, None])}, "as Python objects: save them as t"),
         ({**GOOD, "class_names": ["a", "b"]}, "the label 2 and 2 `class_names`"),
         ({**GOOD, "class_names": ["a", "b", "b"]}, "several classes named b"),
         ({**GOOD, "class_names": ["a", "b", ""]}, "a name is one line"),
@@ -175,6 +179,31 @@ def test_npz_files_that_cannot_be_used_are_refused(tmp_path, arrays, words):
     with pytest.raises(UserError, match=words):
         prepare_here("npz", path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_large_label_has_a_name(tmp_path):
+    names = [f"class {n}" for n in range(2001)]
+    path = save(tmp_path / "train.npz", **{**GOOD, "labels": [0, 1, 2000]}, class_names=names)
+    prepare_here("npz", path, out=tmp_path / "out")
+    assert read(tmp_path / "out", "train", 2001)[1]["label"].tolist() == [0, 1, 2000]
+
+
+def test_one_file_s_images_are_in_memory_at_a_time(tmp_path, files, monkeypatch):
+    paths, _ = files
+    dataset, held = npz.open_files(paths), []
+
+    def load(path):
+        assert not any(images() is not None for images in held), path
+        return plain(path)
+
+    plain = np.load
+    monkeypatch.setattr(np, "load", load)
+    for split in dataset.splits:
+        assert len(list(split.read(0, split.size))) == split.size
+        images = npz._images(split.read.args[0])
+        held.append(weakref.ref(images))
+        del images
+    assert [images() is not None for images in held] == [False, True]
 
 
 @pytest.mark.parametrize(

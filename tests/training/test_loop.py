@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 import pathlib
 import shutil
 
@@ -15,6 +16,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
 from jaxdiff.training import loop
 from tests import tiny
+from tests.disk import small_files
 from tests.training import events
 
 
@@ -221,6 +223,26 @@ def test_an_unwritable_work_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         loop.train(tiny.config(), tmp_path / "file" / "run")
+
+
+def test_a_full_disk_ends_a_run_that_then_goes_on(copy, finished, caplog):
+    shutil.rmtree(copy.checkpoints / "20")
+    caplog.set_level(logging.CRITICAL, "absl")
+    with small_files(100_000), pytest.raises(UserError, match="cannot be written .* goes on from"):
+        loop.train(tiny.config(), copy.folder)
+    assert store.complete_steps(copy.checkpoints) == [10]
+    loop.train(tiny.config(), copy.folder)
+    one, two = (saved_values(run.checkpoints, 20) for run in (finished, copy))
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+def test_a_picture_that_cannot_be_written_ends_a_run_in_a_sentence(tmp_path):
+    (tmp_path / "previews" / "10.png").mkdir(parents=True)
+    config = tiny.config(training__num_steps=10, training__preview_every=10)
+    with pytest.raises(UserError, match=r"previews cannot be written \(Is a directory\)"):
+        loop.train(config, tmp_path)
+    assert store.complete_steps(tmp_path / "checkpoints") == [10]
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path, monkeypatch):
