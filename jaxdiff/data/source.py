@@ -55,6 +55,10 @@ class Source:
         labels = np.asarray([row.get("label", 0) for row in rows], np.int32)
         return {"image": images, "label": labels}
 
+    def all(self):
+        """All examples in the dataset's order, as `fetch` returns them."""
+        return self.fetch(np.arange(self.size))
+
     def in_memory(self):
         """The same source holding its decoded arrays, if they take less than 256 MB."""
         if isinstance(self.records, dict):

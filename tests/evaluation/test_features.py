@@ -48,8 +48,7 @@ def test_features_are_those_of_clean_images_at_time_0(classifier):
 def test_real_moments_are_computed_once(classifier):
     seen, data = open_features(classifier), tiny.config().data
     moments = real_moments(seen, data, "test")
-    source = open_split(data, "test")
-    expected = Moments.of(seen(source.fetch(range(len(source)))["image"]))
+    expected = Moments.of(seen(open_split(data, "test").all()["image"]))
     np.testing.assert_allclose(moments.covariance, expected.covariance, atol=1e-9)
     blind = dataclasses.replace(seen, extract=None)
     np.testing.assert_array_equal(real_moments(blind, data, "test").mean, moments.mean)
