@@ -139,5 +139,6 @@ def kept_bytes(remat):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
 
+@pytest.mark.slow
 def test_remat_keeps_at_most_a_quarter():
     assert kept_bytes(remat=True) <= 0.25 * kept_bytes(remat=False)
