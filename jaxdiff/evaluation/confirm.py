@@ -5,7 +5,8 @@ r"""Samples what sweeps found afresh, with seeds that they did not use: one tabl
 
 The lowest of many measured distances is biased, as the search chose it for its luck too. So the
 best point of each sweep's folder is sampled again: unguided (once for each rate of dropout of the
-model), guided, and where the search had both networks' averages, guided with one length for both.
+model), guided, and the best of those that have one length of average for both networks, where that
+has two, or the other way round.
 Each is scored as `scores.py` says. Of every number the table has the mean over the seeds, and the
 lowest and highest. Rows that OUT/samples.csv holds are not sampled again.
 """
@@ -68,11 +69,14 @@ def rows(folders):
         guided = {point: v for point, v in measured.items() if point.weight != 1}
         if not guided:
             continue
-        found.append(Row(folder.name, search, min(guided, key=guided.get)))
-        alike = {p: v for p, v in guided.items() if p.guide_ema == p.model_ema}
-        if 0 < len(alike) < len(guided) and any(p.guide_ema for p in guided):
-            best = min(alike, key=alike.get)
-            found.append(Row(f"{folder.name}, one EMA", search, best))
+        best = min(guided, key=guided.get)
+        found.append(Row(folder.name, search, best))
+        if search.guide is not None:
+            is_one = best.guide_ema == best.model_ema
+            kind = "separate EMAs" if is_one else "one EMA"
+            others = [p for p in guided if (p.guide_ema == p.model_ema) != is_one]
+            if others:
+                found.append(Row(f"{folder.name}, {kind}", search, min(others, key=guided.get)))
     found = [
         Row(f"unguided, dropout {dropout:g}" if dropout else "unguided", *min(each, key=each.get))
         for dropout, each in sorted(plain.items())

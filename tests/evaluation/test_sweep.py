@@ -375,6 +375,10 @@ def test_the_best_points_are_sampled_afresh(runs, written, tmp_path, monkeypatch
         ("both", Point(weight=2, guide_step=10, model_ema=0.05, guide_ema=0.1)),
         ("both, one EMA", Point(weight=2, guide_step=5, model_ema=0.1, guide_ema=0.1)),
     ]
+    table = sweep.Table(written[1], "fd")
+    table.add(Point(weight=3, guide_step=10, model_ema=0.1, guide_ema=0.1), 1.0, 1.0)
+    name, point = [(row.name, row.point) for row in confirm.rows(written)][-1]
+    assert (name, point.guide_ema, point.weight) == ("both, separate EMAs", 0.1, 2)
     features, out = open_features(runs.classifier), tmp_path / "out"
     out.mkdir()
     table = confirm.measure(found, features, [1, 2], 16, out)
