@@ -5,6 +5,9 @@
 
 The network of configs/digits.py. EDM's noise levels, ln(sigma) ~ N(-1.2, 1.2^2), belong to data of
 standard deviation .5; the digits' is .75, and the levels are moved by ln(.75 / .5).
+
+On one CPU core: 12 minutes. Of 500 samples (18 Heun steps, the average .1) 99.1 % are read as the
+label they were asked for, with 98 % of the data's diversity; docs/autoguidance.md has the commands.
 """
 
 from configs import digits

@@ -4,7 +4,8 @@
     python sample.py --model runs/digits_edm --guide runs/digits_edm_guide@500 --weight 2 \
         --out samples/autoguided
 
-Half the width where the images are small, a third of the training.
+Half the width where the images are small, a third of the training. docs/autoguidance.md says
+what it is worth as a guide.
 """
 
 from configs import digits_edm

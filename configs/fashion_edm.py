@@ -5,6 +5,10 @@
 
 440,801 parameters. Images of 28 x 28 are framed to 32, so that they can be halved. EDM's noise
 levels are moved by ln(.66 / .5), as this data's deviation is .66.
+
+On one CPU core: 52 minutes. Of 500 samples (16 steps of DPM-Solver++) a support vector machine
+reads 78 % as the label they were asked for, and 86 % with --cfg 2 --interval .25,2.1; of real
+images 87 %. docs/autoguidance.md has the commands.
 """
 
 from jaxdiff.config import base
