@@ -22,7 +22,7 @@ For a pod. Not run here, and no result is claimed. What was taken from where:
   arXiv:2406.02507), to begin a search with.
 
 Of 32 images on each of 64 devices, 35 GiB are kept for the backward pass (docs/benchmarks.md);
---config.training.remat=True keeps 2.7, and computes a third more.
+--config.training.remat=True keeps 2.7, for a second forward pass.
 
 A snapshot every 16.8 million images is 64 of them, of two averages in bfloat16: 76 GB.
 

@@ -7,8 +7,6 @@ RUN/ema/<length>/<step>/      what was rebuilt, kept with what it was rebuilt fr
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import json
 import pathlib
 import secrets
 import shutil
@@ -129,12 +127,11 @@ def _snapshot(folder, step):
         meta = store.read_meta(folder / "snapshots", step)
     except store.Damaged as error:
         raise UserError(_about(folder, step, error)) from None
-    text = json.dumps(meta["fingerprints"]["ema"], sort_keys=True)
     return Snapshot(
         step=step,
         profiles=tuple(name for name in meta["ema"] if profile_length(name) is not None),
         dtype=meta.get("dtype", "float32"),
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sha256=store.digest(meta),
     )
 
 

@@ -9,8 +9,6 @@ tensorboard/          scalars and images
 """
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 import re
 
@@ -212,11 +210,9 @@ def digest(reference):
       UserError: if the step's files are damaged.
     """
     try:
-        meta = store.read_meta(reference.folder, reference.step)
+        return store.digest(store.read_meta(reference.folder, reference.step))
     except store.Damaged as error:
         raise UserError(_about(reference, error)) from None
-    text = json.dumps(meta["fingerprints"]["ema"], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _about(reference, error):

@@ -6,6 +6,7 @@ FOLDER/<step>/meta/        JSON: what else belongs to the step, and each item's 
 
 import contextlib
 import gc
+import hashlib
 import inspect
 import json
 import pathlib
@@ -185,6 +186,12 @@ def read_meta(folder, step):
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise Damaged(f"its metadata cannot be read: {error}") from None
+
+
+def digest(meta):
+    """Text that tells a step's averages from any others, by the checksums in its meta."""
+    text = json.dumps(meta["fingerprints"]["ema"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shapes(folder, step, item):
