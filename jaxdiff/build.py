@@ -67,7 +67,11 @@ def network(config):
     """
     data, model = config.data, config.model
     if model.kind == "toy":
-        spec = ToySpec(channels=model.channels)
+        spec = ToySpec(
+            channels=model.channels,
+            initial_gain=model.initial_gain,
+            final_silu=model.final_silu,
+        )
         return Network(lambda rngs: Toy(spec, rngs=rngs), spec, constrain)
     encoder = {
         "image_size": data.image_size,

@@ -37,7 +37,8 @@ def base():
     data.workers = 0  # processes that read and decode; 0: a thread
 
     config.model = model = ConfigDict()
-    # `classifier`: of noisy images, to guide with; `toy`: of points, with `channels` alone
+    # `classifier`: of noisy images, to guide with; `toy`: of points, with `channels` and the
+    # last two alone
     model.kind = "unet"
     model.channels = 128  # width where channel_mult is 1
     model.channel_mult = (1, 2, 3, 4)
@@ -52,6 +53,10 @@ def base():
     model.rescale_residuals = False  # divide residual sums by sqrt 2
     model.pool = "attention"  # of a classifier; or `adaptive`, `spatial`, `spatial_v2`
     model.dropout = 0.0
+    # of `toy`: the gain before the first step, whose sign tends to stay (see models/toy.py), and
+    # whether the last layer is followed by SiLU as well; the paper has 0 and False
+    model.initial_gain = -0.1
+    model.final_silu = False
 
     config.diffusion = diffusion = ConfigDict()
     diffusion.from_run = ""  # of a classifier: the run whose process it is to guide
@@ -141,6 +146,7 @@ RANGES = {
     "model.num_heads": (0, 2**20),
     "model.num_heads_upsample": (0, 2**20),
     "model.dropout": (0, 0.999),
+    "model.initial_gain": (-1e3, 1e3),
     "diffusion.num_timesteps": (2, 2**20),
     "diffusion.label_dropout": (0, 1),
     "diffusion.p_mean": (-100, 100),

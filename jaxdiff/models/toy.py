@@ -1,9 +1,10 @@
 """The network of autoguidance's toy: Karras et al. 2024 (arXiv:2406.02507), appendix C.
 
-    G = gain * mean(y^2),   y = the last layer's output, through SiLU as every layer's
+    G = gain * mean(y^2),   y = the last layer's output
 
-with magnitude-preserving layers (Karras et al. 2023, arXiv:2312.02696, section 2.3): weights have
-rows of unit length, so that what goes in with unit variance comes out with it.
+of five linear layers with SiLU between them and none after the last. The layers preserve magnitude
+(Karras et al. 2023, arXiv:2312.02696, section 2.3): weights have rows of unit length, so that what
+goes in with unit variance comes out with it.
 """
 
 import dataclasses
@@ -25,11 +26,17 @@ class ToySpec:
       dimensions: of the points.
       channels: width of every layer.
       num_layers: how many layers follow the first one.
+      initial_gain: the gain before the first step. Its sign tends to stay: with a negative gain the
+        log density falls off away from the data, with a positive one it grows there without bound,
+        and samples end as outliers. The paper's is 0, which leaves the sign to the first gradient.
+      final_silu: put the last layer's output through SiLU too, which the paper does not.
     """
 
     dimensions: int = 2
     channels: int = 64
     num_layers: int = 4
+    initial_gain: float = -0.1
+    final_silu: bool = False
 
 
 class Linear(nnx.Module):
@@ -49,7 +56,8 @@ class Toy(nnx.Module):
     def __init__(self, spec: ToySpec, *, rngs: nnx.Rngs):
         widths = [spec.dimensions + 2] + [spec.channels] * (spec.num_layers + 1)
         self.layers = nnx.List([Linear(a, b, rngs=rngs) for a, b in pairwise(widths)])
-        self.gain = nnx.Param(jnp.zeros(()))
+        self.gain = nnx.Param(jnp.full((), spec.initial_gain))
+        self.final_silu = spec.final_silu
 
     def embed(self, labels):
         """No labels are told apart: None."""
@@ -68,8 +76,12 @@ class Toy(nnx.Module):
         """
         del embedding, low_res, drop_rate, drop_keys
         y = jnp.concatenate([x, time[:, None], jnp.ones_like(time)[:, None]], axis=1)
-        for layer in self.layers:
+        *hidden, last = self.layers
+        for layer in hidden:
             y = nnx.silu(layer(y)) / SILU_SCALE
+        y = last(y)
+        if self.final_silu:
+            y = nnx.silu(y) / SILU_SCALE
         return self.gain[...] * (y**2).mean(1)
 
 

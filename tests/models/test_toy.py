@@ -20,25 +20,35 @@ def inputs(count=5):
     return random.standard_normal((count, 2)).astype(np.float32), np.linspace(-1.5, 0.4, count)
 
 
-def test_it_starts_at_nothing_with_a_gain_of_0():
+def network(**fields):
+    spec = ToySpec(channels=32, **fields)
+    return Network(lambda rngs: Toy(spec, rngs=rngs), spec, constrain)
+
+
+def test_it_starts_with_the_gain_that_the_spec_states():
     params = NETWORK.init(jax.random.key(0))
     x, time = inputs()
-    np.testing.assert_array_equal(NETWORK.apply(params, x, time), np.zeros(5))
+    assert (NETWORK.apply(params, x, time) < 0).all()
+    nothing = network(initial_gain=0.0)
+    assert not nothing.apply(nothing.init(jax.random.key(0)), x, time).any()
     shapes = [params["layers"][str(n)]["kernel"].shape for n in range(5)]
     assert shapes == [(4, 32)] + 4 * [(32, 32)]
     assert NETWORK.embed(params, np.zeros(5, int)) is None
 
 
-def test_it_computes_what_the_paper_says(params):
+@pytest.mark.parametrize("final_silu", [False, True])
+def test_it_computes_what_the_paper_says(params, final_silu):
     x, time = inputs()
     y = np.concatenate([x, time[:, None], np.ones((5, 1))], 1)
     for n in range(5):
         rows = np.asarray(params["layers"][str(n)]["kernel"], np.float64).T
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         y = y @ rows.T
-        y = y / (1 + np.exp(-y)) / 0.596
+        if n < 4 or final_silu:
+            y = y / (1 + np.exp(-y)) / 0.596
     expected = 0.7 * (y**2).mean(1)
-    np.testing.assert_allclose(NETWORK.apply(params, x, time), expected, rtol=3e-3)
+    found = network(final_silu=final_silu).apply(params, x, time)
+    np.testing.assert_allclose(found, expected, rtol=3e-3)
 
 
 def test_the_scale_of_silu_keeps_the_magnitude():
