@@ -4,11 +4,11 @@ A run's config file starts from `base()` and sets what differs. This module impo
 that command lines answer quickly; `jaxdiff.build` makes networks and processes of a config.
 """
 
-import json
 import math
 
 from ml_collections import ConfigDict
 
+from jaxdiff import files
 from jaxdiff.errors import UserError
 from jaxdiff.version import __version__
 
@@ -184,6 +184,12 @@ NUMBER_LISTS = {
 }
 
 POINTS = ("toy_a", "toy_ab")  # names of data that are no images
+# What to do about a run's config.json that is not as it was written.
+DAMAGED = (
+    "restore the file from a copy, or, if you have changed it on purpose, take the line "
+    f'"{files.CHECKSUM}" out of it'
+)
+
 LONGEST_POWER_EMA = 0.2886  # relative width where all steps count alike: 12^(-1/2)
 
 # What a noise process is; a classifier guides only models of the same.
@@ -366,30 +372,39 @@ def differences(old, new):
 
 
 def to_json(config):
-    """The text of a run's config.json: every value, and the version of the package."""
-    return json.dumps({"jaxdiff": __version__, **config.to_dict()}, indent=2) + "\n"
+    """The text of a run's config.json: every value, the package's version, and a checksum."""
+    return files.json_text({"jaxdiff": __version__, **config.to_dict()})
 
 
-def from_json(text, name):
-    """The config that `to_json` wrote to the file `name`; fields it lacks take their defaults.
+def from_json(path):
+    """The config in a run's config.json; fields that its sections lack take their defaults.
+
+    A file without a checksum, written by an earlier version or edited by hand, is taken as it is.
 
     Raises:
-      UserError: if the file is not such a text.
+      UserError: if the file is not what `to_json` wrote, or holds values that cannot be right.
     """
+    values = files.read_json(path, ("jaxdiff", *base()), checksum=None, advice=DAMAGED)
+    version, config = values.pop("jaxdiff"), base()
+    kinds = {name: type(value) for name, value in flatten(config).items()}
     try:
-        values = json.loads(text)
-        version = values.pop("jaxdiff")
-    except (ValueError, KeyError, AttributeError):
-        raise UserError(f"{name} is not the config of a run: restore the file.") from None
-    config = base()
-    try:
+        for name in config:
+            if isinstance(config[name], ConfigDict) and not isinstance(values[name], dict):
+                raise TypeError(f"{name} is {values[name]}")
         config.update(_tuples(values))
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        reason = str(error).split(" and cannot be added")[0].strip("\"'")
+        for name, value in flatten(config).items():
+            if type(value) is not kinds[name]:
+                raise TypeError(f"{name} is {value}")
+    except (KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split(" and cannot be added")[0].strip("\"'").split())
         raise UserError(
-            f"{name} was written by jaxdiff {version} and holds what {__version__} does not know "
-            f"({reason}): use that version."
+            f"{path} was written by jaxdiff {version} and holds what {__version__} does not know "
+            f"({reason[:200]}): use that version, or restore the file from a copy."
         ) from None
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used, as {error}") from None
     return config
 
 

@@ -48,6 +48,10 @@ def replacing(path):
         partial.unlink(missing_ok=True)
 
 
+class BadJson(Exception):
+    """A JSON file that cannot be used; the message says why, to follow the file's name."""
+
+
 def write_json(path, values):
     """Writes a dict as JSON with a checksum of itself, under another name first."""
     with replacing(path) as partial:
@@ -55,8 +59,13 @@ def write_json(path, values):
 
 
 def json_text(values):
-    """What `write_json` writes: the dict, and in the field "checksum" the SHA-256 of the rest."""
-    return json.dumps({**values, CHECKSUM: _checksum(values)}, indent=2) + "\n"
+    """What `write_json` writes: the dict with its checksum."""
+    return json.dumps(with_checksum(values), indent=2) + "\n"
+
+
+def with_checksum(values):
+    """A dict of JSON values, and in the field "checksum" the SHA-256 of the rest."""
+    return {**values, CHECKSUM: _checksum(values)}
 
 
 def read_json(path, keys=(), checksum=True, advice="restore the file from a copy"):
@@ -65,7 +74,8 @@ def read_json(path, keys=(), checksum=True, advice="restore the file from a copy
     Args:
       path: the file.
       keys: fields that it must have.
-      checksum: whether it must hold a checksum of itself that matches, as `write_json` writes it.
+      checksum: whether it must hold a checksum of itself that matches, as `write_json` writes it;
+        None: one that it holds must match.
       advice: what to do about a damaged file, to end the message.
 
     Raises:
@@ -73,18 +83,29 @@ def read_json(path, keys=(), checksum=True, advice="restore the file from a copy
         was changed since it was written.
     """
     try:
-        values = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_without_repeats)
+        return load_json(path, keys, checksum)
     except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): see that it is a file that you may read."
+        ) from None
+    except BadJson as error:
+        raise UserError(f"{path} {error}: {advice}.") from None
+
+
+def load_json(path, keys=(), checksum=True):
+    """As `read_json`, for those who say themselves what to do; raises BadJson or OSError."""
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_without_repeats)
+        reason = _flaw(values, keys, checksum)
     except UnicodeDecodeError:
         reason = "is not text in UTF-8"
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        reason = "is not JSON that can be read, as it is nested too deeply"
+    except ValueError as error:
         reason = f"is not JSON ({error})"
-    else:
-        reason = _flaw(values, keys, checksum)
-        if reason is None:
-            return {name: value for name, value in values.items() if name != CHECKSUM}
-    raise UserError(f"{path} {reason}: {advice}.")
+    if reason:
+        raise BadJson(reason)
+    return {name: value for name, value in values.items() if name != CHECKSUM}
 
 
 def _flaw(values, keys, checksum):
@@ -93,10 +114,10 @@ def _flaw(values, keys, checksum):
         return f"holds {type(values).__name__} where a dict of names to values was expected"
     if missing := [name for name in keys if name not in values]:
         return f"lacks {', '.join(missing)}"
-    if not checksum:
+    if checksum is False:
         return None
     if CHECKSUM not in values:
-        return "lacks the checksum of itself that it was written with"
+        return "lacks the checksum of itself that it was written with" if checksum else None
     if values[CHECKSUM] != _checksum(values):
         return "has been changed since it was written, as its checksum says"
     return None

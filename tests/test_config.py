@@ -1,5 +1,7 @@
 import ast
 import importlib
+import json
+import math
 import pathlib
 
 import numpy as np
@@ -150,9 +152,72 @@ def test_differences_are_named_with_both_values():
     ]
 
 
-def test_json_keeps_every_value():
+def test_json_keeps_every_value(tmp_path):
     config = tiny.config(model__channel_mult=(0.5, 1))
-    assert config_lib.from_json(config_lib.to_json(config), "here") == config
+    (tmp_path / "config.json").write_text(config_lib.to_json(config))
+    assert config_lib.from_json(tmp_path / "config.json") == config
+
+
+def test_no_flipped_bit_of_a_run_s_config_is_believed(tmp_path):
+    path, text = tmp_path / "config.json", config_lib.to_json(tiny.config()).encode()
+    for position in range(0, len(text), 3):
+        damaged = bytearray(text)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(UserError):
+            config_lib.from_json(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 900 + b"1" + b"}" * 900,
+        b'{"jaxdiff": "0.1"}',
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{path}[^\n]*$"):
+        config_lib.from_json(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("data", "image_size", 0),
+        ("data", "image_size", 8.5),
+        ("data", "name", None),
+        ("model", "channel_mult", None),
+        ("model", "channel_mult", [[1]]),
+        ("model", "dropout", "much"),
+        ("model", "kind", "vae"),
+        ("sampling", "clip", 1),
+        ("training", "learning_rate", math.nan),
+        (None, "seed", True),
+        (None, "seed", {}),
+        (None, "model", None),
+        (None, "model", []),
+    ],
+)
+def test_an_edited_config_is_taken_without_its_checksum_if_its_values_can_be_right(
+    tmp_path, section, name, value
+):
+    path, values = tmp_path / "config.json", json.loads(config_lib.to_json(tiny.config()))
+    del values["checksum"]
+    values["seed"] = 5
+    path.write_text(json.dumps(values))
+    assert config_lib.from_json(path) == tiny.config(seed=5)
+    (values[section] if section else values)[name] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=name):
+        config_lib.from_json(path)
 
 
 @pytest.mark.parametrize("name", ["toy", "toy_guide", "toy_unconditional"])

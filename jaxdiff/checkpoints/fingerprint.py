@@ -25,10 +25,21 @@ def _checksum(array):
     return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
 
 
+@jax.jit
+def _checksums(leaves):
+    """Of all leaves, in one program.
+
+    A program for each leaf, each with a sum over the devices that no other waits for, can stop
+    permanently where several processes have few cores.
+    """
+    return [_checksum(leaf) for leaf in leaves]
+
+
 def fingerprint(tree):
     """{"path/of/leaf": checksum} of a tree of arrays; waits for them to be computed."""
-    sums = {_name(path): _checksum(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
-    return {name: int(value) for name, value in jax.device_get(sums).items()}
+    leaves = jax.tree.leaves_with_path(tree)
+    sums = jax.device_get(_checksums([leaf for _, leaf in leaves]))
+    return {_name(path): int(value) for (path, _), value in zip(leaves, sums, strict=True)}
 
 
 def changed(tree, fingerprints):

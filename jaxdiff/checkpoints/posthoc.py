@@ -22,6 +22,7 @@ The combination sum_i x_i p_i nearest to p in L2 solves A x = b, with inner prod
 and is then scaled so that its coefficients sum to 1, as parameters that stand still must stay.
 """
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -65,7 +66,8 @@ def profile_name(sigma_rel):
 
 def profile_length(name):
     """The sigma_rel that `profile_name` was given; None for an average of another kind."""
-    return float(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    with contextlib.suppress(ValueError):
+        return float(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
 
 
 def gamma(sigma_rel):

@@ -124,14 +124,15 @@ def plan(folder, lengths, step=None):
 
 def _snapshot(folder, step):
     try:
-        meta = store.read_meta(folder / "snapshots", step)
+        meta = store.read_meta(folder / "snapshots", step, ("ema",))
+        sha256 = store.digest(meta)
     except store.Damaged as error:
         raise UserError(_about(folder, step, error)) from None
     return Snapshot(
         step=step,
         profiles=tuple(name for name in meta["ema"] if profile_length(name) is not None),
         dtype=meta.get("dtype", "float32"),
-        sha256=store.digest(meta),
+        sha256=sha256,
     )
 
 
@@ -300,25 +301,13 @@ def keep(plan, totals):
     """
     scratch = plan.folder / "ema" / f".{processes.agree(secrets.randbits(31))}"
     try:
-        _together(scratch.parent, _make_scratch, scratch)
+        store.together(scratch.parent, _make_scratch, scratch)
         for m, total in enumerate(totals):
-            _together(scratch.parent, _keep_one, plan, m, total, scratch / str(m))
+            store.together(scratch.parent, _keep_one, plan, m, total, scratch / str(m))
     finally:
         if processes.is_first():
             shutil.rmtree(scratch, ignore_errors=True)
     processes.barrier("keep")
-
-
-def _together(folder, function, *args):
-    """Calls a function that writes in `folder`; raises Unwritten in all processes if in any."""
-    problem = None
-    try:
-        with store.writing(folder):
-            function(*args)
-    except store.Unwritten as error:
-        problem = error
-    if processes.any_process(problem is not None):
-        raise problem or store.Unwritten(folder, "by another process")
 
 
 def _make_scratch(scratch):

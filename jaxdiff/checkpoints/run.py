@@ -75,9 +75,7 @@ class Run:
                 f"{self.folder} is not the folder of a run, as it has no config.json: give the "
                 "--workdir of a training run."
             )
-        with store.reading(self.config_file):
-            text = self.config_file.read_text()
-        return config_lib.from_json(text, self.config_file)
+        return config_lib.from_json(self.config_file)
 
     def places(self):
         """{step: folder} of every step whose EMA can be read, snapshots before checkpoints."""
@@ -233,7 +231,7 @@ def read_ema(reference, shapes, shardings):
     if reference.ema is not None:
         return rebuild.average(reference.run.folder, reference.ema, reference.step, template)
     try:
-        meta = store.read_meta(reference.folder, reference.step)
+        meta = store.read_meta(reference.folder, reference.step, ("ema",))
         profile, dtype = meta["ema"][0], meta.get("dtype", "float32")
         stored = jax.tree.map(lambda leaf: leaf.update(dtype=dtype), template)
         items, _ = store.read(

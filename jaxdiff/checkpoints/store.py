@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -17,13 +18,19 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxdiff import files
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
 # What to do about a folder that cannot be written.
-GO_ON = "make room; the same command goes on from the last checkpoint"
+GO_ON = (
+    "make room or see that it may be written, and give the same command again, which continues "
+    "from the last checkpoint if there is one"
+)
 ANOTHER = "choose another --out"
+# How tensorstore says what the disk refuses: `...: No space left on device [os_error_code='28'...`.
+DISK = re.compile(r"([^:\s][^:\n]*) \[os_error_code=")
 
 
 class Damaged(Exception):
@@ -56,9 +63,10 @@ def writing(folder, advice=GO_ON):
     except OSError as error:
         raise Unwritten(folder, error.strerror or error, advice) from error
     except ValueError as error:
-        # tensorstore's, which ends in `...: No space left on device [os_error_code='28']`.
-        reason = str(error).rpartition(": ")[2].partition(" [")[0]
-        raise Unwritten(folder, reason, advice) from error
+        # tensorstore's; it raises others as well, which are no matter of the disk.
+        if not (match := DISK.search(str(error))):
+            raise
+        raise Unwritten(folder, match[1], advice) from error
 
 
 @contextlib.contextmanager
@@ -105,7 +113,8 @@ class Store:
         self.wait()
         if step in complete_steps(self.folder):
             return
-        meta = {**meta, "fingerprints": {n: fingerprint(tree) for n, tree in items.items()}}
+        fingerprints = {name: fingerprint(tree) for name, tree in items.items()}
+        meta = files.with_checksum({"step": step, **meta, "fingerprints": fingerprints})
         args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
         args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
         with writing(self.folder):
@@ -114,16 +123,18 @@ class Store:
     def set_aside(self, after):
         """Moves folders of steps later than `after` into FOLDER/../damaged, and forgets them."""
         self.wait()
-        if processes.is_first():
-            late = [path for path in _step_folders(self.folder) if int(path.name) > after]
-            with writing(self.folder.parent):
-                for path in late:
-                    _move_aside(path)
-            if late:
-                steps = ", ".join(sorted((path.name for path in late), key=int))
-                print(f"Moved {self.folder.name} after step {after} to damaged/: {steps}.")
-        processes.barrier("set_aside")
+        together(self.folder.parent, self._set_aside, after)
         self._manager.reload()
+
+    def _set_aside(self, after):
+        if not processes.is_first():
+            return
+        late = [path for path in _step_folders(self.folder) if int(path.name) > after]
+        for path in late:
+            _move_aside(path)
+        if late:
+            steps = ", ".join(sorted((path.name for path in late), key=int))
+            print(f"Moved {self.folder.name} after step {after} to damaged/: {steps}.")
 
     def wait(self):
         """Waits until everything is written; raises what went wrong while it was."""
@@ -141,12 +152,29 @@ class Store:
                 raise
 
 
+def together(folder, function, *args):
+    """Calls a function that writes in `folder`; raises Unwritten in all processes if in any."""
+    problem = None
+    try:
+        with writing(folder):
+            function(*args)
+    except Unwritten as error:
+        problem = error
+    if processes.any_process(problem is not None):
+        raise problem or Unwritten(folder, "by another process")
+
+
 def _step_folders(folder):
     folder = pathlib.Path(folder)
     with reading(folder):
         if not folder.is_dir():
             return []
-        return [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
+        return [path for path in folder.iterdir() if _is_step(path.name) and path.is_dir()]
+
+
+def _is_step(name):
+    """Whether a folder's name is a number as it is written here: no 007, no other digits."""
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 
 def _move_aside(path):
@@ -175,21 +203,66 @@ def complete_steps(folder):
         return sorted(int(path.name) for path in steps if (path / "meta" / "metadata").exists())
 
 
-def read_meta(folder, step):
+def read_meta(folder, step, keys=()):
     """What was saved beside a step's items.
 
+    Args:
+      folder, step: where.
+      keys: fields that it must have, beside those that `Store.save` adds.
+
     Raises:
-      Damaged: if it cannot be read.
+      Damaged: if it cannot be read, or was changed since it was written.
     """
     path = pathlib.Path(folder) / str(step) / "meta" / "metadata"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise Damaged(f"its metadata cannot be read: {error}") from None
+        # Steps of earlier versions have no checksum.
+        meta = files.load_json(path, ("step", "fingerprints", *keys), checksum=None)
+    except OSError as error:
+        raise Damaged(f"its metadata cannot be read ({error.strerror})") from None
+    except files.BadJson as error:
+        raise Damaged(f"its metadata {error}") from None
+    wrong = [name for name, is_right in META.items() if name in meta and not is_right(meta[name])]
+    if wrong:
+        raise Damaged(f"its metadata has {wrong[0]} {str(meta[wrong[0]])[:100]}")
+    if isinstance(step, int) and not step == meta["step"] == meta.get("batch", step):
+        raise Damaged(f"its metadata is of step {meta['step']}, batch {meta.get('batch')}")
+    return meta
+
+
+def _is_count(value):
+    return type(value) is int and 0 <= value < 2**32
+
+
+def _are_fingerprints(value):
+    items = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(sums, dict) and all(map(_is_count, sums.values())) for sums in items)
+
+
+# Field of a step's metadata: whether a value of it can be right.
+META = {
+    "step": _is_count,
+    "batch": _is_count,
+    "fingerprints": _are_fingerprints,
+    "ema": lambda value: (
+        isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    ),
+    "dtype": lambda value: value in ("float32", "bfloat16"),
+    "bad": lambda value: (
+        isinstance(value, dict)
+        and value.keys() == {"total", "in_row", "first"}
+        and all(map(_is_count, value.values()))
+    ),
+}
 
 
 def digest(meta):
-    """Text that tells a step's averages from any others, by the checksums in its meta."""
+    """Text that tells a step's averages from any others, by the checksums in its meta.
+
+    Raises:
+      Damaged: if it has none.
+    """
+    if "ema" not in meta["fingerprints"]:
+        raise Damaged("its metadata has no fingerprints of averages")
     text = json.dumps(meta["fingerprints"]["ema"], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -204,9 +277,9 @@ def shapes(folder, step, item):
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
         raise Damaged(f"{item} cannot be read ({type(error).__name__})") from None
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def read(folder, step, templates, partly=False):
@@ -226,6 +299,8 @@ def read(folder, step, templates, partly=False):
       Damaged: if files are missing, cut short or changed.
     """
     meta = read_meta(folder, step)
+    if missing := [name for name in templates if name not in meta["fingerprints"]]:
+        raise Damaged(f"its metadata has no fingerprints of {', '.join(missing)}")
     items = {}
     for name, template in templates.items():
         path = pathlib.Path(folder).absolute() / str(step) / name
@@ -235,6 +310,8 @@ def read(folder, step, templates, partly=False):
             expected = {n: v for n, v in expected.items() if n.split("/")[0] in template}
         if names := changed(items[name], expected):
             raise Damaged(f"{name} holds other values than were saved, first in {names[0]}")
+    if "step" in items and int(items["step"]["step"]) != meta["step"]:
+        raise Damaged(f"its arrays are of step {int(items['step']['step'])}")
     return items, meta
 
 

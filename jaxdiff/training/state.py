@@ -102,13 +102,13 @@ def init_state(network, optimizer, profiles, key, history=None):
 
 
 @jax.jit
-def _is_finite(leaf):
-    return jnp.isfinite(leaf).all()
+def _all_finite(leaves):
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def all_finite(tree):
-    """Whether every value of a tree of arrays is; waits for them to be computed."""
-    return all(jax.device_get([_is_finite(leaf) for leaf in jax.tree.leaves(tree)]))
+    """Whether every value of a tree of arrays is; one program, whose result is waited for."""
+    return bool(_all_finite(jax.tree.leaves(tree)))
 
 
 def state_bytes(state):

@@ -1,5 +1,8 @@
+import contextlib
 import gc
+import json
 import logging
+import shutil
 import sys
 
 import jax
@@ -8,7 +11,15 @@ import numpy as np
 import pytest
 
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
-from jaxdiff.checkpoints.store import Damaged, Store, complete_steps, read, read_meta, shapes
+from jaxdiff.checkpoints.store import (
+    Damaged,
+    Store,
+    complete_steps,
+    read,
+    read_meta,
+    shapes,
+    writing,
+)
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 from tests.disk import small_files
@@ -115,10 +126,86 @@ def test_a_damaged_step_leaves_nothing_on_stderr(tmp_path, one_device, monkeypat
     assert complaints == []
 
 
-def test_damaged_metadata_is_noticed(saved, one_device):
-    (saved / "2" / "meta" / "metadata").write_text("{")
+def test_no_flipped_bit_of_a_step_s_metadata_is_believed(saved):
+    path = saved / "2" / "meta" / "metadata"
+    text, meta = path.read_bytes(), read_meta(saved, 2)
+    assert meta["step"] == 2
+    believed = []
+    for position in range(len(text)):
+        damaged = bytearray(text)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(Damaged):
+            believed.append(read_meta(saved, 2))
+    # Those where the checksum's own name is damaged and nothing else.
+    assert len(believed) <= len("checksum")
+    assert all(found.items() >= meta.items() for found in believed)
+
+
+def test_metadata_of_another_step_is_noticed(saved):
+    shutil.copy(saved / "1" / "meta" / "metadata", saved / "2" / "meta" / "metadata")
+    with pytest.raises(Damaged, match="step 1"):
+        read_meta(saved, 2)
+
+
+def test_arrays_of_another_step_are_noticed(tmp_path, one_device):
+    store = Store(tmp_path)
+    state = {"step": jnp.int32(3)}
+    for step in (3, 4):
+        store.save(step, {"step": state}, {})
+    store.close()
+    template_ = {"step": template(state, one_device)}
+    assert read(tmp_path, 3, template_)[0]["step"] == state
+    with pytest.raises(Damaged, match="of step 3"):
+        read(tmp_path, 4, template_)
+
+
+# What a version without checksums may have left.
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        {},
+        {"step": 2},
+        {"step": 2, "fingerprints": []},
+        {"step": 2, "fingerprints": {"ema": 5}},
+        {"step": 2, "fingerprints": {"ema": {"x": "5"}}},
+        {"step": "2", "fingerprints": {}},
+        {"step": 1, "fingerprints": {}},
+        {"step": 2, "batch": 3, "fingerprints": {}},
+        {"step": 2, "batch": -2, "fingerprints": {}},
+        {"step": 2, "ema": "x", "fingerprints": {}},
+        {"step": 2, "ema": [], "fingerprints": {}},
+        {"step": 2, "dtype": "float8", "fingerprints": {}},
+        {"step": 2, "bad": {"total": 1}, "fingerprints": {}},
+        {"step": 2, "bad": {"total": 1, "in_row": 0, "first": -1}, "fingerprints": {}},
+    ],
+)
+def test_metadata_that_cannot_be_right_is_noticed(saved, one_device, values):
+    path = saved / "2" / "meta" / "metadata"
+    path.write_text(json.dumps({"step": 2, "batch": 2, "ema": ["x"], "fingerprints": {}}))
+    assert read_meta(saved, 2)["ema"] == ["x"]
+    with pytest.raises(Damaged, match="fingerprints of ema"):
+        read(saved, 2, {"ema": template(tree(), one_device)})
+    path.write_text(json.dumps(values))
     with pytest.raises(Damaged, match="metadata"):
         read_meta(saved, 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, None])
+def test_damaged_metadata_is_noticed(saved, content):
+    path = saved / "2" / "meta" / "metadata"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(Damaged, match="metadata"):
+        read_meta(saved, 2)
+
+
+def test_folders_whose_names_are_no_steps_do_not_count(saved):
+    for name in ("²", "007", "٣", "x", "-1"):
+        (saved / name / "meta").mkdir(parents=True)
+        (saved / name / "meta" / "metadata").touch()
+    assert complete_steps(saved) == [1, 2]
 
 
 def test_half_written_steps_do_not_count(saved):
@@ -207,3 +294,11 @@ def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"store cannot be written \(Not a directory\)"):
         Store(tmp_path / "file" / "store")
+
+
+def test_only_what_the_disk_refuses_is_said_to_be_the_disk_s():
+    with pytest.raises(ValueError, match="^a fault of the program$"), writing("folder"):
+        raise ValueError("a fault of the program")
+    text = "Error writing x: [y]: No space left on device [os_error_code='28'] [source]"
+    with pytest.raises(UserError, match=r"\(No space left on device\)"), writing("folder"):
+        raise ValueError(text)
