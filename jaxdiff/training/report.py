@@ -68,17 +68,20 @@ class Writer:
     ends then, and leaves the run to wait for it for ever.
     """
 
-    def __init__(self, folder, first_step):
-        """Events of steps from `first_step` on, left by a run that was cut off, are dropped."""
+    def __init__(self, folder, steps_done):
+        """Events of steps after `steps_done`, left by a run that was cut off, are dropped.
+
+        TensorBoard drops the step of a START and all later ones.
+        """
         self._folder, self._events = folder, None
         if processes.is_first():
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                self._events = EventsWriter(str(folder / "events"))
-            if first_step:
-                self._write(
-                    [Event(step=first_step, session_log=SessionLog(status=SessionLog.START))]
-                )
+                # By default files of the same second have the same name, and one replaces another.
+                suffix = f".{time.time_ns()}"
+                self._events = EventsWriter(str(folder / "events"), suffix)
+            start = SessionLog(status=SessionLog.START)
+            self._write([Event(step=steps_done + 1, session_log=start)])
 
     def write_scalars(self, step, scalars):
         """{name: number}."""
