@@ -18,7 +18,7 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run th
 def main():
     config = cli.require_config(CONFIG)
     workdir = cli.require("workdir", WORKDIR.value, "a folder such as runs/digits")
-    with Interrupt() as interrupt:
+    with Interrupt(ends_program=True) as interrupt:
         cli.use_compilation_cache()
         # Imported here, so that --help and a misspelt flag are answered at once.
         from jaxdiff.parallel import processes
