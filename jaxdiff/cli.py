@@ -5,6 +5,7 @@ import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -67,8 +68,17 @@ def _sentences():
     try:
         yield
     except UserError as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        _say(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        _say("Stopped by Ctrl-C.")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _say(message):
+    """Prints a sentence on one line, whatever the parts of it that libraries wrote."""
+    line = " ".join(str(message).split())
+    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
 
 
 def require(name, value, example):

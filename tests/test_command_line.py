@@ -15,6 +15,7 @@ from jaxdiff.data.source import open_source
 from tests import tiny
 from tests.conftest import ROOT
 from tests.refusals import check
+from tests.training import events
 from tests.training.test_loop import saved_values
 
 # Config files that no config comes of.
@@ -87,7 +88,7 @@ def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
     wait_for(lambda: any(int(p.name) > resumed for p in steps()))
     process.terminate()
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert "Stopped and saved at step" in out
     stopped = int(out.split("saved at step")[1].split(":")[0])
     assert max(int(p.name) for p in steps()) == stopped
@@ -99,6 +100,9 @@ def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
     assert f"Trained to step {end}" in out
     assert "Mesh:" in out
     assert "184,514" in out  # the parameter overview's total
+    assert [*range(5, end + 1, 5)] == [
+        step for step in events.read(workdir / "tensorboard")["loss"] if step % 5 == 0
+    ]
 
     arguments = ["sample.py", f"--model={workdir}", "--num_samples=12"]
     code, out, err = run(*arguments, f"--out={tmp_path / 'one'}")

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import toy
 from jaxdiff import build
@@ -79,9 +80,33 @@ def pairs(target, value):
     [
         ("model__kind", "transformer", "unet"),
         ("diffusion__schedule", "quadratic", "cosine or linear"),
-        ("training__batch_size", 0, "between 1"),
+        ("training__batch_size", 0, "batch_size is 0"),
         ("training__learning_rate", float("nan"), "learning_rate is nan"),
-        ("diffusion__label_dropout", 1.5, "between 0 and 1"),
+        ("diffusion__label_dropout", 1.5, "label_dropout is 1.5"),
+        ("diffusion__label_dropout", 1.0, "label_dropout is 1.0"),
+        ("diffusion__p_mean", 60.0, "p_mean is 60"),
+        ("diffusion__p_std", 0.0, "p_std is 0"),
+        ("diffusion__data_std", 1e-300, "data_std is 1e-300"),
+        ("diffusion__num_timesteps", 1, "num_timesteps is 1"),
+        ("training__learning_rate", float("inf"), "learning_rate is inf"),
+        ("training__learning_rate", 0.0, "learning_rate is 0"),
+        ("training__beta1", 1.0, "beta1 is 1"),
+        ("training__beta2", 1.0, "beta2 is 1"),
+        ("training__ema", 1.0, "ema is 1"),
+        ("training__weight_decay", float("inf"), "weight_decay is inf"),
+        ("training__weight_decay", 1000.0, "weight_decay is 1000"),  # times .001
+        ("training__clip_norm", float("inf"), "clip_norm is inf"),
+        ("training__clip_norm", -1.0, "clip_norm is -1"),
+        ("training__power_ema", (float("nan"),), "power_ema is"),
+        ("model__dropout", 1.0, "dropout is 1"),
+        ("model__channel_mult", (1e9,), "channel_mult is"),
+        ("model__channel_mult", (float("inf"),), "channel_mult is"),
+        ("model__channel_mult", (float("nan"),), "channel_mult is"),
+        ("model__channel_mult", (True,), "channel_mult is"),
+        ("model__attention_resolutions", (8.5,), "attention_resolutions is"),
+        ("data__image_size", 1_000_000, "image_size is 1000000"),
+        ("sampling__sigma_min", 90.0, "sigma_min is 90"),
+        ("sampling__churn", (float("nan"),), "churn is"),
         ("model__channel_mult", (1, "a"), "positive numbers"),
         ("model__channel_mult", (), "empty"),
         ("data__name", "", "data.name is empty"),
@@ -103,6 +128,102 @@ def pairs(target, value):
 def test_values_that_cannot_be_right_are_refused(field, value, words):
     with pytest.raises(UserError, match=words):
         config_lib.validate(tiny.config(**{field: value}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**30])
+@pytest.mark.parametrize(
+    "field",
+    [
+        name
+        for name, value in config_lib.flatten(config_lib.base()).items()
+        if value.__class__ in (int, float)
+    ],
+)
+def test_no_number_may_be_anything(field, value):
+    config = tiny.config()
+    section, _, name = field.rpartition(".")
+    with config.unlocked(), config.ignore_type():
+        (config[section] if section else config)[name] = value
+    with pytest.raises(UserError, match=f"{field} is {str(value)[:2]}"):
+        config_lib.validate(config)
+
+
+# The largest beta is .02 * 1000 / T: 1 at T = 20.
+@pytest.mark.parametrize(("num_timesteps", "is_right"), [(2, False), (20, False), (21, True)])
+def test_the_linear_schedule_needs_more_than_twenty_timesteps(num_timesteps, is_right):
+    fields = {"diffusion__schedule": "linear", "diffusion__num_timesteps": num_timesteps}
+    if is_right:
+        config_lib.validate(tiny.config(**fields))
+    else:
+        with pytest.raises(UserError, match=f"num_timesteps is {num_timesteps}:"):
+            config_lib.validate(tiny.config(**fields))
+        # It is no schedule of EDM's process.
+        edm = {"diffusion__process": "edm", "data__name": "digits"}
+        config_lib.validate(tiny.config(**fields, **edm))
+
+
+def remove_section(config):
+    del config.sampling
+
+
+def remove_field(config):
+    del config.training.ema
+
+
+def add_section(config):
+    config.optimiser = ConfigDict({"beta": 1})
+
+
+def add_field(config):
+    config.training.learning_rat = 1.0
+
+
+def replace_section(config):
+    config.training = 5
+
+
+def replace_number(config):
+    config.training.num_steps = "many"
+
+
+def replace_whole_number(config):
+    config.training.num_steps = 10.0
+
+
+def replace_text(config):
+    config.data.name = None
+
+
+def replace_tuple(config):
+    config.model.channel_mult = 3
+
+
+def replace_flag(config):
+    config.training.remat = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (remove_section, "lacks sampling"),
+        (remove_field, "lacks training.ema"),
+        (add_section, "no field optimiser"),
+        (add_field, "no field training.learning_rat: did you mean training.learning_rate"),
+        (replace_section, "training is 5"),
+        (replace_number, "training.num_steps is many"),
+        (replace_whole_number, "training.num_steps is 10.0"),
+        (replace_text, "data.name is None"),
+        (replace_tuple, "model.channel_mult is 3"),
+        (replace_flag, "training.remat is 1"),
+    ],
+)
+def test_a_config_has_the_fields_of_base_and_no_others(change, words):
+    config = tiny.config()
+    with config.unlocked(), config.ignore_type():
+        change(config)
+    with pytest.raises(UserError, match=words) as caught:
+        config_lib.validate(config)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("variance", ["learned_range", "learned"])

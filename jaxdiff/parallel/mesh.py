@@ -4,9 +4,12 @@ Batches are split over both axes, large parameters along `fsdp`; XLA does the co
 device is a 1 x 1 mesh, and nothing else about it is special.
 """
 
+import collections
+
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff.errors import UserError
 
@@ -16,16 +19,48 @@ FSDP_MIN_SIZE = 2**14
 def make_mesh(fsdp=1, devices=None):
     """A mesh of all devices, `fsdp` of them along the axis of that name.
 
+    Devices along `fsdp` are neighbours on the fast network where the devices say how they are
+    connected. TPUs of several slices have `data` alone across slices.
+
     Raises:
-      UserError: if fsdp does not divide the number of devices.
+      UserError: if fsdp does not divide the number of devices, or of those in a slice.
     """
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
         raise UserError(
             f"mesh.fsdp {fsdp} does not divide the {len(devices)} devices: choose a divisor."
         )
-    shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    arranged = arrange(devices, fsdp)
+    return Mesh(arranged, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def arrange(devices, fsdp):
+    """The devices as an array [data, fsdp], by how they are connected; see `make_mesh`."""
+    slices = collections.Counter(map(_slice_of, devices))
+    size = len(devices) // len(slices)
+    if set(slices.values()) != {size}:
+        counts = ", ".join(map(str, slices.values()))
+        raise UserError(
+            f"The {len(slices)} slices have {counts} devices: use slices of the same size."
+        )
+    if size % fsdp:
+        raise UserError(
+            f"mesh.fsdp {fsdp} does not divide the {size} devices of each of the {len(slices)} "
+            f"slices: choose a divisor of {size}."
+        )
+    shape, options = (size // fsdp, fsdp), {"allow_split_physical_axes": True}
+    try:
+        if len(slices) == 1:
+            return mesh_utils.create_device_mesh(shape, devices, **options)
+        return mesh_utils.create_hybrid_device_mesh(shape, (len(slices), 1), devices, **options)
+    except (AssertionError, NotImplementedError):
+        # Such as two devices on a chip of TPU v4; their own order is valid, if not the fastest.
+        return np.array(sorted(devices, key=_slice_of), object).reshape(-1, fsdp)
+
+
+def _slice_of(device):
+    """Number of a TPU's slice. Other devices have such numbers too, and may be mixed."""
+    return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
 
 
 def replicated(mesh):

@@ -4,9 +4,12 @@ What happens after a step happens in this order:
 
 1. metrics     the sums of the interval before this one are read, so that nothing waits
 2. good?       before anything is kept, the state is asked whether it is finite
-3. snapshot    the EMA, for ever
-4. checkpoint  all that it takes to go on
-5. show        samples of the EMA, or a classifier's accuracy on held-out images
+3. snapshot    the EMA, kept permanently
+4. show        samples of the EMA, or a classifier's accuracy on held-out images
+5. checkpoint  all that it takes to continue
+
+A checkpoint comes last, and the metrics up to it are read before it, so that whatever ends the run
+later, what was reported of the steps before its last checkpoint is complete.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
+from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import (
     check_batch_size,
     make_mesh,
@@ -30,29 +34,45 @@ from jaxdiff.parallel.mesh import (
     replicated,
     to_devices,
 )
+from jaxdiff.progress import progress_bar
 from jaxdiff.training import ema, folder
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.report import Metrics, Pace, Writer, describe, progress_bar
+from jaxdiff.training.report import Metrics, Pace, Writer, describe
 from jaxdiff.training.show import HeldOut, Preview
 from jaxdiff.training.state import IN_A_ROW, Bad, State, all_finite, init_state
 from jaxdiff.training.step import make_step, zero_sums
 
 INIT = 2**32 - 1  # step n draws from fold_in(key, n), initial parameters from this
+# What to do where memory does not suffice.
+SMALLER = (
+    "lower training.batch_size, raise training.accumulate, which cuts a batch into that many "
+    "parts, set training.remat to True, or split the state over mesh.fsdp devices"
+)
 
 
-def train(config, workdir):
+def train(config, workdir, interrupt=None):
     """Trains a run to `training.num_steps`, continuing it if the folder holds it already.
+
+    SIGTERM and Ctrl-C end it after the step in progress, saved.
 
     Args:
       config: see `jaxdiff.config.base`.
       workdir: the run's folder.
+      interrupt: an Interrupt that is entered already; None: one of its own.
 
     Raises:
       UserError: for a config, folder or data set that cannot be used, and when the loss or
-        its gradient is not finite in IN_A_ROW steps in a row.
+        its gradient is not finite in IN_A_ROW steps in a row; and when memory is exhausted.
     """
+    with contextlib.ExitStack() as stack:
+        interrupt = interrupt or stack.enter_context(Interrupt())
+        stack.enter_context(out_of_memory(SMALLER))
+        _train(config, workdir, interrupt)
+
+
+def _train(config, workdir, interrupt):
     config = folder.adopt_process(config, workdir)
     config_lib.validate(config)
     training = config.training
@@ -89,15 +109,16 @@ def train(config, workdir):
                 Store(run.checkpoints, KEEP_CHECKPOINTS),
                 Store(run.snapshots),
                 Writer(run.tensorboard, number),
-                progress_bar(training.num_steps, number),
+                progress_bar(training.num_steps, "step", number, quiet=not processes.is_first()),
             )
         )
-        interrupt = stack.enter_context(Interrupt())
         # What a course of training left that goes no further: averages of two would not mix.
         for steps in (checkpoints, snapshots):
             steps.set_aside(after=number)
         metrics, pace = Metrics(writer, bar, training.batch_size), Pace()
         last = number >= training.num_steps
+        if not last and processes.is_first():
+            writer.say("Compiling the training step; a large one takes minutes.")
         while not last:
             state, sums = step(state, sums, to_devices(next(data), mesh))
             pace(sums)
@@ -120,9 +141,14 @@ def train(config, workdir):
                 items = {"ema": jax.tree.map(lambda x: x.astype(dtype), state.ema)}
                 snapshots.save(number, items, {**meta, "dtype": dtype})
             if keep_checkpoint:
-                checkpoints.save(number, state.items(), {**meta, "bad": vars(bad)})
-            if is_shown:
-                show(run, writer, number, state.ema[profiles[0]])
+                metrics.finish()  # the step was waited for already
+            try:
+                if is_shown:
+                    show(run, writer, number, state.ema[profiles[0]])
+            finally:
+                # A picture that fails does not cost the checkpoint.
+                if keep_checkpoint:
+                    checkpoints.save(number, state.items(), {**meta, "bad": vars(bad)})
         metrics.finish()
     if processes.is_first():
         _farewell(run, number, training.num_steps)

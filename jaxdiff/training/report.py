@@ -1,7 +1,6 @@
 """What a run tells while it trains: on the terminal, and in TensorBoard files."""
 
 import collections
-import sys
 import time
 
 import jax
@@ -45,18 +44,6 @@ def _mib(size):
     return f"{size / 2**20:,.1f} MiB"
 
 
-def progress_bar(total, initial):
-    """A bar of steps, in the first process; rare lines where the output is not a terminal."""
-    return tqdm(
-        total=total,
-        initial=initial,
-        unit="step",
-        dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 20,
-        disable=not processes.is_first(),
-    )
-
-
 class Pace:
     """Keeps the host a few steps before the devices: enough that these never wait for it.
 
@@ -81,17 +68,20 @@ class Writer:
     ends then, and leaves the run to wait for it for ever.
     """
 
-    def __init__(self, folder, first_step):
-        """Events of steps from `first_step` on, left by a run that was cut off, are dropped."""
+    def __init__(self, folder, steps_done):
+        """Events of steps after `steps_done`, left by a run that was cut off, are dropped.
+
+        TensorBoard drops the step of a START and all later ones.
+        """
         self._folder, self._events = folder, None
         if processes.is_first():
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                self._events = EventsWriter(str(folder / "events"))
-            if first_step:
-                self._write(
-                    [Event(step=first_step, session_log=SessionLog(status=SessionLog.START))]
-                )
+                # By default files of the same second have the same name, and one replaces another.
+                suffix = f".{time.time_ns()}"
+                self._events = EventsWriter(str(folder / "events"), suffix)
+            start = SessionLog(status=SessionLog.START)
+            self._write([Event(step=steps_done + 1, session_log=start)])
 
     def write_scalars(self, step, scalars):
         """{name: number}."""

@@ -139,6 +139,51 @@ def test_scalars_and_pictures_are_written_without_tensorflow(tmp_path):
     assert not {"tensorflow", "torch"} & set(sys.modules)
 
 
+class Killed(BaseException):
+    """The end of a program that nobody asked; nothing in it may act on that."""
+
+
+@pytest.mark.parametrize("first_kill", [3, 13])
+def test_a_killed_run_has_every_point_and_picture_once(first_kill, tmp_path, monkeypatch):
+    fields = {"training__preview_every": 10, "training__num_steps": 25}
+    loop.train(tiny.config(**fields), tmp_path / "whole")
+    kills = iter([first_kill, 23])
+    plain = loop.batches
+
+    def batches(source, size, seed, first, workers):
+        last = next(kills, 1000)
+        for number, batch in enumerate(plain(source, size, seed, first, workers), first + 1):
+            if number > last:
+                raise Killed
+            yield batch
+
+    monkeypatch.setattr(loop, "batches", batches)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            loop.train(tiny.config(**fields), tmp_path / "parts")
+        # As if the last checkpoint had been the last thing that was done.
+        assert {*range(5, number_of(tmp_path / "parts") + 1, 5)} <= set(
+            events.read(tmp_path / "parts" / "tensorboard").get("loss", ())
+        )
+    loop.train(tiny.config(**fields), tmp_path / "parts")
+    whole, parts = (events.read(tmp_path / name / "tensorboard") for name in ("whole", "parts"))
+    assert list(whole["loss"]) == [5, 10, 15, 20, 25]
+    assert list(whole["samples"]) == [10, 20]
+    assert whole.keys() == parts.keys()
+    for tag in whole.keys() - {"images_per_second"}:
+        assert whole[tag] == parts[tag], tag
+    assert whole["images_per_second"].keys() == parts["images_per_second"].keys()
+    pictures = [
+        sorted(p.name for p in (tmp_path / n / "previews").iterdir()) for n in ("whole", "parts")
+    ]
+    assert pictures == [["10.png", "20.png"]] * 2
+
+
+def number_of(folder):
+    """The last step that a run has a checkpoint of; 0 where there is none."""
+    return max(store.complete_steps(folder / "checkpoints"), default=0)
+
+
 def test_a_run_of_another_config_is_refused_and_untouched(finished):
     before = finished.config_file.read_text()
     with pytest.raises(UserError, match=r"training.learning_rate \(0.001 in the run, now 0.1\)"):

@@ -19,6 +19,15 @@ def test_what_is_written_is_there_at_once(tmp_path):
     assert events.read(tmp_path / "tensorboard") == expected
 
 
+def test_only_later_steps_are_dropped_at_a_start(tmp_path):
+    for steps_done in (0, 5):
+        writer = Writer(tmp_path, steps_done)
+        for step in (steps_done + 5, steps_done + 10):
+            writer.write_scalars(step, {"loss": step + steps_done / 10})
+        writer.close()
+    assert events.read(tmp_path) == {"loss": {5: 5.0, 10: 10.5, 15: 15.5}}
+
+
 def test_a_full_disk_is_said_and_not_waited_for(tmp_path):
     writer, threads = Writer(tmp_path / "tensorboard", 0), threading.active_count()
     scalars = {"loss": 0.5, **{f"loss_q{n}": n for n in range(100)}}
