@@ -12,6 +12,11 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The run's config; override a value with --config.SECTION.NAME=VALUE."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made, or continued.")
+RESTART = flags.DEFINE_bool(
+    "restart",
+    False,
+    "Move what the run holds into a folder before-restart-1 of it; begin at step 0.",
+)
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
 
 
@@ -25,7 +30,7 @@ def main():
         from jaxdiff.training.loop import train
 
         processes.initialize(DISTRIBUTED.value)
-        train(config, workdir, interrupt)
+        train(config, workdir, interrupt, RESTART.value)
     sys.exit(interrupt.status)
 
 

@@ -16,10 +16,9 @@ import jax
 from absl import flags
 
 from jaxdiff import cli
-from jaxdiff import config as config_lib
 from jaxdiff.checkpoints import rebuild, store
 from jaxdiff.checkpoints.posthoc import profile_name
-from jaxdiff.checkpoints.run import Run
+from jaxdiff.checkpoints.run import Run, new_run
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
@@ -81,33 +80,26 @@ def export(folder, lengths, step, out):
     Raises:
       UserError: if `out` is not empty, or cannot be written; then it is empty as before.
     """
-    plan, run = rebuild.plan(folder, lengths, step), Run(pathlib.Path(out))
+    with new_run(out) as run:
+        _export(rebuild.plan(folder, lengths, step), run)
+
+
+def _export(plan, run):
     config = Run(plan.folder).config()
     config.training.power_ema = plan.lengths
     config.training.snapshot_dtype = "float32"
-    with store.writing(out, store.ANOTHER):
-        if run.folder.exists() and any(run.folder.iterdir()):
-            raise UserError(
-                f"{out} is not empty, and nothing is overwritten: choose another --out."
-            )
-        processes.barrier("out")
-        run.folder.mkdir(parents=True, exist_ok=True)
     names = [profile_name(length) for length in plan.lengths]
     totals = dict(zip(names, rebuild.rebuild(plan, template(plan)), strict=True))
     meta = {"step": plan.step, "batch": plan.step, "ema": names}
-    partial = run.config_file.with_suffix(".tmp")
     try:
-        with store.writing(out, store.ANOTHER):
+        with store.writing(run.folder, store.ANOTHER):
             with contextlib.closing(store.Store(run.snapshots)) as snapshots:
                 snapshots.save(plan.step, {"ema": totals}, meta)
-            if processes.is_first():
-                # Last: it makes the folder a run, which it is once the averages are there.
-                partial.write_text(config_lib.to_json(config))
-                partial.replace(run.config_file)
+            # Last: it makes the folder a run, which it is once the averages are there.
+            store.together(run.folder, run.write_config, config, advice=store.ANOTHER)
     except store.Unwritten:
         if processes.is_first():
             shutil.rmtree(run.snapshots, ignore_errors=True)
-            partial.unlink(missing_ok=True)
         raise
 
 

@@ -8,18 +8,23 @@ previews/<step>.png   samples
 tensorboard/          scalars and images
 """
 
+import contextlib
 import dataclasses
+import errno
 import pathlib
 import re
 
 import jax
 
 from jaxdiff import config as config_lib
+from jaxdiff import files, locks
 from jaxdiff.checkpoints import rebuild, store
 from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
 
 KEEP_CHECKPOINTS = 3
+LOCK = ".lock"  # in a run's folder, held by the program that writes the run
 FORM = "RUN@STEP:ema=0.12"
 OPTIONS = {"ema": float, "dropout": float}  # of a reference: how each value is read
 
@@ -77,6 +82,48 @@ class Run:
             )
         return config_lib.from_json(self.config_file)
 
+    def write_config(self, config):
+        """Writes config.json, in the first process."""
+        if processes.is_first():
+            with files.replacing(self.config_file) as partial:
+                partial.write_text(config_lib.to_json(config))
+
+    @contextlib.contextmanager
+    def held(self, flag):
+        """Holds the folder for this program while the context is open; makes it if need be.
+
+        Folders that were made for it are removed if nothing has come into them.
+
+        Args:
+          flag: where the folder was given, such as "--workdir".
+
+        Raises:
+          UserError: if another program holds it, or it cannot be made; if it is to be made and has
+            a name that references could not be written with.
+        """
+        if not self.exists() and re.search("[@:]", self.folder.name):
+            raise UserError(
+                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
+                "steps and options are written with them: choose another name."
+            )
+        made = []
+        store.together(self.folder, self._make, made, advice=f"choose another {flag}")
+        try:
+            with locks.held(self.folder / LOCK, f"The run {self.folder}"):
+                yield self
+        finally:
+            for folder in made:
+                with contextlib.suppress(OSError):  # there is something in it
+                    folder.rmdir()
+
+    def _make(self, made):
+        if processes.is_first():
+            made += [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise NotADirectoryError(errno.ENOTDIR, "Not a directory") from None
+
     def places(self):
         """{step: folder} of every step whose EMA can be read, snapshots before checkpoints."""
         return {
@@ -84,6 +131,24 @@ class Run:
             for folder in (self.checkpoints, self.snapshots)
             for step in store.complete_steps(folder)
         }
+
+
+@contextlib.contextmanager
+def new_run(out):
+    """Holds the folder of --out, in which a run is made, while the context is open.
+
+    Raises:
+      UserError: if it is not empty, cannot be made, or another program holds it.
+    """
+    run = Run(files.local_path(out, "--out"))
+    with run.held("--out"):
+        with store.writing(out, store.ANOTHER):
+            if any(path.name != LOCK for path in run.folder.iterdir()):
+                raise UserError(
+                    f"{out} is not empty, and nothing is overwritten: choose another --out."
+                )
+        processes.barrier("new_run")
+        yield run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,10 +24,8 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
 # What to do about a folder that cannot be written.
-GO_ON = (
-    "make room or see that it may be written, and give the same command again, which continues "
-    "from the last checkpoint if there is one"
-)
+ROOM = "make room or see that it may be written, and give the same command again"
+GO_ON = f"{ROOM}, which continues from the last checkpoint if there is one"
 ANOTHER = "choose another --out"
 # How tensorstore says what the disk refuses: `...: No space left on device [os_error_code='28'...`.
 DISK = re.compile(r"([^:\s][^:\n]*) \[os_error_code=")
@@ -152,16 +150,16 @@ class Store:
                 raise
 
 
-def together(folder, function, *args):
+def together(folder, function, *args, advice=GO_ON):
     """Calls a function that writes in `folder`; raises Unwritten in all processes if in any."""
     problem = None
     try:
-        with writing(folder):
+        with writing(folder, advice):
             function(*args)
     except Unwritten as error:
         problem = error
     if processes.any_process(problem is not None):
-        raise problem or Unwritten(folder, "by another process")
+        raise problem or Unwritten(folder, "by another process", advice)
 
 
 def _step_folders(folder):
@@ -169,10 +167,10 @@ def _step_folders(folder):
     with reading(folder):
         if not folder.is_dir():
             return []
-        return [path for path in folder.iterdir() if _is_step(path.name) and path.is_dir()]
+        return [path for path in folder.iterdir() if is_step(path.name) and path.is_dir()]
 
 
-def _is_step(name):
+def is_step(name):
     """Whether a folder's name is a number as it is written here: no 007, no other digits."""
     return name.isascii() and name.isdecimal() and str(int(name)) == name
 

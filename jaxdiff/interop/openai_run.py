@@ -10,7 +10,7 @@ import jax
 
 from jaxdiff import build
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints.run import Run, read_ema, resolve
+from jaxdiff.checkpoints.run import new_run, read_ema, resolve
 from jaxdiff.checkpoints.store import ANOTHER, Store, writing
 from jaxdiff.errors import UserError
 from jaxdiff.interop import openai, torch_file
@@ -44,23 +44,17 @@ def import_file(path, config, out, *, step=None, new_order=None):
     config_lib.validate(config)
     step = config.training.num_steps if step is None else step
     new_order = released_new_order(config) if new_order is None else new_order
-    out = pathlib.Path(out)
-    with writing(out, ANOTHER):
-        if out.exists() and any(out.iterdir()):
-            raise UserError(
-                f"{out} is not empty, and nothing is overwritten: choose another --out."
-            )
-    params = openai.from_state_dict(
-        build.network(config), torch_file.read(path), new_order=new_order
-    )
-    run, profile = Run(out), str(config.training.ema)
-    meta = {"step": step, "batch": step, "ema": [profile]}
-    with writing(out, ANOTHER):
-        out.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(Store(run.snapshots)) as snapshots:
-            snapshots.save(step, {"ema": {profile: params}}, meta)
-        # Last: it makes the folder a run, which it is once the network is there.
-        run.config_file.write_text(config_lib.to_json(config))
+    with new_run(out) as run:
+        params = openai.from_state_dict(
+            build.network(config), torch_file.read(path), new_order=new_order
+        )
+        profile = str(config.training.ema)
+        meta = {"step": step, "batch": step, "ema": [profile]}
+        with writing(out, ANOTHER):
+            with contextlib.closing(Store(run.snapshots)) as snapshots:
+                snapshots.save(step, {"ema": {profile: params}}, meta)
+            # Last: it makes the folder a run, which it is once the network is there.
+            run.write_config(config)
     print(f"Imported {path}: {out}@{step}")
 
 

@@ -7,7 +7,9 @@ from jaxdiff.checkpoints import store
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
+from jaxdiff.files import local_path
 from jaxdiff.parallel import processes
+from jaxdiff.training.restart import ASIDE, require_none_lost, set_history_aside
 
 
 def adopt_process(config, workdir):
@@ -18,8 +20,8 @@ def adopt_process(config, workdir):
     name = config.diffusion.from_run
     if not name:
         return config
-    begun = Run(pathlib.Path(workdir))
-    other = begun if begun.exists() else Run(pathlib.Path(name))
+    begun, other = Run(pathlib.Path(workdir)), Run(local_path(name, "diffusion.from_run"))
+    other = begun if begun.exists() else other
     config = config.copy_and_resolve_references()
     theirs = other.config().diffusion
     for field in config_lib.PROCESS_FIELDS:
@@ -53,32 +55,42 @@ def measure(config, workdir, source):
     return config
 
 
-def claim(workdir, config):
+def held(workdir):
+    """A context in which no other program may train the run of a folder; see `Run.held`."""
+    return Run(local_path(workdir, "--workdir")).held("--workdir")
+
+
+def claim(workdir, config, restart=False):
     """Makes the folder of a run, or checks that it holds this very run; writes config.json.
 
+    Args:
+      workdir: the folder.
+      config: the run's.
+      restart: whether to move what the run holds aside, so that it begins at step 0.
+
     Raises:
-      UserError: if the folder holds a run of a different config, or cannot be written.
+      UserError: if the folder holds a run of a different config or one whose checkpoints are gone,
+        or cannot be written.
     """
     run = Run(pathlib.Path(workdir))
-    old = run.config() if run.exists() else config
-    if different := config_lib.differences(old, config):
+    old = run.config() if run.exists() else None
+    if different := config_lib.differences(old or config, config):
         raise UserError(
             f"{run.folder} holds a run of a different config: {', '.join(different)}; choose "
             "another --workdir, or give the run's own values to continue it."
         )
-    processes.barrier("claim")
-    if processes.is_first():
-        try:
-            run.previews.mkdir(parents=True, exist_ok=True)
-            partial = run.config_file.with_suffix(".tmp")
-            partial.write_text(config_lib.to_json(config))
-            partial.replace(run.config_file)
-        except OSError as error:
-            raise UserError(
-                f"The work folder {run.folder} cannot be written ({error.strerror}): choose "
-                "another --workdir."
-            ) from None
+    if restart:
+        set_history_aside(run)
+    else:
+        require_none_lost(run, old)
+    store.together(run.folder, _write, run, config, advice="choose another --workdir")
     return run
+
+
+def _write(run, config):
+    if processes.is_first():
+        run.previews.mkdir(parents=True, exist_ok=True)
+        run.write_config(config)
 
 
 def restore(run, template):
@@ -109,6 +121,7 @@ def restore(run, template):
     if steps:
         raise UserError(
             f"None of the checkpoints in {run.checkpoints} can be read: restore one from a copy, "
-            "or train anew in another --workdir."
+            f"or give --restart, which moves what there is into a folder {ASIDE}-1 of the run and "
+            "begins at step 0."
         )
     return None

@@ -52,7 +52,7 @@ SMALLER = (
 )
 
 
-def train(config, workdir, interrupt=None):
+def train(config, workdir, interrupt=None, restart=False):
     """Trains a run to `training.num_steps`, continuing it if the folder holds it already.
 
     SIGTERM and Ctrl-C end it after the step in progress, saved.
@@ -61,6 +61,7 @@ def train(config, workdir, interrupt=None):
       config: see `jaxdiff.config.base`.
       workdir: the run's folder.
       interrupt: an Interrupt that is entered already; None: one of its own.
+      restart: whether to move what the run holds aside, and begin at step 0.
 
     Raises:
       UserError: for a config, folder or data set that cannot be used, and when the loss or
@@ -69,10 +70,11 @@ def train(config, workdir, interrupt=None):
     with contextlib.ExitStack() as stack:
         interrupt = interrupt or stack.enter_context(Interrupt())
         stack.enter_context(out_of_memory(SMALLER))
-        _train(config, workdir, interrupt)
+        stack.enter_context(folder.held(workdir))
+        _train(config, workdir, interrupt, restart)
 
 
-def _train(config, workdir, interrupt):
+def _train(config, workdir, interrupt, restart):
     config = folder.adopt_process(config, workdir)
     config_lib.validate(config)
     training = config.training
@@ -89,7 +91,7 @@ def _train(config, workdir, interrupt):
         )
     else:
         show = Preview(config, network, process, source, mesh)
-    run = folder.claim(workdir, config)
+    run = folder.claim(workdir, config, restart)
 
     profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
     state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)

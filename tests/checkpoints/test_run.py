@@ -1,12 +1,14 @@
 import json
+import os
 import shutil
+import socket
 
 import jax
 import numpy as np
 import pytest
 
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints.run import Run, read_ema, resolve
+from jaxdiff.checkpoints.run import LOCK, Run, new_run, read_ema, resolve
 from jaxdiff.checkpoints.store import Store
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import replicated
@@ -86,6 +88,54 @@ def test_a_strange_config_file_is_refused(folder, change, words):
     (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=words):
         Run(folder).config()
+
+
+def test_a_run_that_a_program_writes_is_held_by_it(folder, tmp_path):
+    run = Run(folder)
+    before = sorted(folder.rglob("*"))
+    with run.held("--workdir"):
+        words = rf"{folder} is in use by process {os.getpid()} on {socket.gethostname()} since 2"
+        with pytest.raises(UserError, match=words), run.held("--workdir"):
+            pass
+        with pytest.raises(UserError, match="in use by"), new_run(folder):
+            pass
+        # Another run is another matter, and who reads does not wait.
+        with Run(tmp_path / "other").held("--workdir"):
+            assert resolve(str(folder)).step == 30
+    assert sorted(folder.rglob("*")) == before
+    with run.held("--workdir"):
+        pass
+
+
+def test_what_a_killed_program_held_is_taken_over(folder):
+    (folder / LOCK).write_text('{"pid": 1, "host": "elsewhere", "since": "2020-01-01"}')
+    with Run(folder).held("--workdir"):
+        pass
+
+
+def test_folders_made_for_a_run_go_where_nothing_came_of_it(tmp_path):
+    (tmp_path / "runs").mkdir()
+    for place in (tmp_path / "runs" / "a", tmp_path / "x" / "y" / "z"):
+        with pytest.raises(ZeroDivisionError), Run(place).held("--workdir"):
+            raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+    with Run(tmp_path / "x" / "y").held("--workdir"):
+        (tmp_path / "x" / "y" / "file").touch()
+    assert (tmp_path / "x" / "y" / "file").exists()
+
+
+def test_a_run_cannot_be_made_over_files_or_under_some_names(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "full")
+    for name in ("full", "link", "full/file", "a@5", "a:b", "full/file/x"):
+        with pytest.raises(UserError, match=name), new_run(tmp_path / name):
+            pass
+    with pytest.raises(UserError, match="gs://bucket/run"), new_run("gs://bucket/run"):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "link"]
+    with new_run(tmp_path / "x@y:z" / "run") as run:
+        assert run.folder == tmp_path / "x@y:z" / "run"
 
 
 @pytest.fixture

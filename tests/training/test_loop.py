@@ -273,7 +273,10 @@ def test_an_unwritable_work_folder_is_refused(tmp_path):
 def test_a_full_disk_ends_a_run_that_then_goes_on(copy, finished, caplog):
     shutil.rmtree(copy.checkpoints / "20")
     caplog.set_level(logging.CRITICAL, "absl")
-    with small_files(100_000), pytest.raises(UserError, match="cannot be written .* goes on from"):
+    with (
+        small_files(100_000),
+        pytest.raises(UserError, match="cannot be written .* continues from"),
+    ):
         loop.train(tiny.config(), copy.folder)
     assert store.complete_steps(copy.checkpoints) == [10]
     loop.train(tiny.config(), copy.folder)
