@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -48,19 +49,52 @@ def _parse(argv):
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            raise UserError(f"{error}.".replace("..", ".")) from None
-        except Exception as error:  # a config file is a program, and may raise anything
-            raise UserError(_about_config(error)) from None
+            raise UserError(_about_flags(error)) from None
+        except BaseException as error:  # a config file is a program, and may do anything
+            in_config = _lines_of_config(error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if isinstance(error, SystemExit) and in_config is None:
+                raise  # --help
+            raise UserError(_about_config(error, in_config)) from None
 
 
-def _about_config(error):
+def _about_flags(error):
+    text = str(error) or f"A file of flags cannot be read ({error.__cause__ or error.__context__})"
+    if "Error whilst parsing config file" in text:  # a TypeError, which comes as its traceback
+        text = f"The config file cannot be read ({text.strip().splitlines()[-1]}): correct it"
+    return f"{text}.".replace("..", ".")
+
+
+def _lines_of_config(error):
+    """["FILE, line N"] of what a config file did before an error; None if none was being read."""
+    frames = traceback.extract_tb(error.__traceback__)
+    reading = [n for n, frame in enumerate(frames) if "config_flags" in frame.filename]
+    if not reading:
+        return None
+    later = (frame for frame in frames[reading[-1] + 1 :] if "<frozen" not in frame.filename)
+    return [f"{frame.filename}, line {frame.lineno}" for frame in later]
+
+
+def _about_config(error, in_config):
     """What went wrong in a config file, or with a field that it does not have."""
     if match := re.search(r'Did you mean "(.+?)" instead of "(.+?)"\?', str(error)):
         return f'The config has no field {match[2]}: did you mean "{match[1]}"?'
+    if "has no attribute 'get_config'" in str(error):
+        return "The config file has no function get_config: give one such as configs/digits.py."
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"The config file cannot be read ({what}): correct it."
+    own = [place for place in in_config or () if "ml_collections" not in place]
+    if own:
+        return f"The config file cannot be read ({own[-1]}: {what}): correct it."
     if isinstance(error, (AttributeError, KeyError)):
-        field = str(error.args[0]).splitlines()[0].strip("\"'")
-        return f"The config has no field {field}: jaxdiff/config.py lists those that there are."
-    return f"The config file cannot be read ({type(error).__name__}: {error}): mend it."
+        text = str(error.args[0]) if error.args else ""
+        if field := re.search(r"lookup: ([\w.]+)", text) or re.fullmatch(
+            r"[\"']?([\w.]+)[\"']?", text
+        ):
+            return f"The config has no field {field[1]}: jaxdiff/config.py lists those that it has."
+    return f"The config or the flags cannot be read ({what}): correct them."
 
 
 @contextlib.contextmanager
@@ -97,15 +131,20 @@ def number(name, text):
 
 
 def require_config(holder):
-    """The ConfigDict of a config flag, or UserError if the file was not given or not found."""
-    if holder.value is None:
+    """The ConfigDict of a config flag; UserError if there is no file of one."""
+    if holder.value is None and not flags.FLAGS[holder.name].present:
         raise UserError("--config is missing: give a config file such as configs/digits.py.")
-    if not isinstance(holder.value, ConfigDict):
-        name = config_flags.get_config_filename(flags.FLAGS[holder.name])
+    if isinstance(holder.value, ConfigDict):
+        return holder.value
+    name = config_flags.get_config_filename(flags.FLAGS[holder.name])
+    if type(holder.value).__name__ == "_ErrorConfig":  # of ml_collections, as it opens the file
         raise UserError(
             f"The config file {name} cannot be found: give one such as configs/digits.py."
         )
-    return holder.value
+    raise UserError(
+        f"The config file {name} returns {type(holder.value).__name__}: its get_config must return "
+        "a config that began as jaxdiff.config.base()."
+    )
 
 
 def use_compilation_cache():

@@ -149,9 +149,14 @@ def flatten(config):
     return flat
 
 
+def check_fields(config):
+    """Raises UserError unless a config has the sections and fields of `base`, of their types."""
+    config_checks.check_fields(config, base())
+
+
 def validate(config):
     """Raises UserError for the first section, field or value that cannot be right."""
-    config_checks.check_fields(config, base())
+    check_fields(config)
     config_checks.check_values(config, flatten(config))
 
 

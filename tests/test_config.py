@@ -144,7 +144,7 @@ def test_no_number_may_be_anything(field, value):
     section, _, name = field.rpartition(".")
     with config.unlocked(), config.ignore_type():
         (config[section] if section else config)[name] = value
-    with pytest.raises(UserError, match=f"{field} is {str(value)[:2]}"):
+    with pytest.raises(UserError, match=f"^{field} is "):
         config_lib.validate(config)
 
 

@@ -16,25 +16,52 @@ def initialize(distributed):
     elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are.
 
     Raises:
-      UserError: if the environment does not tell.
+      UserError: if the environment does not say, or says what cannot be, and where the others are
+        not found.
     """
     if not distributed:
         return
-    known = {
-        name: int(os.environ[variable])
-        for name, variable in {
-            "num_processes": "JAX_NUM_PROCESSES",
-            "process_id": "JAX_PROCESS_ID",
-        }.items()
-        if variable in os.environ
-    }
+    known = _environment()
     try:
         jax.distributed.initialize(**known)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed cannot find the other processes ({error}): set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from None
+
+
+def _environment():
+    """What the environment says of the processes, as arguments of jax.distributed.initialize."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if address and not (host and _is_whole(port) and 0 < int(port) < 2**16):
+        raise UserError(
+            f"JAX_COORDINATOR_ADDRESS is {address!r}: give a host and a port, such as host0:1234."
+        )
+    known = {}
+    for name, variable in (
+        ("num_processes", "JAX_NUM_PROCESSES"),
+        ("process_id", "JAX_PROCESS_ID"),
+    ):
+        if (text := os.environ.get(variable)) is None:
+            continue
+        if not _is_whole(text):
+            raise UserError(f"{variable} is {text!r}: give a whole number.")
+        known[name] = int(text)
+    count, number = known.get("num_processes"), known.get("process_id")
+    if count == 0:
+        raise UserError("JAX_NUM_PROCESSES is 0: give the number of processes, at least 1.")
+    if count is not None and number is not None and number >= count:
+        raise UserError(
+            f"JAX_PROCESS_ID is {number}: of JAX_NUM_PROCESSES {count} processes the last is "
+            f"{count - 1}."
+        )
+    return known
+
+
+def _is_whole(text):
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def index():

@@ -75,14 +75,16 @@ def train(config, workdir, interrupt=None, restart=False):
 
 
 def _train(config, workdir, interrupt, restart):
+    config_lib.check_fields(config)
     config = folder.adopt_process(config, workdir)
     config_lib.validate(config)
     training = config.training
     mesh = make_mesh(config.mesh.fsdp)
     check_batch_size(training.batch_size, mesh, training.accumulate)
+    network = build.network(config)
     source = open_split(config.data, "train").in_memory()
     config = folder.measure(config, workdir, source)
-    network, process = build.network(config), build.process(config)
+    process = build.process(config)
     optimizer = make_optimizer(training)
     objective = of_config(config, network, process)
     if config.model.kind == "classifier":
