@@ -20,13 +20,12 @@ import json
 import pathlib
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 
 from PIL import Image
-from tqdm import tqdm
 
 from jaxdiff.errors import UserError
+from jaxdiff.progress import progress_bar
 
 SHARD_SIZE = 1024  # sources
 REQUEST, INFO, SKIPPED = "request.json", "dataset_info.json", "skipped.txt"
@@ -210,7 +209,7 @@ def _write_shards(out, name, dataset):
     (out / PROGRESS).mkdir(exist_ok=True)
     serialize = _serializer(dataset)
     lengths, skipped = {split.name: [] for split in dataset.splits}, []
-    with _progress_bar(sum(split.size for split in dataset.splits)) as bar:
+    with progress_bar(sum(split.size for split in dataset.splits), "image") as bar:
         for split in dataset.splits:
             for number, file in enumerate(_shard_files(out, name, split)):
                 start = number * SHARD_SIZE
@@ -226,12 +225,6 @@ def _write_shards(out, name, dataset):
                 skipped += lost
                 lengths[split.name].append(count - len(lost))
     return lengths, skipped
-
-
-def _progress_bar(total):
-    """A bar of images; rare lines where the output is not a terminal."""
-    interval = 0.5 if sys.stderr.isatty() else 20
-    return tqdm(total=total, unit="image", dynamic_ncols=True, mininterval=interval)
 
 
 def _counted(items, bar):

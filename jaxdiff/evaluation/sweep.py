@@ -21,7 +21,6 @@ import pathlib
 import time
 
 from absl import flags
-from tqdm import tqdm
 
 from jaxdiff import cli, results
 from jaxdiff.checkpoints.run import digest, resolve, varied
@@ -32,6 +31,7 @@ from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.heat_maps import draw
 from jaxdiff.evaluation.search import Point, Search, grid
 from jaxdiff.parallel import processes
+from jaxdiff.progress import progress_bar
 from jaxdiff.sampling import job
 from jaxdiff.sampling.model import open_model
 
@@ -111,13 +111,8 @@ def run(search, points, features, out, metric="fd"):
     measured = table.read()
     # Asked of the first process, lest one that sees an older table wait for others for ever.
     left = [point for point in points if processes.agree(int(point not in measured))]
-    with tqdm(
-        total=len(points),
-        initial=len(points) - len(left),
-        unit="point",
-        dynamic_ncols=True,
-        disable=not processes.is_first(),
-    ) as bar:
+    done, quiet = len(points) - len(left), not processes.is_first()
+    with progress_bar(len(points), "point", done, quiet) as bar:
         for point in left:
             start = time.perf_counter()
             images, _ = search.images(point)

@@ -4,10 +4,10 @@ from functools import partial
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
+from jaxdiff.progress import progress_bar
 
 
 def on_devices(function, shared, mesh):
@@ -37,9 +37,7 @@ def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False):
     size = -(-size // mesh.size) * mesh.size
     sharding = batch_sharding(mesh)
     done = []
-    with tqdm(
-        total=count, unit="image", dynamic_ncols=True, disable=quiet or not processes.is_first()
-    ) as bar:
+    with progress_bar(count, "image", quiet=quiet or not processes.is_first()) as bar:
         for start in range(0, count, size):
             rows = np.arange(start, min(start + size, count))
             batch = [from_global(array, sharding) for array in fetch(np.resize(rows, size))]

@@ -30,11 +30,12 @@ from jaxdiff.parallel.mesh import (
     replicated,
     to_devices,
 )
+from jaxdiff.progress import progress_bar
 from jaxdiff.training import ema, folder
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.report import Metrics, Pace, Writer, describe, progress_bar
+from jaxdiff.training.report import Metrics, Pace, Writer, describe
 from jaxdiff.training.show import HeldOut, Preview
 from jaxdiff.training.state import IN_A_ROW, Bad, State, all_finite, init_state
 from jaxdiff.training.step import make_step, zero_sums
@@ -89,7 +90,7 @@ def train(config, workdir):
                 Store(run.checkpoints, KEEP_CHECKPOINTS),
                 Store(run.snapshots),
                 Writer(run.tensorboard, number),
-                progress_bar(training.num_steps, number),
+                progress_bar(training.num_steps, "step", number, quiet=not processes.is_first()),
             )
         )
         interrupt = stack.enter_context(Interrupt())

@@ -1,7 +1,6 @@
 """What a run tells while it trains: on the terminal, and in TensorBoard files."""
 
 import collections
-import sys
 import time
 
 import jax
@@ -43,18 +42,6 @@ def _shard(leaf):
 
 def _mib(size):
     return f"{size / 2**20:,.1f} MiB"
-
-
-def progress_bar(total, initial):
-    """A bar of steps, in the first process; rare lines where the output is not a terminal."""
-    return tqdm(
-        total=total,
-        initial=initial,
-        unit="step",
-        dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 20,
-        disable=not processes.is_first(),
-    )
 
 
 class Pace:
