@@ -5,11 +5,13 @@ import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from jaxdiff import stopping
 from jaxdiff.errors import UserError
 
 
@@ -21,6 +23,7 @@ def run(main, *positional, more=False):
       positional: what each of them is, such as "the folder of a run".
       more: whether there may be further ones, like the last.
     """
+    stopping.listen()
     logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
     _silence_orbax()
     flags.FLAGS.set_gnu_getopt()  # else what follows a positional argument would not be parsed
@@ -67,8 +70,17 @@ def _sentences():
     try:
         yield
     except UserError as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        _say(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        _say("Stopped by Ctrl-C.")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _say(message):
+    """Prints a sentence on one line, whatever the parts of it that libraries wrote."""
+    line = " ".join(str(message).split())
+    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
 
 
 def require(name, value, example):

@@ -73,9 +73,17 @@ def read_json(path, keys=(), checksum=True, advice="restore the file from a copy
         was changed since it was written.
     """
     try:
-        values = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_without_repeats)
+        content = path.read_bytes()
     except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
+    return parse_json(content, path, advice, keys, checksum)
+
+
+def parse_json(content, name, advice, keys=(), checksum=True):
+    """The same for text or bytes that are part of something, whose name begins the message."""
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        values = json.loads(text, object_pairs_hook=_without_repeats)
     except UnicodeDecodeError:
         reason = "is not text in UTF-8"
     except (ValueError, RecursionError) as error:
@@ -84,7 +92,7 @@ def read_json(path, keys=(), checksum=True, advice="restore the file from a copy
         reason = _flaw(values, keys, checksum)
         if reason is None:
             return {name: value for name, value in values.items() if name != CHECKSUM}
-    raise UserError(f"{path} {reason}: {advice}.")
+    raise UserError(f"{name} {reason}: {advice}.")
 
 
 def _flaw(values, keys, checksum):
