@@ -221,10 +221,14 @@ def _make_parent(path):
 
 
 def _check_file(path, settings):
-    if path.exists():
-        text = load(path).get("settings", np.array("")).item()
-        advice = "choose another --out"
-        check_same(path, files.parse_json(str(text), f"The settings in {path}", advice), settings)
+    if not path.exists():
+        return
+    advice = "choose another --out"
+    try:
+        text = str(load(path)["settings"])
+    except (UserError, KeyError):
+        raise UserError(f"{path} is not a file that this command wrote: {advice}.") from None
+    check_same(path, files.parse_json(text, f"What says what made {path}", advice), settings)
 
 
 def save(path, settings, arrays):

@@ -133,7 +133,7 @@ def real_moments(features, data, split="train"):
         features.folder.mkdir(exist_ok=True)
         results.save(path, settings, vars(moments))
     except (OSError, UserError) as error:  # somebody else's run
-        print(f"Moments of the data are not kept: {error}")
+        print(f"Moments of the data are not kept, as {path.parent} cannot be written: {error}")
     return moments
 
 

@@ -156,7 +156,9 @@ class Search:
             tqdm.write(note)
         if len(bad := finite.non_finite(x)):
             found = finite.about(finite.summary(bad), len(x))
-            raise NonFinite(f"{found} of the point {point}: leave its weight out of the search.")
+            given = {name: v for name, v in dataclasses.asdict(point).items() if v is not None}
+            named = ", ".join(f"{name} {value}" for name, value in given.items())
+            raise NonFinite(f"{found} at the point {named}: leave its weight out of the search.")
         return finite.pictures_of(x, bad), generate.labels(numbers)
 
     @cached_property

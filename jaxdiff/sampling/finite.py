@@ -20,10 +20,10 @@ def summary(numbers):
 
 
 def about(found, count, what="samples"):
-    """A `summary` in words: "3 of 64 samples are not finite (numbers 0, 5, 6)"."""
+    """A `summary` in words: "3 of 64 samples are not finite (by number: 0, 5, 6)"."""
     more = ", ..." if found["count"] > len(found["first"]) else ""
     numbers = ", ".join(map(str, found["first"])) + more
-    return f"{found['count']} of {count} {what} are not finite (numbers {numbers})"
+    return f"{found['count']} of {count} {what} are not finite (by number: {numbers})"
 
 
 def refuse_marked(arrays, path):

@@ -364,7 +364,7 @@ def test_the_command_line(runs, tmp_path):
     assert set(values) == {Point(weight=1), Point(weight=2, interval="0.1,9")}
     best = min(values, key=values.get)
     assert f"Best of 2 points, fd {values[best]:.4g}:\npython sample.py --model" in done.stdout
-    assert "2/2" in done.stderr
+    assert "2 of 2 points" in done.stderr
 
 
 def test_the_best_points_are_sampled_afresh(runs, written, tmp_path, monkeypatch):
