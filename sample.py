@@ -42,7 +42,9 @@ TOGETHER = flags.DEFINE_bool(
     "together", None, "One batch for all labels that a network is told; default: not on CPUs."
 )
 CLASSIFIER = flags.DEFINE_string("classifier", None, "Run of a noisy classifier that guides.")
-CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", 1.0, "How hard it guides; 0: not.")
+CLASSIFIER_SCALE = flags.DEFINE_float(
+    "classifier_scale", None, "How hard it guides; default: 1; 0: not."
+)
 LOW_RES = flags.DEFINE_string("low_res", None, "Samples to enlarge, by a super-resolution model.")
 LATENTS = flags.DEFINE_string("latents", None, "What to start from, as encoding wrote it.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")

@@ -43,6 +43,8 @@ LOSSES = {
     "vlb": adm.VLB,
 }
 
+MOST_CHURN_NOISE = 100  # S_noise, which EDM has near 1
+
 # Shapes of a guidance weight over the steps: (function, what the values after its name are).
 WEIGHTS = {
     "static": (weights.static, ()),
@@ -173,11 +175,13 @@ def sampler(sampling):
 def _heun(sampling):
     names = ("churn", "churn_min", "churn_max", "churn_noise")
     heun = Heun(clip=sampling.clip, **dict(zip(names, sampling.churn, strict=False)))
-    is_ordered = heun.churn_min <= heun.churn_max and heun.churn_noise < math.inf
-    if not (is_ordered and min(sampling.churn, default=0) >= 0):
+    is_ordered = heun.churn_min <= heun.churn_max and heun.churn < math.inf
+    in_range = is_ordered and heun.churn_noise <= MOST_CHURN_NOISE
+    if not (in_range and min(sampling.churn, default=0) >= 0):
         raise UserError(
             f"churn {','.join(format(v, 'g') for v in sampling.churn)} is out of range: give "
-            "S[,MIN,MAX,NOISE], none of them negative, MIN not above MAX, and NOISE finite."
+            "S[,MIN,MAX,NOISE], none of them negative, S finite, MIN not above MAX, and NOISE at "
+            f"most {MOST_CHURN_NOISE}."
         )
     return heun
 

@@ -12,6 +12,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from jaxdiff import stopping
 from jaxdiff.errors import UserError
 
 
@@ -23,6 +24,7 @@ def run(main, *positional, more=False):
       positional: what each of them is, such as "the folder of a run".
       more: whether there may be further ones, like the last.
     """
+    stopping.listen()
     logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
     _silence_orbax()
     flags.FLAGS.set_gnu_getopt()  # else what follows a positional argument would not be parsed

@@ -94,8 +94,21 @@ def read_json(path, keys=(), checksum=True, advice="restore the file from a copy
 
 def load_json(path, keys=(), checksum=True):
     """As `read_json`, for those who say themselves what to do; raises BadJson or OSError."""
+    return _parse(path.read_bytes(), keys, checksum)
+
+
+def parse_json(content, name, advice, keys=(), checksum=True):
+    """As `read_json`, for text or bytes that are part of something, whose name is `name`."""
     try:
-        values = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_without_repeats)
+        return _parse(content, keys, checksum)
+    except BadJson as error:
+        raise UserError(f"{name} {error}: {advice}.") from None
+
+
+def _parse(content, keys, checksum):
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        values = json.loads(text, object_pairs_hook=_without_repeats)
         reason = _flaw(values, keys, checksum)
     except UnicodeDecodeError:
         reason = "is not text in UTF-8"

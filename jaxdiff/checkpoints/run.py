@@ -20,6 +20,8 @@ from jaxdiff import config as config_lib
 from jaxdiff import files, locks
 from jaxdiff.checkpoints import rebuild, store
 from jaxdiff.errors import UserError
+from jaxdiff.files import local_path
+from jaxdiff.numbers import whole
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
 
@@ -184,6 +186,7 @@ def resolve(text):
       UserError: if there is no such run or step, which says what steps there are; for an option
         that there is not; for an average that cannot be rebuilt.
     """
+    local_path(text, "The reference")
     run, step, options = _split(text)
     run.config()
     values = _parse_options(text, options)
@@ -197,11 +200,11 @@ def resolve(text):
         raise UserError(f"{run.folder} has no checkpoints or snapshots yet: train it further.")
     if step is None:
         number = max(places)
-    elif not (step.isdigit() and int(step) in places):
+    elif whole(step) not in places:
         steps = ", ".join(map(str, sorted(places)))
         raise UserError(f"{run.folder} has no step {step}: it has {steps}.")
     else:
-        number = int(step)
+        number = whole(step)
     return Reference(run, number, places[number], dropout=dropout)
 
 
@@ -259,9 +262,9 @@ def _parse_options(text, options):
 
 def _rebuilt(run, step, ema):
     """The reference to an average of any length, if it can be rebuilt."""
-    if step is not None and not step.isdigit():
+    if step is not None and whole(step) is None:
         raise UserError(f"{run.folder} has no step {step}: write a number, as in {FORM}.")
-    plan = rebuild.plan(run.folder, (ema,), None if step is None else int(step))
+    plan = rebuild.plan(run.folder, (ema,), None if step is None else whole(step))
     rebuild.check(plan)
     return Reference(run, plan.step, run.snapshots, ema)
 

@@ -68,5 +68,11 @@ def to_float(images):
 
 
 def to_uint8(images):
-    """Float -1 .. 1 (clipped) to uint8 0 .. 255, rounded to the nearest; NumPy."""
+    """Float -1 .. 1 (clipped) to uint8 0 .. 255, rounded to the nearest; NumPy.
+
+    Raises:
+      ValueError: for what is not finite, which no byte stands for.
+    """
+    if not np.isfinite(images).all():
+        raise ValueError("images that are not finite have no bytes")
     return np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)

@@ -113,9 +113,9 @@ class Adm:
                 f"sigma_min {sigma_min} and sigma_max {sigma_max} lie beyond the noise levels of "
                 f"the process, {own[0]:.4g} to {own[-1]:.4g}: choose them to overlap with those."
             )
-        asked = sigmas(num_steps, low, high, rho)[:-1]
-        distance = np.abs(np.log(asked)[:, None] - np.log(own))
-        kept = own[np.unique(distance.argmin(1))[::-1]]
+        asked, logs = sigmas(num_steps, low, high, rho)[:-1], np.log(own)
+        nearest = np.searchsorted((logs[1:] + logs[:-1]) / 2, np.log(asked))
+        kept = own[np.unique(nearest)[::-1]]
         return Level(np.ones(len(kept) + 1), np.append(kept, 0.0))
 
     def start(self, keys, noise, level):

@@ -22,24 +22,28 @@ from jaxdiff.diffusion.denoiser import Level, Prediction, per_sample
 from jaxdiff.diffusion.likelihood import sample_mean
 from jaxdiff.diffusion.randomness import Purpose, derived
 from jaxdiff.errors import UserError
+from jaxdiff.numbers import whole
+
+MAX_STEPS = 100_000
 
 
 def sigmas(num_steps, sigma_min, sigma_max, rho):
     """The levels that a sampler of N steps visits: [N + 1] float64, falling, the last one 0.
 
     Args:
-      num_steps: N, at least 1, or its text; with 1 the only noisy level is sigma_max.
+      num_steps: N, 1 to MAX_STEPS, or its text; with 1 the only noisy level is sigma_max.
       sigma_min: the last level but one, positive.
       sigma_max: the first level.
       rho: positive; the larger, the more levels are low ones.
 
     Raises:
-      UserError: for numbers out of these ranges.
+      UserError: for numbers out of these ranges, or levels that float32 cannot tell apart.
     """
-    if not (str(num_steps).isdecimal() and int(num_steps) >= 1):
+    count = whole(num_steps, MAX_STEPS)
+    if not count:
         raise UserError(
             f"{num_steps!r} is no number of steps through levels of sigma: set steps to a whole "
-            "number, such as 32."
+            f"number, such as 32, of at most {MAX_STEPS}."
         )
     if not 0 < sigma_min < sigma_max < math.inf:
         raise UserError(
@@ -48,10 +52,19 @@ def sigmas(num_steps, sigma_min, sigma_max, rho):
         )
     if not 0 < rho < math.inf:
         raise UserError(f"rho is {rho}: it must be positive; EDM uses 7.")
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    ramp = np.arange(int(num_steps)) / max(int(num_steps) - 1, 1)
-    noisy = (high + ramp * (low - high)) ** rho
-    return np.append(noisy, 0.0)
+    # Equation (5) over sigma_max, so that no power is too large or too small for float64.
+    reach = -math.expm1((math.log(sigma_min) - math.log(sigma_max)) / rho)
+    noisy = sigma_max * (1 - np.arange(count) / max(count - 1, 1) * reach) ** rho
+    noisy[-1] = sigma_min if count > 1 else sigma_max
+    levels = np.append(noisy, 0.0)
+    with np.errstate(over="ignore"):
+        as_computed = levels.astype(np.float32)
+    if not (np.isfinite(as_computed[0]) and (as_computed[1:] < as_computed[:-1]).all()):
+        raise UserError(
+            f"{count} levels from sigma_max {sigma_max} to sigma_min {sigma_min}, spaced with rho "
+            f"{rho}, do not all differ as float32 numbers: choose fewer steps, or rho 7."
+        )
+    return levels
 
 
 @dataclasses.dataclass(frozen=True)

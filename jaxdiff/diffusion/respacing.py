@@ -1,6 +1,7 @@
 """Which of a process's timesteps a sampler visits (Nichol & Dhariwal 2021, arXiv:2102.09672)."""
 
 from jaxdiff.errors import UserError
+from jaxdiff.numbers import whole
 
 
 def respace(num_timesteps, spec):
@@ -23,17 +24,17 @@ def respace(num_timesteps, spec):
         return list(range(num_timesteps))
     if spec.startswith("ddim"):
         return _strided(num_timesteps, spec)
-    parts = spec.split(",")
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+    counts = [whole(part) for part in spec.split(",")]
+    if not all(counts):
         raise UserError(
             f'The steps "{spec}" cannot be read: give a number such as 250, a comma-separated '
             'list of numbers such as 25,50, or "ddim" and a number such as ddim25.'
         )
-    return _sections(num_timesteps, spec, [int(part) for part in parts])
+    return _sections(num_timesteps, spec, counts)
 
 
 def _strided(num_timesteps, spec):
-    count = int(spec[4:]) if spec[4:].isascii() and spec[4:].isdigit() else 0
+    count = whole(spec[4:])
     for stride in range(1, num_timesteps + 1):
         steps = range(0, num_timesteps, stride)
         if len(steps) == count:

@@ -1,19 +1,22 @@
 """The job that measures how well a model compresses a split of its dataset."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
 from jaxdiff import results
+from jaxdiff.checkpoints.run import digest
 from jaxdiff.data.images import to_float
 from jaxdiff.data.source import open_split
 from jaxdiff.diffusion.likelihood import bits_per_dimension
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
+from jaxdiff.files import local_path
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices
+from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling import finite
 from jaxdiff.sampling.model import open_image_model, unguided
 from jaxdiff.version import __version__
 
@@ -91,7 +94,8 @@ def run(request):
     """Measures a split, writes every term, and prints the mean.
 
     Raises:
-      UserError: for a reference, split, steps or file that cannot be used.
+      UserError: for a reference, split, steps or file that cannot be used; and for likelihoods
+        that are not finite, after all has been written.
     """
     if request.batch_size < 1:
         raise UserError(f"--batch_size {request.batch_size} must be positive.")
@@ -110,6 +114,7 @@ def run(request):
     settings = {
         "jaxdiff": __version__,
         "model": str(reference),
+        "digest": digest(reference),
         "data": config.data.name,
         "split": request.split,
         "num_images": count,
@@ -119,24 +124,34 @@ def run(request):
         "seed": request.seed,
     }
     name = f"likelihood_{request.split}_{reference.step}.npz"
-    out = pathlib.Path(request.out) if request.out else reference.run.folder / name
-    results.claim(out, settings)
-    if processes.is_first():
-        print(f"Measuring {reference} on {count} images, {len(noisy.sigma)} steps each.")
-    mesh = make_mesh()
-    bits = measure(
-        model.network,
-        process,
-        model.params(mesh),
-        source.fetch,
-        count,
-        steps=request.steps,
-        clip=config.sampling.clip,
-        seed=request.seed,
-        batch_size=request.batch_size,
-        mesh=mesh,
-    )
-    results.save(out, settings, {**bits, "noise_level": noisy.ratio})
+    out = local_path(request.out, "--out") if request.out else reference.run.folder / name
+    with results.claimed_file(out, settings):
+        if processes.is_first():
+            print(
+                f"Measuring {reference} on {count} images, {len(noisy.sigma)} steps each; the "
+                "first batch waits for the compiler.",
+                flush=True,
+            )
+        mesh = make_mesh()
+        with out_of_memory(f"choose a --batch_size smaller than {request.batch_size}"):
+            bits = measure(
+                model.network,
+                process,
+                model.params(mesh),
+                source.fetch,
+                count,
+                steps=request.steps,
+                clip=config.sampling.clip,
+                seed=request.seed,
+                batch_size=request.batch_size,
+                mesh=mesh,
+            )
+        results.save(out, settings, {**bits, "noise_level": noisy.ratio})
+    if len(bad := finite.non_finite(bits["total_bpd"])):
+        raise UserError(
+            f"{finite.about(finite.summary(bad), count, 'likelihoods')} in {out}: measure another "
+            "step of the model."
+        )
     if processes.is_first():
         mean, error = mean_and_error(bits["total_bpd"].astype(np.float64))
         print(f"{mean:.4f} bits per dimension, standard error {error:.4f}; wrote {out}")

@@ -10,22 +10,30 @@ from absl import flags
 
 from jaxdiff import cli
 from jaxdiff.data.source import open_split
+from jaxdiff.errors import UserError
+from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling.model import open_model
 from jaxdiff.training.show import HeldOut
+from jaxdiff.training.state import all_finite
 
 
 def accuracies(model, split, repeats):
     """{"top1_q0": share, ..., "top5_q3": share} of a classifier.
 
     Raises:
-      UserError: for a reference or split that does not exist, or a run that is no classifier's.
+      UserError: for a reference or split that does not exist, or a run that is no classifier's or
+        one of numbers that are not finite.
     """
     classifier, mesh = open_model(model, "model", "a classifier"), make_mesh()
     config = classifier.config
     source = open_split(config.data, split or config.data.held_out).in_memory()
     held_out = HeldOut(classifier.network, classifier.process, source, mesh)
-    return held_out.measure(classifier.params(mesh), repeats)
+    params = classifier.params(mesh)
+    if not all_finite(params):
+        raise UserError(f"{classifier} holds numbers that are not finite: use another step.")
+    with out_of_memory("use a machine with more"):
+        return held_out.measure(params, repeats)
 
 
 def main():
@@ -41,5 +49,5 @@ def main():
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "The classifier's run: its folder, or FOLDER@STEP.")
     flags.DEFINE_string("split", None, "Split of its dataset; default: its data.held_out.")
-    flags.DEFINE_integer("repeats", 16, "How often each image is noised.")
+    flags.DEFINE_integer("repeats", 16, "How often each image is noised.", lower_bound=1)
     cli.run(main)

@@ -9,13 +9,15 @@ there already are not made again.
 """
 
 import csv
+import io
 import pathlib
 
 import numpy as np
 from absl import flags
 
-from jaxdiff import cli
+from jaxdiff import cli, results
 from jaxdiff.evaluation.digits import read_samples, score
+from jaxdiff.files import local_path
 
 
 def measure(models, classifier, scales, num_samples, sampler, out):
@@ -26,17 +28,16 @@ def measure(models, classifier, scales, num_samples, sampler, out):
     for model in models:
         for scale in scales:
             folder = out / f"{pathlib.Path(model).name}-{scale:g}"
-            if not (folder / "manifest.json").exists():
-                request = job.Request(
-                    model=model,
-                    out=str(folder),
-                    num_samples=num_samples,
-                    batch_size=250,
-                    sampler=sampler,
-                    classifier=classifier,
-                    classifier_scale=scale,
-                )
-                job.run(request)
+            request = job.Request(
+                model=model,
+                out=str(folder),
+                num_samples=num_samples,
+                batch_size=250,
+                sampler=sampler,
+                classifier=classifier,
+                classifier_scale=scale,
+            )
+            job.run(request)
             result = score(*read_samples(folder))
             rows.append((model, scale, result.total_agreement, np.nanmean(result.diversity)))
     return rows
@@ -66,14 +67,18 @@ def main():
     """Prints the table, and writes it beside the figure."""
     values = flags.FLAGS
     cli.use_compilation_cache()
-    out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/scales"))
+    out = local_path(cli.require("out", values.out, "a folder such as samples/scales"), "--out")
     classifier = cli.require("classifier", values.classifier, "the folder of a classifier's run")
     models = cli.require("models", values.models, "folders of runs, separated by commas")
     scales = [cli.number("scales", text) for text in values.scales]
-    rows = measure(models, classifier, scales, values.num_samples, values.sampler, out)
-    with open(out / "scales.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("model", "scale", "agreement", "diversity"), *rows])
-    draw(rows, out / "scales.png")
+    settings = {"classifier": classifier, "num_samples": values.num_samples}
+    settings["sampler"] = values.sampler
+    with results.claimed_folder(out, settings, "scales.json", ("scales.csv", "scales.png")):
+        rows = measure(models, classifier, scales, values.num_samples, values.sampler, out)
+        text = io.StringIO()
+        csv.writer(text).writerows([("model", "scale", "agreement", "diversity"), *rows])
+        results.replace(out / "scales.csv", lambda file: file.write(text.getvalue().encode()))
+        results.replace(out / "scales.png", lambda file: draw(rows, file))
     print("| model | scale | label agreement | diversity |\n| --- | --- | --- | --- |")
     for model, scale, agreement, diversity in rows:
         print(f"| {pathlib.Path(model).name} | {scale:g} | {agreement:.1%} | {diversity:.1%} |")
@@ -83,7 +88,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("models", [], "Runs to sample.")
     flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
     flags.DEFINE_list("scales", ["0", "1", "2", "5", "10"], "Scales of its gradient.")
-    flags.DEFINE_integer("num_samples", 1000, "How many at each scale.")
+    flags.DEFINE_integer("num_samples", 1000, "How many at each scale.", lower_bound=2)
     flags.DEFINE_enum("sampler", None, ["ddpm", "ddim", "heun", "dpmpp"], "Default: the run's.")
     flags.DEFINE_string("out", None, "Folder of samples, table and figure.")
     cli.run(main)

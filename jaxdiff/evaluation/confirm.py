@@ -13,7 +13,7 @@ lowest and highest. Rows that OUT/samples.csv holds are not sampled again.
 
 import dataclasses
 import json
-import pathlib
+import math
 
 import numpy as np
 from absl import flags
@@ -26,13 +26,17 @@ from jaxdiff.evaluation import digits, scores, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import Point, Search
+from jaxdiff.files import local_path, read_json
 from jaxdiff.parallel import processes
-from jaxdiff.sampling import pictures
+from jaxdiff.sampling import job, pictures
 from jaxdiff.sampling.model import open_model
 
 METRICS, FORMATS = ("fd", "agreement", "diversity"), (".3g", ".1%", ".1%")
 REAL = "real images"
 # What sweeps must share, so that their distances compare.
+SETTINGS = "confirm.json"
+WRITTEN = ("samples.csv", "table.md", "samples.png")
+COLUMNS = {"method": str, "seed": int, **dict.fromkeys(METRICS, float)}
 COMMON = ("run", "step", "sampling", "num_samples", "features")
 
 
@@ -59,7 +63,7 @@ def rows(folders):
         rows of the same name.
     """
     found, plain, common = [], {}, {name: set() for name in COMMON}
-    for folder in map(pathlib.Path, folders):
+    for folder in (local_path(each, "--sweeps") for each in folders):
         search, shared, measured = _read(folder)
         for name, value in shared.items():
             common[name].add(value)
@@ -98,14 +102,18 @@ def rows(folders):
 
 def _read(folder):
     """(Search, {what sweeps must share: text}, {Point: value}) of a sweep's folder."""
+    path = folder / sweep.SETTINGS
+    if not path.is_file():
+        raise UserError(f"{folder} is not the folder of a sweep: give its --out.")
+    settings = read_json(path, advice="sweep again in another --out")
     try:
-        settings = json.loads((folder / sweep.SETTINGS).read_text())
         fields = {field.name for field in dataclasses.fields(Search)} & settings.keys()
         search = Search(**{name: settings[name] for name in fields})
-        measured = sweep.Table(folder, settings["metric"]).read()
+        table = sweep.Table(folder, settings["metric"])
         shared = {name: json.dumps(settings[name]) for name in COMMON[2:]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise UserError(f"{folder} is not the folder of a sweep: give its --out.") from None
+    measured = {point: value for point, value in table.read().items() if math.isfinite(value)}
     model = resolve(search.request(Point(weight=1)).model)
     return search, {"run": str(model.run.folder), "step": str(model.step), **shared}, measured
 
@@ -131,7 +139,7 @@ def measure(found, features, seeds, num_samples, out):
     the distance of as many training images, the rest of those held out.
     """
     table, path = {}, out / "samples.csv"
-    kept = {(row["method"], int(row["seed"])): row for row in results.read_rows(path)}
+    kept = {(row["method"], row["seed"]): row for row in results.read_rows(path, COLUMNS)}
     data = open_model(found[0].search.model, "sweeps").config.data
     (score, held_out), real = judge(data), real_moments(features, data)
     for row in found:
@@ -150,7 +158,7 @@ def measure(found, features, seeds, num_samples, out):
                 results.add_row(path, kept[row.name, seed])
                 if processes.is_first():
                     print(f"{row.name}, seed {seed}: fd {values[0]:.4g}", flush=True)
-        table[row.name] = {m: [float(kept[row.name, s][m]) for s in seeds] for m in METRICS}
+        table[row.name] = {m: [kept[row.name, s][m] for s in seeds] for m in METRICS}
     drawn = [distance(real, training(features, data, num_samples, seed)) for seed in seeds]
     table[REAL] = dict(zip(METRICS, (drawn, *([v] for v in _values(held_out))), strict=True))
     return table
@@ -222,7 +230,7 @@ def main():
     values = flags.FLAGS
     if not values.sweeps:
         raise UserError("--sweeps is missing: give folders that sweeps wrote, such as samples/cfg.")
-    out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/confirmed"))
+    out = local_path(cli.require("out", values.out, "a folder such as samples/confirmed"), "--out")
     seeds = list(dict.fromkeys(sweep.whole("seeds", text) for text in values.seeds))
     if not seeds:
         raise UserError("--seeds is empty: give seeds such as 1,2,3.")
@@ -239,22 +247,27 @@ def main():
     }
     if processes.is_first():
         for folder in values.sweeps:
-            print(f"{folder}: the best of {len(_read(pathlib.Path(folder))[-1])} points")
-    results.claim_folder(out, settings, "confirm.json")
-    try:
+            print(f"{folder}: the best of {len(_read(local_path(folder, '--sweeps'))[-1])} points")
+    for row in found:
+        search = dataclasses.replace(row.search, num_samples=values.num_samples)
+        job.prepare(search.request(row.point, seeds[0]))  # so that what is refused is refused now
+    with results.claimed_folder(out, settings, SETTINGS, WRITTEN):
         table = measure(found, features, seeds, values.num_samples, out)
-    except KeyboardInterrupt:
-        raise UserError("Stopped: the same command continues.") from None
-    if not processes.is_first():
-        return
+        if processes.is_first():
+            _publish(found, table, features, seeds, values.num_samples, out)
+
+
+def _publish(found, table, features, seeds, num_samples, out):
+    """Prints the table, and writes it and the picture."""
     caption = (
-        f"{values.num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
+        f"{num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
         f"(lowest to highest). Features of {features.name}. Of real images the distance is that of "
         "as many training images, the rest is of those held out."
     )
     text = f"{markdown(found, table)}\n\n{caption}"
-    (out / "table.md").write_text(text + "\n")
-    picture(found, out, 20).save(out / "samples.png")
+    results.replace(out / "table.md", lambda file: file.write(f"{text}\n".encode()))
+    drawn = picture(found, out, 20)
+    results.replace(out / "samples.png", lambda file: drawn.save(file, "png"))
     print(text)
 
 

@@ -9,7 +9,6 @@ the data, 0 is collapse. Neighbour: the mean distance from a sample to the neare
 digit of its class, as a share of that from a held-out real digit; 1 is as close as the data.
 """
 
-import pathlib
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +17,8 @@ from absl import flags
 from jaxdiff import cli, results
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.scores import Real
+from jaxdiff.files import local_path
+from jaxdiff.sampling import finite
 
 
 def score(images, labels):
@@ -55,7 +56,7 @@ def read_samples(path):
     Raises:
       UserError: if there are none, or they are not labelled digits.
     """
-    path = results.samples_file(pathlib.Path(path))
+    path = results.samples_file(local_path(path, "--samples"))
     arrays = results.load(path)
     if not {"arr_0", "arr_1"} <= arrays.keys():
         raise UserError(
@@ -64,6 +65,18 @@ def read_samples(path):
     images, labels = arrays["arr_0"], arrays["arr_1"]
     if images.shape[1:] != (8, 8, 1):
         raise UserError(f"{path} holds images of {images.shape[1:]}: digits are (8, 8, 1).")
+    if images.dtype != np.uint8:
+        raise UserError(
+            f"{path} holds arr_0 {images.dtype}, and images are uint8: give samples, not latents."
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{path} holds arr_1 {labels.dtype} {labels.shape}, where it must be the "
+            f"{len(images)} labels of arr_0 as whole numbers: give a file of samples."
+        )
+    if not len(images) or not ((labels >= 0) & (labels < 10)).all():
+        raise UserError(f"{path} holds no images, or labels that are no digits: give samples.")
+    finite.refuse_marked(arrays, path)
     return images, labels
 
 

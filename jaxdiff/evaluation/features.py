@@ -4,7 +4,6 @@ The features are a trained classifier's, its last hidden layer on clean images a
 network (Inception, DINOv2) is another `Features`, made in `open_features`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,7 +21,9 @@ from jaxdiff.errors import UserError
 from jaxdiff.evaluation.frechet import Moments
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices
+from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.sampling import finite
 from jaxdiff.sampling.model import open_model
 
 BATCH = 500
@@ -69,7 +70,7 @@ def open_features(text):
     """The features that a classifier's reference, such as runs/digits_classifier, names.
 
     Raises:
-      UserError: if it is no classifier's.
+      UserError: if it is no classifier's; `extract` raises it for features that are not finite.
     """
     classifier, mesh = open_model(text, "features", "a classifier"), make_mesh()
     network, data = classifier.network, classifier.config.data
@@ -84,7 +85,12 @@ def open_features(text):
         def batch(rows):
             return (fetch(rows),)
 
-        return in_batches(function, batch, count, batch_size=BATCH, mesh=mesh, quiet=quiet)
+        with out_of_memory("measure with features of a smaller network"):
+            rows = in_batches(function, batch, count, batch_size=BATCH, mesh=mesh, quiet=quiet)
+        if len(bad := finite.non_finite(rows)):
+            found = finite.about(finite.summary(bad), count, "images' features")
+            raise UserError(f"{found} by {classifier}: use another step of it.")
+        return rows
 
     return Features(
         name=str(classifier),
@@ -118,19 +124,29 @@ def real_moments(features, data, split="train"):
     }
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = features.folder / f"{key}.npz"
-    kept = None
-    with contextlib.suppress(UserError):  # not there, or damaged
-        kept = results.load(path)
+    kept = _kept(path)
     if not processes.any_process(kept is None):
-        return Moments(kept["mean"], kept["covariance"])
+        return kept
     rows = features.extract(lambda rows: source.fetch(rows)["image"], len(source), quiet=False)
     moments = Moments.of(rows)
     try:
         features.folder.mkdir(exist_ok=True)
         results.save(path, settings, vars(moments))
-    except OSError as error:  # somebody else's run
-        print(f"Moments of the data are not kept, as {path.parent} cannot be written: {error}.")
+    except (OSError, UserError) as error:  # somebody else's run
+        print(f"Moments of the data are not kept, as {path.parent} cannot be written: {error}")
     return moments
+
+
+def _kept(path):
+    """The Moments in a file; None if it is not there, or damaged."""
+    try:
+        arrays = results.load(path)
+        moments = Moments(arrays["mean"], arrays["covariance"])
+    except (UserError, KeyError):
+        return None
+    size = moments.mean.size
+    shapes = moments.mean.shape == (size,) and moments.covariance.shape == (size, size)
+    return moments if shapes and np.isfinite(moments.covariance).all() else None
 
 
 def _identity(name):

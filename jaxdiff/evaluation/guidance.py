@@ -10,16 +10,19 @@ of a second call, compiled already, over those of no guidance just before it.
 """
 
 import csv
+import io
 import json
-import pathlib
 import time
 
 import numpy as np
 from absl import flags
 
-from jaxdiff import cli
+from jaxdiff import cli, results
 from jaxdiff.config import SAMPLERS
+from jaxdiff.errors import UserError
+from jaxdiff.files import local_path, read_json
 
+SETTINGS = ("model", "early", "small", "classifier", "num_samples", "sampler", "steps")
 COLUMNS = ("method", "agreement", "neighbour", "diversity", "evaluations", "relative_speed")
 
 
@@ -55,17 +58,25 @@ def measure(model, methods, out, num_samples, sampler, steps):
     for number, (name, fields) in enumerate(methods.items()):
         folder = out / f"{number:02d}"
         request = job.Request(out=str(folder), **common, **fields)
-        if not (folder / "manifest.json").exists():
-            job.run(request)
+        job.run(request)
         speed = folder / "relative_speed.json"
         if not speed.exists():
-            speed.write_text(json.dumps(_relative_speed(request, job.Request(out="", **common))))
+            value = _relative_speed(request, job.Request(out="", **common))
+            results.replace(speed, lambda file, value=value: file.write(json.dumps(value).encode()))
         result = score(*read_samples(folder))
-        spent = json.loads((folder / "manifest.json").read_text())["network_evaluations_per_sample"]
+        manifest = read_json(folder / job.MANIFEST, ("network_evaluations_per_sample",))
+        spent = manifest["network_evaluations_per_sample"]
         counts = " + ".join(f"{n} {k if k == 'model' else _short(k)}" for k, n in spent.items())
         scores = (result.total_agreement, result.neighbour, np.nanmean(result.diversity))
-        table.append((name, *scores, counts, json.loads(speed.read_text())))
+        table.append((name, *scores, counts, _number_in(speed)))
     return table
+
+
+def _number_in(path):
+    try:
+        return float(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path} holds no number: delete it to measure again.") from None
 
 
 def _short(reference):
@@ -122,12 +133,15 @@ def main():
         cli.require("classifier", values.classifier, "the folder of a classifier's run"),
     )
     model = cli.require("model", values.model, "the folder of a run, such as runs/digits")
-    out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/guidance"))
+    out = local_path(cli.require("out", values.out, "a folder such as samples/guidance"), "--out")
     cli.use_compilation_cache()
-    table = measure(model, methods, out, values.num_samples, values.sampler, values.steps)
-    with open(out / "guidance.csv", "w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *table])
-    draw(table, out, out / "guidance.png")
+    settings = {name: getattr(values, name) for name in SETTINGS}
+    with results.claimed_folder(out, settings, "guidance.json", ("guidance.csv", "guidance.png")):
+        table = measure(model, methods, out, values.num_samples, values.sampler, values.steps)
+        text = io.StringIO()
+        csv.writer(text).writerows([COLUMNS, *table])
+        results.replace(out / "guidance.csv", lambda file: file.write(text.getvalue().encode()))
+        results.replace(out / "guidance.png", lambda file: draw(table, out, file))
     print(
         "| | method | label agreement | nearest neighbour | diversity | network evaluations | "
         "images/s, relative |\n| --- | --- | --- | --- | --- | --- | --- |"
@@ -144,7 +158,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("early", None, "An early step of it, to be pushed away from.")
     flags.DEFINE_string("small", None, "An early step of a smaller network.")
     flags.DEFINE_string("classifier", None, "The noisy classifier's run.")
-    flags.DEFINE_integer("num_samples", 1000, "How many for each method.")
+    flags.DEFINE_integer("num_samples", 1000, "How many for each method.", lower_bound=2)
     flags.DEFINE_enum("sampler", "heun", SAMPLERS, "Of every row.")
     flags.DEFINE_string("steps", "18", "Of every row.")
     flags.DEFINE_string("out", None, "Folder of samples, table and figure.")

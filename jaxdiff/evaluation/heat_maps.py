@@ -1,5 +1,7 @@
 """Pictures of a search: the best that was found for each pair of values."""
 
+import math
+
 from matplotlib.figure import Figure
 
 TITLES = {
@@ -68,7 +70,7 @@ def best_of(measured, x, y, columns, rows):
 def _panel(axes, measured, x, y, columns, rows):
     best = best_of(measured, x, y, columns, rows)
     axes.imshow(
-        [[float("nan") if v is None else v for v in row] for row in best],
+        [[v if v is not None and math.isfinite(v) else math.nan for v in row] for row in best],
         aspect="auto",
         origin="lower",
         cmap="viridis_r",

@@ -11,18 +11,22 @@ import shlex
 from functools import cached_property
 
 import numpy as np
+from tqdm import tqdm
 
 from jaxdiff.checkpoints import ema
 from jaxdiff.checkpoints.run import resolve, varied
-from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import job
+from jaxdiff.sampling import finite, job
 from jaxdiff.sampling.generate import Params
 from jaxdiff.sampling.request import parse_interval
 
 HELD = 4  # networks whose parameters are held at once
+
+
+class NonFinite(UserError):
+    """Samples of a point that are not finite, and have no distance."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,14 +141,25 @@ class Search:
                 ema.fill(found[0].run.folder, lengths, found[0].step)
 
     def images(self, point, seed=None):
-        """Samples of a point as uint8 [num_samples, H, W, C], and their labels [num_samples]."""
+        """Samples of a point as uint8 [num_samples, H, W, C], and their labels [num_samples].
+
+        Raises:
+          NonFinite: if any is not finite.
+        """
         prepared = job.prepare(self.request(point, seed))
         generate = self._compiled.setdefault(prepared.generate.references, prepared.generate)
         prepared = dataclasses.replace(prepared, generate=generate)
         params = Params(self._read(prepared.model), tuple(map(self._read, prepared.method.guides)))
         numbers = np.arange(self.num_samples)
         x = prepared.samples(params, prepared.request.seed, numbers, quiet=True)
-        return to_uint8(x), generate.labels(numbers)
+        for note in prepared.method.notes if processes.is_first() else ():
+            tqdm.write(note)
+        if len(bad := finite.non_finite(x)):
+            found = finite.about(finite.summary(bad), len(x))
+            given = {name: v for name, v in dataclasses.asdict(point).items() if v is not None}
+            named = ", ".join(f"{name} {value}" for name, value in given.items())
+            raise NonFinite(f"{found} at the point {named}: leave its weight out of the search.")
+        return finite.pictures_of(x, bad), generate.labels(numbers)
 
     @cached_property
     def _compiled(self):

@@ -11,12 +11,11 @@ one with other grids adds to them. At the end: OUT/sweep.png, and the command li
 best point.
 
 The metric is the Frechet distance (frechet.py) between features of the samples and those of all
-real training images.
+real training images; inf where samples are not all finite.
 """
 
-import contextlib
 import dataclasses
-import json
+import math
 import pathlib
 import time
 
@@ -29,19 +28,37 @@ from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.heat_maps import draw
-from jaxdiff.evaluation.search import Point, Search, grid
+from jaxdiff.evaluation.search import NonFinite, Point, Search, grid
+from jaxdiff.files import local_path, read_json
+from jaxdiff.numbers import whole as whole_number
 from jaxdiff.parallel import processes
 from jaxdiff.progress import progress_bar
 from jaxdiff.sampling import job
 from jaxdiff.sampling.model import open_model
+from jaxdiff.sampling.request import parse_interval
 
 SETTINGS = "search.json"  # what all points have in common
+ADVICE = "choose another --out, or delete that folder"
+WRITTEN = ("sweep.csv", "sweep.png")
+
+
+def _number(text):
+    value = float(text)
+    if math.isnan(value):
+        raise ValueError(text)
+    return value
+
+
+def _optional(read):
+    return lambda text: read(text) if text else None
+
+
 READ = {  # how a CSV file's values are read
-    "weight": float,
-    "guide_step": int,
-    "model_ema": float,
-    "guide_ema": float,
-    "interval": str,
+    "weight": _number,
+    "guide_step": _optional(int),
+    "model_ema": _optional(_number),
+    "guide_ema": _optional(_number),
+    "interval": _optional(lambda text: "{:g},{:g}".format(*parse_interval(text))),
 }
 
 
@@ -64,11 +81,10 @@ class Table:
 
     def read(self):
         """{Point: value} of all rows."""
+        columns = {**READ, self.metric: _number, "seconds": _number}
         return {
-            Point(**{name: read(row[name]) for name, read in READ.items() if row[name]}): float(
-                row[self.metric]
-            )
-            for row in results.read_rows(self.path)
+            Point(**{name: row[name] for name in READ}): row[self.metric]
+            for row in results.read_rows(self.path, columns)
         }
 
     def add(self, point, value, seconds):
@@ -83,10 +99,8 @@ def pinned(search, points, out):
     Raises:
       UserError: as `Search.pinned`.
     """
-    begun = {}
-    with contextlib.suppress(OSError, ValueError):  # it begins now, or `run` will say
-        begun = json.loads((pathlib.Path(out) / SETTINGS).read_text())
-    return search.pinned(points, begun)
+    path = local_path(out, "--out") / SETTINGS
+    return search.pinned(points, read_json(path, advice=ADVICE) if path.is_file() else {})
 
 
 def run(search, points, features, out, metric="fd"):
@@ -102,10 +116,16 @@ def run(search, points, features, out, metric="fd"):
     Raises:
       UserError: for networks, averages or a folder that cannot be used.
     """
-    seen, table = open_features(features), Table(pathlib.Path(out), metric)
+    table = Table(local_path(out, "--out"), metric)
+    seen = open_features(features)
     prepared = _check(search, points, seen)
     settings = _settings(search, prepared, seen) | {"metric": metric}
-    results.claim_folder(table.folder, settings, SETTINGS)
+    with results.claimed_folder(table.folder, settings, SETTINGS, WRITTEN):
+        return _run(search, points, seen, prepared, table)
+
+
+def _run(search, points, seen, prepared, table):
+    metric, print_line = table.metric, tqdm.write if processes.is_first() else lambda _: None
     real = real_moments(seen, prepared.model.config.data)
     search.prepare_averages(points)
     measured = table.read()
@@ -114,15 +134,20 @@ def run(search, points, features, out, metric="fd"):
     done, quiet = len(points) - len(left), not processes.is_first()
     with progress_bar(len(points), "point", done, quiet) as bar:
         for point in left:
-            start = time.perf_counter()
-            images, _ = search.images(point)
+            start, value = time.perf_counter(), math.inf
+            try:
+                images, _ = search.images(point)
+            except NonFinite as error:
+                print_line(f"Distance inf: {error}")
+            else:
+                value = distance(real, Moments.of(seen(images)))
             seconds = time.perf_counter() - start
-            measured[point] = distance(real, Moments.of(seen(images)))
+            measured[point] = value
             table.add(point, measured[point], seconds)
             bar.set_postfix_str(f"best {metric} {min(measured.values()):.4g}", refresh=False)
             bar.update()
     if processes.is_first():
-        draw(measured, metric, table.folder / "sweep.png")
+        results.replace(table.folder / "sweep.png", lambda file: draw(measured, metric, file))
     return measured
 
 
@@ -180,21 +205,21 @@ def main():
     cli.use_compilation_cache()
     processes.initialize(values.distributed)
     search = pinned(search, points, out)
-    try:
-        measured = run(search, points, features, out, values.metric)
-    except KeyboardInterrupt:
-        raise UserError("Stopped: the same command continues.") from None
+    measured = run(search, points, features, out, values.metric)
+    best = min(measured, key=measured.get)
+    if measured[best] == math.inf:
+        raise UserError("No point has samples that are all finite: choose smaller --weights.")
     if processes.is_first():
-        best = min(measured, key=measured.get)
         print(f"Best of {len(measured)} points, {values.metric} {measured[best]:.4g}:")
         print(search.command(best, f"{out}/best"))
 
 
 def whole(name, text):
     """A whole number in a list that a flag holds."""
-    if not text.strip().isdecimal():
+    number = whole_number(text.strip())
+    if number is None:
         raise UserError(f"--{name} holds {text}: give whole numbers.")
-    return int(text)
+    return number
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """A function of samples, called on many of them: batches of one size, split over the devices."""
 
+import itertools
 from functools import partial
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
+from jaxdiff import stopping
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
 from jaxdiff.progress import progress_bar
+
+_batches = itertools.count()  # of this process, as all processes of a job count them
 
 
 def on_devices(function, shared, mesh):
@@ -39,8 +44,20 @@ def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False):
     done = []
     with progress_bar(count, "image", quiet=quiet or not processes.is_first()) as bar:
         for start in range(0, count, size):
+            _stop_if_asked()
             rows = np.arange(start, min(start + size, count))
             batch = [from_global(array, sharding) for array in fetch(np.resize(rows, size))]
             done.append(processes.gather(function(*batch)))
             bar.update(len(rows))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *done)
+
+
+def _stop_if_asked():
+    """Ends the processes of a job together, before a batch, where one of them received SIGTERM.
+
+    JAX catches the signal then, and makes them agree; a single process ends by its own handler.
+    """
+    if jax.distributed.is_initialized() and multihost_utils.reached_preemption_sync_point(
+        next(_batches)
+    ):
+        stopping.stop()

@@ -1,6 +1,7 @@
 """Memory that does not suffice, said in a sentence."""
 
 import contextlib
+import os
 import re
 
 import jax
@@ -28,6 +29,11 @@ def out_of_memory(advice):
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(_sentence(error, advice)) from None
+
+
+def physical_memory():
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _sentence(error, advice):

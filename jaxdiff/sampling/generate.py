@@ -41,6 +41,11 @@ class Against:
     told: Told
     guide: int | None = None
 
+    def named(self, guides):
+        """What it is in words; `guides` are the references to networks that guide."""
+        network = "the model" if self.guide is None else guides[self.guide]
+        return f"the reference {network} ({self.told.value})"
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

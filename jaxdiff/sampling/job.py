@@ -2,22 +2,23 @@
 
 import dataclasses
 import hashlib
-import json
-import os
-import pathlib
+import math
 
 import jax
 import numpy as np
 
-from jaxdiff import build
-from jaxdiff.data.images import to_float, to_uint8
+from jaxdiff import build, results
+from jaxdiff.checkpoints.run import digest
+from jaxdiff.data.images import to_float
 from jaxdiff.errors import UserError
+from jaxdiff.files import json_text, local_path, read_json
 from jaxdiff.parallel import processes
+from jaxdiff.parallel.memory import out_of_memory, physical_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.results import replace
 from jaxdiff.samplers.grid import Grid
+from jaxdiff.sampling import finite, pictures
 from jaxdiff.sampling import method as method_lib
-from jaxdiff.sampling import pictures
 from jaxdiff.sampling.generate import Generator
 from jaxdiff.sampling.latents import given_with
 from jaxdiff.sampling.method import Method
@@ -27,6 +28,9 @@ from jaxdiff.version import __version__
 
 NUM_SAMPLES = 64
 MAX_TILES = 100
+SETTINGS = "settings.json"  # of the request, written first
+MANIFEST = "manifest.json"  # the same and what came of it, written last
+WRITTEN = ("samples_*.npz", "grid.png", MANIFEST)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,17 +60,23 @@ class Job:
         return self.method.params(self.model, self.generate.mesh)
 
     def samples(self, params, seed, numbers, quiet=False):
-        """Samples with these numbers, float32 [len(numbers), ...] NumPy."""
-        return self.generate(
-            params,
-            self.grid,
-            seed,
-            numbers,
-            self.request.batch_size,
-            strength=self.method.strength,
-            cads=self.method.cads,
-            quiet=quiet,
-        )
+        """Samples with these numbers, float32 [len(numbers), ...] NumPy.
+
+        Raises:
+          UserError: if the memory does not suffice.
+        """
+        size = self.request.batch_size
+        with out_of_memory(f"choose a --batch_size smaller than {min(size, len(numbers))}"):
+            return self.generate(
+                params,
+                self.grid,
+                seed,
+                numbers,
+                size,
+                strength=self.method.strength,
+                cads=self.method.cads,
+                quiet=quiet,
+            )
 
 
 def prepare(request: Request):
@@ -80,6 +90,7 @@ def prepare(request: Request):
         request = dataclasses.replace(request, num_samples=NUM_SAMPLES)
     _check_numbers(request)
     model = open_model(request.model, "model")
+    _check_memory(build.sample_shape(model.config), request.num_samples)
     _check_low_res(model, request)
     sampling = sampling_config(model.config, request)
     sampler = build.sampler(sampling)
@@ -97,6 +108,8 @@ def prepare(request: Request):
         "seed": request.seed,
         "classes": sorted(set(generate.classes)) if given else list(generate.classes),
         "guidance": _guidance(request, method),
+        "networks": _digests(model, method),
+        "notes": list(method.notes),
         "latents": given.checksum() if request.latents else None,
         "low_res": given.checksum() if request.low_res else None,
         "network_evaluations_per_sample": evaluations,
@@ -115,24 +128,46 @@ def prepare(request: Request):
 def run(request: Request):
     """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
 
+    Where these are there already nothing is sampled again.
+
     Raises:
-      UserError: as `prepare`, and for a folder that cannot be used.
+      UserError: as `prepare`, for a folder that cannot be used, and for samples that are not
+        finite, after all has been written.
     """
+    out = local_path(request.out, "--out")
     job = prepare(request)
-    count = job.request.num_samples
-    out = _claim(pathlib.Path(request.out), job.settings)
-    params = job.params()
+    with results.claimed_folder(out, job.settings, SETTINGS, WRITTEN):
+        if not processes.agree(int(bool(results.in_first(_is_finished, out, job)))):
+            _sample(job, out)
+
+
+def _sample(job, out):
+    params, count = job.params(), job.request.num_samples
     if processes.is_first():
         spent = ", ".join(f"{n} of {name}" for name, n in job.evaluations.items())
         print(
             f"Sampling {job.model} with {job.settings['sampling']['sampler']}, "
-            f"{job.grid.num_steps} steps; network evaluations for each sample: {spent}."
+            f"{job.grid.num_steps} steps; network evaluations for each sample: {spent}.",
+            *job.method.notes,
+            "Compiling the sampler, which the first batch waits for.",
+            sep="\n",
+            flush=True,
         )
-    samples = job.samples(params, request.seed, np.arange(count))
+    samples = job.samples(params, job.request.seed, np.arange(count))
+    bad = finite.non_finite(samples)
     if processes.is_first():
         labels = job.generate.labels(np.arange(count)) if job.generate.classes else None
-        _write(out, job.settings, samples, labels)
+        _write(out, job.settings, samples, labels, bad)
         print(f"Wrote {count} samples, grid.png and manifest.json to {out}")
+    _check_finite(finite.summary(bad), count, out)
+
+
+def _check_finite(found, count, out):
+    if found["count"]:
+        raise UserError(
+            f"{finite.about(found, count)}, see {out / MANIFEST}: choose a smaller weight, scale "
+            "or churn, sample with --clip, or use another step of the model."
+        )
 
 
 def _check_numbers(request):
@@ -143,6 +178,22 @@ def _check_numbers(request):
         )
     if not 0 <= request.seed < 2**31:
         raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
+
+
+def _check_memory(shape, count):
+    """Refuses more samples than this machine can hold."""
+    size, memory = count * math.prod(shape) * 4, physical_memory()
+    if size > memory or count >= 2**31:
+        raise UserError(
+            f"--num_samples {count} of shape {shape} take {size / 1e9:.3g} GB, and this machine "
+            f"has {memory / 1e9:.3g} GB of memory: sample fewer at a time."
+        )
+
+
+def _digests(model, method):
+    """What tells these networks from others of the same names, which were made again."""
+    networks = [model, *method.guides, *([method.classifier] if method.classifier else [])]
+    return {str(network): digest(network.reference) for network in networks}
 
 
 def _check_low_res(model, request):
@@ -205,56 +256,62 @@ def _guidance(request, method):
             for r, weights in zip(method.references, method.strength.weights, strict=True)
         ],
         "classifier": str(method.classifier) if method.classifier else None,
-        "classifier_scale": request.classifier_scale if method.classifier else 0.0,
+        "classifier_scale": request.scale if method.classifier else 0.0,
         **{name: getattr(request, name) for name in names},
     }
 
 
-def _claim(out, settings):
-    """Makes the folder of the results, unless it holds those of another request."""
-    manifest = out / "manifest.json"
-    try:
-        if manifest.exists():
-            old = json.loads(manifest.read_text())
-            if different := [
-                k for k in settings if old.get(k) != json.loads(json.dumps(settings[k]))
-            ]:
-                raise UserError(
-                    f"{out} holds samples of another request, with another "
-                    f"{', '.join(different)}: choose another --out."
-                )
-        if processes.is_first():
-            out.mkdir(parents=True, exist_ok=True)
-            probe = out / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"The folder {out} cannot be written ({error.strerror}): choose another --out."
-        ) from None
-    processes.barrier("out")
-    return out
+def _is_finished(out, job):
+    """Whether all files of this very job are there, and says so.
+
+    Raises:
+      UserError: if one of its files was changed since, or samples are not finite.
+    """
+    path = out / MANIFEST
+    if not path.exists():
+        return False
+    advice = "choose another --out, or delete that folder"
+    manifest = read_json(path, ("sha256", "non_finite"), advice=advice)
+    sums, found = manifest.pop("sha256"), manifest.pop("non_finite")
+    results.check_same(out, manifest, job.settings)
+    for name, checksum in sums.items():
+        if not (out / name).exists():
+            return False
+        if _checksum(out / name) != checksum:
+            raise UserError(f"{out / name} was changed since it was written: {advice}.")
+    print(f"The {job.request.num_samples} samples of this request are in {out} already.")
+    _check_finite(found, job.request.num_samples, out)
+    return True
 
 
-def _write(out, settings, samples, labels):
-    """Writes each file under another name first, so that none is ever half there."""
-    samples = to_uint8(samples) if samples.ndim == 4 else samples
-    arrays = {"arr_0": samples} | ({} if labels is None else {"arr_1": labels.astype(np.int64)})
+def _checksum(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write(out, settings, samples, labels, bad):
+    """Writes each file under another name first, so that none is ever half there.
+
+    Numbers of samples that are not finite, `bad`, are named in each; images of them are none.
+    """
+    is_image = samples.ndim == 4
+    arrays = {"arr_0": finite.pictures_of(samples, bad) if is_image else samples}
+    arrays |= {} if labels is None else {"arr_1": labels.astype(np.int64)}
+    arrays |= {finite.ARRAY: bad} if len(bad) else {}
     file_name = f"samples_{'x'.join(map(str, samples.shape))}.npz"
     replace(out / file_name, lambda file: np.savez(file, **arrays))
-    picture = _picture(samples, labels, len(settings["classes"]))
+    picture = _picture(arrays["arr_0"], labels, len(settings["classes"]), bad)
     replace(out / "grid.png", lambda file: picture.save(file, "png"))
-    sums = {
-        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
-        for name in (file_name, "grid.png")
+    manifest = {
+        **settings,
+        "non_finite": finite.summary(bad),
+        "sha256": {name: _checksum(out / name) for name in (file_name, "grid.png")},
     }
-    text = json.dumps({**settings, "sha256": sums}, indent=2) + "\n"
-    replace(out / "manifest.json", lambda file: file.write(text.encode()))
+    replace(out / MANIFEST, lambda file: file.write(json_text(manifest).encode()))
 
 
-def _picture(samples, labels, num_classes):
+def _picture(samples, labels, num_classes, bad):
     if samples.ndim == 2:
-        return pictures.scatter(samples)
+        return pictures.scatter(np.delete(samples, bad, 0))
     shown = samples[:MAX_TILES]
     captions = () if labels is None else [str(label) for label in labels[:MAX_TILES]]
-    return pictures.grid(shown, pictures.columns_for(len(shown), num_classes), captions)
+    return pictures.grid(shown, pictures.columns_for(len(shown), num_classes), captions, bad)

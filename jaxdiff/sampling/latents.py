@@ -8,14 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import build, results
+from jaxdiff.checkpoints.run import digest
 from jaxdiff.data.images import to_float
 from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.errors import UserError
+from jaxdiff.files import local_path
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices
+from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.encode import DdimEncode
 from jaxdiff.samplers.loop import sample
+from jaxdiff.sampling import finite
 from jaxdiff.sampling.model import open_image_model, unguided
 from jaxdiff.version import __version__
 
@@ -87,18 +91,19 @@ class Numbered:
         return tuple(self.labels.tolist())
 
 
-def read(path, dtype, made_by):
+def read(path, flag, dtype, made_by):
     """Reads arr_0 [N, H, W, C] and, if it is there, arr_1 [N] of an npz file.
 
     Args:
       path: the file, or a folder with one file samples_*.npz.
+      flag: where it was given, such as "--latents".
       dtype: what arr_0 must be.
       made_by: what writes such files, for messages.
 
     Raises:
-      UserError: for a file that does not hold that.
+      UserError: for a file that does not hold that, or holds what is not finite.
     """
-    path = results.samples_file(pathlib.Path(path))
+    path = results.samples_file(local_path(path, flag))
     arrays = results.load(path)
     array, labels = arrays.get("arr_0"), arrays.get("arr_1")
     if array is None or array.dtype != dtype or array.ndim != 4 or not len(array):
@@ -111,6 +116,12 @@ def read(path, dtype, made_by):
         raise UserError(
             f"{path} holds arr_1 {labels.dtype} {labels.shape}, where it must be the "
             f"{len(array)} labels of arr_0 as whole numbers: mend the file."
+        )
+    finite.refuse_marked(arrays, path)
+    if len(bad := finite.non_finite(array)):
+        raise UserError(
+            f"{path}: {finite.about(finite.summary(bad), len(array), 'arrays')}: give a file of "
+            "numbers that all are."
         )
     return Numbered(path, array, labels)
 
@@ -137,9 +148,10 @@ def given_with(request):
             "has a label for each sample: leave one of the two out."
         )
     if flag == "low_res":
-        given = read(request.low_res, np.uint8, "sample.py")
+        given = read(request.low_res, "--low_res", np.uint8, "sample.py")
         return dataclasses.replace(request, num_samples=len(given.array)), given
-    given = read(request.latents, np.float32, "python -m jaxdiff.sampling.encode")
+    made_by = "python -m jaxdiff.sampling.encode"
+    given = read(request.latents, "--latents", np.float32, made_by)
     settings = {"num_samples": len(given.array)}
     if request.sampler is None:
         settings |= {"sampler": "ddim", "eta": request.eta or 0.0}
@@ -182,42 +194,54 @@ def run(request):
     """Encodes images; writes arr_0 float32 latents, arr_1 int64 labels, and the settings.
 
     Raises:
-      UserError: for a reference, images, steps or file that cannot be used.
+      UserError: for a reference, images, steps or file that cannot be used; and for latents that
+        are not finite, after all has been written.
     """
     if request.batch_size < 1:
         raise UserError(f"--batch_size {request.batch_size} must be positive.")
-    out = pathlib.Path(request.out)
+    out = local_path(request.out, "--out")
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
     model = open_image_model(request.model, "encodes images")
     config = model.config
     steps = config.sampling.steps if request.steps is None else request.steps
     num_steps = len(model.process.levels(steps).sigma) - 1
-    images = read(request.images, np.uint8, "sample.py")
+    images = read(request.images, "--images", np.uint8, "sample.py")
     labels = images.classes(build.sample_shape(config), config.data.num_classes)
     settings = {
         "jaxdiff": __version__,
         "model": str(model.reference),
+        "digest": digest(model.reference),
         "images": images.checksum(),
         "steps": steps,
         "num_steps": num_steps,
         "clip": config.sampling.clip,
     }
-    results.claim(out, settings)
-    if processes.is_first():
-        print(f"Encoding {len(images.array)} images with {model.reference}, {num_steps} steps.")
-    mesh = make_mesh()
-    latents = encode(
-        model.network,
-        model.process,
-        model.params(mesh),
-        images.array,
-        labels or np.zeros(len(images.array)),
-        steps=steps,
-        clip=config.sampling.clip,
-        batch_size=request.batch_size,
-        mesh=mesh,
-    )
-    arrays = {"arr_0": latents} | ({"arr_1": np.asarray(labels, np.int64)} if labels else {})
-    results.save(out, settings, arrays)
+    with results.claimed_file(out, settings):
+        if processes.is_first():
+            print(
+                f"Encoding {len(images.array)} images with {model.reference}, {num_steps} steps; "
+                "the first batch waits for the compiler.",
+                flush=True,
+            )
+        mesh = make_mesh()
+        with out_of_memory(f"choose a --batch_size smaller than {request.batch_size}"):
+            latents = encode(
+                model.network,
+                model.process,
+                model.params(mesh),
+                images.array,
+                labels or np.zeros(len(images.array)),
+                steps=steps,
+                clip=config.sampling.clip,
+                batch_size=request.batch_size,
+                mesh=mesh,
+            )
+        arrays = {"arr_0": latents} | ({"arr_1": np.asarray(labels, np.int64)} if labels else {})
+        results.save(out, settings, arrays)
     if processes.is_first():
         print(f"Wrote {len(latents)} latents to {out}")
+    if len(bad := finite.non_finite(latents)):
+        raise UserError(
+            f"{finite.about(finite.summary(bad), len(latents), 'latents')} in {out}: encode with "
+            "another step of the model."
+        )

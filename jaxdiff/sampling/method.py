@@ -15,6 +15,8 @@ from jaxdiff.sampling.generate import Against, Params, Told
 from jaxdiff.sampling.model import Model, open_model
 from jaxdiff.sampling.request import parse_apg, parse_cads, parse_interval, parse_schedule
 
+MOST_NORM = float(np.finfo(np.float32).max)  # shrinks nothing
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
@@ -26,6 +28,7 @@ class Method:
       classifier: that guides to the labels, or None; at scale 0 it lends its classes.
       strength: weights and all that is done with them, NumPy arrays.
       cads: how conditions are annealed, or None.
+      notes: sentences about what was asked for and never happens.
     """
 
     guides: tuple[Model, ...]
@@ -33,6 +36,7 @@ class Method:
     classifier: Model | None
     strength: Strength
     cads: Cads | None
+    notes: tuple[str, ...] = ()
 
     @property
     def nudges(self):
@@ -72,19 +76,39 @@ def find(request, model, steps):
     classifier = _classifier(request, model)
     by_step = _weights(request, [w for _, w in asked], steps)
     intervals, classifier_interval = _intervals(request, len(asked), classifier is not None)
+    ungated = by_step
     by_step = np.array(
         [weights.within(w, steps, each, 1.0) for w, each in zip(by_step, intervals, strict=True)]
     ).reshape(by_step.shape)
+    named = [a.named(request.guide) for a, _ in asked]
+    gates = list(zip(named, ungated != 1, by_step != 1, intervals, strict=True))  # on, and left on
     scales = None
     if classifier is not None:
-        scales = np.full(len(steps.ratio), request.classifier_scale)
-        scales = _float32(weights.within(scales, steps, classifier_interval, 0.0))
+        whole = np.full(len(steps.ratio), request.scale)
+        scales = _float32(weights.within(whole, steps, classifier_interval, 0.0))
+        gates.append(("the classifier", whole != 0, scales != 0, classifier_interval))
     return Method(
         guides=guides,
         references=tuple(against for against, _ in asked),
         classifier=classifier,
         strength=Strength(_float32(by_step), scales, _combiner(request), _float32(request.rescale)),
         cads=_cads(request, steps),
+        notes=tuple(
+            _never(name, interval, steps)
+            for name, on, left, interval in gates
+            if on.any() and not left.any()
+        ),
+    )
+
+
+def _never(name, interval, steps):
+    """A sentence about what an interval of noise levels switches off at every step."""
+    low, high = interval
+    above, below = steps.ratio[steps.ratio > high][-1:], steps.ratio[steps.ratio <= low][:1]
+    near = " and ".join(f"{level:.4g}" for level in (*above, *below))
+    return (
+        f"--interval {low:g},{high:g} holds none of the {len(steps.ratio)} noise levels that steps "
+        f"start from (nearest: {near}), so {name} is never applied."
     )
 
 
@@ -132,7 +156,8 @@ def _intervals(request, references, has_classifier):
 def _combiner(request):
     if request.apg is None:
         return Linear()
-    return Apg(*map(np.float32, parse_apg(request.apg)))
+    eta, momentum, norm = parse_apg(request.apg)
+    return Apg(np.float32(eta), np.float32(momentum), np.float32(min(norm, MOST_NORM)))
 
 
 def _cads(request, steps):
@@ -140,7 +165,7 @@ def _cads(request, steps):
         return None
     tau1, tau2, scale, psi = parse_cads(request.cads)
     gammas = gamma(steps.time, tau1, tau2).astype(np.float32)
-    return Cads(gammas, np.float32(scale), np.float32(psi))
+    return Cads(gammas, _float32(scale), np.float32(psi))
 
 
 def _float32(values):
@@ -180,6 +205,13 @@ def _check_flags(request, model):
         value = getattr(request, flag)
         if value not in ((), None) and not references:
             raise UserError(f"--{flag} has nothing to work on, as {nothing}.")
+    if request.classifier_scale is not None and request.classifier is None:
+        raise UserError(
+            f"--classifier_scale {request.classifier_scale} has nothing to scale: add --classifier "
+            "with the run of one, or leave it out."
+        )
+    if request.together and not references:
+        raise UserError(f"--together has nothing to put together, as {nothing}.")
     if request.interval and not references and request.classifier is None:
         raise UserError(f"--interval has nothing to gate, as {nothing}.")
     if request.rescale is not None and not 0 <= request.rescale <= 1:
@@ -232,8 +264,8 @@ def _classifier(request, model):
     """The classifier that a request names, or None, if it fits the model."""
     if request.classifier is None:
         return None
-    if not 0 <= request.classifier_scale < math.inf:
-        raise UserError(f"--classifier_scale is {request.classifier_scale}: it must be 0 or more.")
+    if not 0 <= request.scale < math.inf:
+        raise UserError(f"--classifier_scale is {request.scale}: it must be 0 or more.")
     classifier = open_model(request.classifier, "classifier", "a classifier")
     own, theirs = classifier.config, model.config
     if theirs.diffusion.process != "adm":

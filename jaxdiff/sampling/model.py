@@ -1,6 +1,7 @@
 """A trained network, as the jobs that sample and measure use it."""
 
 import dataclasses
+import pathlib
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ from jaxdiff.guidance.conditions import embedded, same
 from jaxdiff.guidance.equation import Branch, Guidance
 from jaxdiff.models.network import Network
 from jaxdiff.parallel.mesh import replicated
+
+TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,12 @@ def open_model(text, flag, kind="a diffusion model"):
     Raises:
       UserError: if there is none, or it is of the other kind.
     """
+    if pathlib.Path(text).suffix in TENSOR_FILES:
+        raise UserError(
+            f"--{flag} {text} is a file of tensors, and a run is wanted: make one of it with "
+            f"`python -m jaxdiff.interop.openai import {text} --config CONFIG --out runs/NAME`, "
+            "see docs/openai.md."
+        )
     reference = resolve(text)
     config = reference.run.config()
     found = "a classifier" if config.model.kind == "classifier" else "a diffusion model"

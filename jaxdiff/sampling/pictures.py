@@ -15,13 +15,14 @@ def columns_for(count, num_classes):
     return max(1, round(count**0.5))
 
 
-def grid(images, columns, captions=()):
+def grid(images, columns, captions=(), crossed=()):
     """Tiles images row by row; small ones are enlarged, smoothly, to at least 48 pixels.
 
     Args:
       images: uint8 [N, H, W, C], C 1 or 3.
       columns: tiles in a row.
       captions: a text under each image, or none.
+      crossed: numbers of images that are none: a cross on a flat colour is drawn instead.
 
     Returns:
       A PIL image.
@@ -40,7 +41,13 @@ def grid(images, columns, captions=()):
         top = number // columns * tile[1] + MARGIN
         picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
         size = (width * factor, height * factor)
-        canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
+        if number in crossed:
+            right, bottom = left + size[0] - 1, top + size[1] - 1
+            draw.rectangle((left, top, right, bottom), fill="magenta")
+            draw.line((left, top, right, bottom), fill="black", width=2)
+            draw.line((left, bottom, right, top), fill="black", width=2)
+        else:
+            canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
         if captions:
             middle = (left + width * factor / 2, top + height * factor)
             draw.text(middle, captions[number], fill="black", font=font, anchor="ma")

@@ -4,7 +4,11 @@ import dataclasses
 import math
 
 from jaxdiff import build, cli
+from jaxdiff.config import RANGES
 from jaxdiff.errors import UserError
+from jaxdiff.numbers import whole
+
+MOST_APG_ETA = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Request:
       rescale: phi, in [0, 1].
       together: one batch for all conditions of a network; None: where that is faster.
       classifier: reference to a noisy classifier that guides, or None.
-      classifier_scale: how hard it guides; at 0 it is not evaluated.
+      classifier_scale: how hard it guides; at 0 it is not evaluated. None: 1.
       latents: file to start from instead of noise, with a label for each sample.
       low_res: file of images that a model of super-resolution enlarges, with their labels.
     """
@@ -64,9 +68,14 @@ class Request:
     rescale: float | None = None
     together: bool | None = None
     classifier: str | None = None
-    classifier_scale: float = 1.0
+    classifier_scale: float | None = None
     latents: str | None = None
     low_res: str | None = None
+
+    @property
+    def scale(self):
+        """How hard a classifier guides."""
+        return 1.0 if self.classifier_scale is None else self.classifier_scale
 
 
 def parse_numbers(flag, text, names, optional=0):
@@ -104,15 +113,17 @@ def parse_classes(text, num_classes):
     classes = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not (low.isdigit() and (high.isdigit() or not dash)):
+        ends = [low, high] if dash else [low, low]
+        if not all(end.isascii() and end.isdecimal() for end in ends):
             raise UserError(f"--classes {text} cannot be read: write numbers, as in 0,3,5-9.")
-        classes += range(int(low), int(high or low) + 1)
+        for end in ends:
+            if whole(end, num_classes - 1) is None:
+                raise UserError(
+                    f"The model has no class {end}: its classes are 0 to {num_classes - 1}."
+                )
+        classes += range(whole(ends[0]), whole(ends[1]) + 1)
     if not classes:
         raise UserError(f"--classes {text} names no class: write numbers, as in 0,3,5-9.")
-    if max(classes) >= num_classes:
-        raise UserError(
-            f"The model has no class {max(classes)}: its classes are 0 to {num_classes - 1}."
-        )
     return tuple(classes)
 
 
@@ -184,10 +195,10 @@ def parse_apg(text):
       UserError: for values out of their ranges.
     """
     eta, momentum, norm = parse_numbers("apg", text, ("ETA", "MOMENTUM", "NORM"))
-    if not (math.isfinite(eta) and -1 < momentum < 1 and norm > 0):
+    if not (abs(eta) <= MOST_APG_ETA and -1 < momentum < 1 and norm > 0):
         raise UserError(
-            f"--apg {text} is out of range: ETA is a number, MOMENTUM lies between -1 and 1, and "
-            "NORM is positive, or inf."
+            f"--apg {text} is out of range: ETA lies between {-MOST_APG_ETA} and {MOST_APG_ETA}, "
+            "MOMENTUM between -1 and 1, and NORM is positive, or inf."
         )
     return eta, momentum, norm
 
@@ -217,11 +228,23 @@ def sampling_config(config, request):
     if request.churn is not None:
         names = ("S", "MIN", "MAX", "NOISE")
         sampling.churn = tuple(parse_numbers("churn", request.churn, names, 3))
-    if not 0 <= sampling.eta <= 1:
-        raise UserError(f"--eta is {sampling.eta}: it must lie between 0 and 1.")
+    for name, owner in (("eta", "ddim"), ("churn", "heun")):
+        if (value := getattr(request, name)) is not None and sampling.sampler != owner:
+            raise UserError(
+                f"--{name} {value} has no meaning for the sampler {sampling.sampler}: use {owner}, "
+                "or leave it out."
+            )
     if on_grid and build.takes_timesteps(config, sampling):
         raise UserError(
             f"--{on_grid[0]} has no meaning for the sampler {sampling.sampler}, which goes through "
             "the model's own timesteps: use heun or dpmpp, or leave it out."
         )
+    if request.clip and config.model.kind == "toy":
+        raise UserError("--clip confines images, and the model makes points: leave it out.")
+    for name in ("eta", "sigma_min", "sigma_max", "rho"):
+        low, high = RANGES[f"sampling.{name}"]
+        if getattr(request, name) is not None and not low <= sampling[name] <= high:
+            raise UserError(
+                f"--{name} is {sampling[name]}: it must lie between {low:g} and {high:g}."
+            )
     return sampling

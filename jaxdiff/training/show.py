@@ -6,10 +6,10 @@ import numpy as np
 
 from jaxdiff import build
 from jaxdiff.checkpoints.store import writing
-from jaxdiff.data.images import to_float, to_uint8
+from jaxdiff.data.images import to_float
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
-from jaxdiff.sampling import pictures
+from jaxdiff.sampling import finite, pictures
 from jaxdiff.sampling.generate import Generator, Params
 from jaxdiff.training.augment import area_downsample
 from jaxdiff.training.objective import classification
@@ -52,16 +52,22 @@ class Preview:
     def __call__(self, run, writer, number, params):
         """Writes previews/<number>.png and the same picture to TensorBoard.
 
+        Samples that are not finite are crossed out, and counted in a line.
+
         Raises:
           UserError: if the picture cannot be written.
         """
         numbers = np.arange(self._count)
         x = self._generate(Params(params), self._grid, self._seed, numbers, len(numbers))
         if processes.is_first():
+            bad = finite.non_finite(x)
+            if len(bad):
+                found = finite.about(finite.summary(bad), len(x), "samples of the preview")
+                writer.say(f"step {number}: {found}.")
             picture = (
-                pictures.scatter(x)
+                pictures.scatter(np.delete(x, bad, 0))
                 if self._is_points
-                else pictures.grid(to_uint8(x), self._columns)
+                else pictures.grid(finite.pictures_of(x, bad), self._columns, crossed=bad)
             )
             with writing(run.previews):
                 picture.save(run.previews / f"{number}.png")

@@ -1,3 +1,5 @@
+import decimal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,20 @@ def test_roots_of_levels_are_evenly_spaced():
     np.testing.assert_allclose(np.diff(roots), (0.1 ** (1 / 3) - 5 ** (1 / 3)) / 8)
 
 
+@pytest.mark.parametrize("rho", [0.001, 0.1, 0.25, 1, 7, 100, 1000])
+def test_grids_of_any_rho_fall_strictly_as_float32_and_follow_the_equation(rho):
+    levels = sigmas(18, 0.002, 80, rho)
+    np.testing.assert_array_equal(levels[[0, 17, 18]], [80, 0.002, 0])
+    assert (np.diff(np.float32(levels)) < 0).all()
+    high, low = decimal.Decimal(80), decimal.Decimal("0.002")
+    power, own = decimal.Decimal(str(rho)), []
+    with decimal.localcontext(decimal.Context(prec=60, Emax=10**6, Emin=-(10**6))):
+        for i in range(18):
+            ends = high ** (1 / power), low ** (1 / power)
+            own.append(float((ends[0] + i * (ends[1] - ends[0]) / 17) ** power))
+    np.testing.assert_allclose(levels[1:17], own[1:17], rtol=1e-12)
+
+
 def test_one_step_is_the_largest_level():
     np.testing.assert_allclose(sigmas(1, 0.002, 80, 7), [80, 0])
 
@@ -37,6 +53,13 @@ def test_one_step_is_the_largest_level():
         ((32, 0.002, float("inf"), 7), "sigma_max is inf"),
         ((32, float("nan"), 80, 7), "sigma_min is nan"),
         ((32, 0.002, 80, 0), "rho is 0"),
+        (("²", 0.002, 80, 7), "'²' is no number of steps"),
+        (("9" * 5000, 0.002, 80, 7), "is no number of steps"),
+        ((99_999_999_999, 0.002, 80, 7), "is no number of steps"),
+        ((32, 1, 1 + 1e-6, 7), "do not all differ"),
+        ((100_000, 79.9, 80, 7), "do not all differ"),
+        ((32, 1e-300, 80, 7), "do not all differ"),
+        ((32, 0.002, 1e300, 7), "do not all differ"),
     ],
 )
 def test_grids_that_cannot_be_are_refused(arguments, words):

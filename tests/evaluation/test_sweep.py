@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import json
 import shlex
 import shutil
 import subprocess
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff import results
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import confirm, heat_maps, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import HELD, Point, Search, grid
+from jaxdiff.files import read_json, write_json
 from jaxdiff.sampling import job
 from jaxdiff.sampling.model import Model
 from tests import history, tiny
@@ -62,7 +61,8 @@ def written(runs, tmp_path):
         folder = tmp_path / name
         settings = {**dataclasses.asdict(searched), "metric": "fd", "features": "f"}
         settings["sampling"] = {"sampler": "dpmpp"}
-        results.claim_folder(folder, settings, sweep.SETTINGS)
+        folder.mkdir()
+        write_json(folder / sweep.SETTINGS, settings)
         for point, value in measured.items():
             sweep.Table(folder, "fd").add(point, value, 1.0)
         return folder
@@ -404,14 +404,14 @@ def test_the_best_points_are_sampled_afresh(runs, written, tmp_path, monkeypatch
 
 def test_sweeps_whose_distances_do_not_compare_are_refused(runs, written):
     path = written[0] / sweep.SETTINGS
-    settings = json.loads(path.read_text())
+    settings = read_json(path)
     for changed, words in [
         ({"model": runs.guide}, "different values of run, .*guide"),
         ({"model_step": 5}, "different values of step, 10 and 5"),
         ({"num_samples": 500}, "different values of num_samples, 20 and 500"),
         ({"sampling": {"sampler": "heun"}}, "different values of sampling, .*heun"),
     ]:
-        path.write_text(json.dumps({**settings, **changed}))
+        write_json(path, {**settings, **changed})
         with pytest.raises(UserError, match=words):
             confirm.rows(written)
 
@@ -419,9 +419,9 @@ def test_sweeps_whose_distances_do_not_compare_are_refused(runs, written):
 def test_a_table_tells_models_with_dropout_apart(runs, written, tmp_path):
     folder, damaged = tmp_path / "dropout", f"{runs.model}:dropout=0.05"
     shutil.copytree(written[1], folder)
-    settings = json.loads((folder / sweep.SETTINGS).read_text())
+    settings = read_json(folder / sweep.SETTINGS)
     settings |= {"model": damaged, "guide": f"{runs.model}:dropout=0.1"}
-    (folder / sweep.SETTINGS).write_text(json.dumps(settings))
+    write_json(folder / sweep.SETTINGS, settings)
     found = confirm.rows([written[0], folder])
     assert [row.name for row in found[:2]] == ["unguided", "unguided, dropout 0.05"]
     assert [row.search.model for row in found[:2]] == [runs.model, damaged]
@@ -444,6 +444,6 @@ def test_a_model_without_labels_is_refused():
 def test_folders_that_hold_no_search_are_refused(tmp_path):
     with pytest.raises(UserError, match="is not the folder of a sweep"):
         confirm.rows([tmp_path])
-    (tmp_path / sweep.SETTINGS).write_text(json.dumps({"model": "a"}))
+    write_json(tmp_path / sweep.SETTINGS, {"model": "a"})
     with pytest.raises(UserError, match="is not the folder of a sweep"):
         confirm.rows([tmp_path])

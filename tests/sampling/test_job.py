@@ -54,6 +54,7 @@ def test_files_and_manifest(labelled, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "samples_13x8x8x1.npz",
         "grid.png",
+        "settings.json",
         "manifest.json",
     }
     assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((13, 8, 8, 1), np.uint8)

@@ -108,6 +108,31 @@ REFUSALS = [
     ({"sampler": "heun", "sigma_min": 0.0}, "sigma_min is 0.0"),
     ({"sampler": "dpmpp", "sigma_min": 90.0}, "sigma_min the smaller one"),
     ({"sampler": "heun", "eta": 0.5}, "eta 0.5 has no meaning for the sampler heun"),
+    ({"sampler": "heun", "eta": 0.0}, "eta 0.0 has no meaning for the sampler heun"),
+    ({"churn": "0"}, "churn 0 has no meaning for the sampler ddpm"),
+    ({"classifier_scale": 2.0}, "--classifier_scale 2.0.*add --classifier"),
+    ({"classifier_scale": 0.0}, "--classifier_scale 0.0.*add --classifier"),
+    ({"together": True}, "--together.*add --cfg or --guide"),
+    ({"sampler": "heun", "sigma_max": 1e30}, r"--sigma_max is 1e\+30"),
+    ({"sampler": "heun", "sigma_min": 1e-300}, "--sigma_min is 1e-300"),
+    ({"sampler": "heun", "rho": 1e-5}, "--rho is 1e-05"),
+    ({"sampler": "heun", "rho": math.nan}, "--rho is nan"),
+    ({"sampler": "ddim", "eta": math.nan}, "--eta is nan"),
+    ({"sampler": "heun", "churn": "40,0,80,1e30"}, r"churn 40,0,80,1e\+30 is out of range"),
+    ({"sampler": "heun", "churn": "inf"}, "churn inf is out of range"),
+    ({"cfg": 2, "apg": "1e30,-.5,10"}, "--apg 1e30,-.5,10 is out of range: ETA"),
+    ({"cads": ".6,.9,1e300"}, "too large for float32"),
+    ({"classes": "0-9999999999"}, "no class 9999999999: its classes are 0 to 9"),
+    ({"classes": "²"}, "--classes ² cannot be read"),
+    ({"classes": "0-²"}, "--classes 0-² cannot be read"),
+    ({"classes": "3-"}, "--classes 3- cannot be read"),
+    ({"num_samples": 9_999_999_999_999}, "--num_samples 9999999999999"),
+    ({"steps": "99999999999"}, "99999999999"),
+    ({"steps": "²"}, "²"),
+    ({"sampler": "heun", "steps": "99999999999"}, "99999999999"),
+    ({"out": "gs://bucket/x"}, "--out is gs://bucket/x"),
+    ({"latents": "gs://bucket/x"}, "--latents is gs://bucket/x"),
+    ({"low_res": "s3://bucket/x"}, "--low_res is s3://bucket/x"),
 ]
 
 
@@ -119,7 +144,7 @@ def test_what_has_no_meaning_is_refused(runs, tmp_path, fields, words):
             fields[name] = runs[fields[name]]
     fields["guide"] = tuple(runs[name] for name in fields.get("guide", ()))
     with pytest.raises(UserError, match=words) as caught:
-        job.run(job.Request(out=str(tmp_path / "out"), **fields))
+        job.run(job.Request(**{"out": str(tmp_path / "out"), **fields}))
     text = str(caught.value)
     assert text.endswith(".")
     assert "\n" not in text
@@ -163,6 +188,44 @@ def test_a_guided_job_records_its_references_and_what_they_cost(runs, tmp_path):
     assert arrays["arr_0"].std() > 0
     with pytest.raises(UserError, match="another guidance"):
         job.run(job.Request(out=str(tmp_path / "guided"), **{**fields, "rescale": 0.6}))
+
+
+@pytest.mark.parametrize("text", ["gs://b/run", "gs://b/run@5", "s3://b/run:ema=.1", "gs:/b/run"])
+def test_networks_on_other_storage_are_refused(runs, tmp_path, text):
+    for fields in (
+        {"model": text},
+        {"model": runs["main"], "guide": (text,), "weight": (2.0,)},
+        {"model": runs["main"], "classifier": text},
+    ):
+        with pytest.raises(UserError, match="cannot be read or written yet"):
+            job.run(job.Request(out=str(tmp_path / "out"), **fields))
+
+
+def test_a_file_of_tensors_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="jaxdiff.interop.openai import 64x64.pt"):
+        job.run(job.Request(model="64x64.pt", out=str(tmp_path / "out")))
+
+
+def test_an_interval_between_two_steps_is_said_to_guide_nowhere(runs):
+    fields = {"model": runs["main"], "out": "", "sampler": "dpmpp", "steps": "3"}
+    levels = job.prepare(job.Request(**fields)).grid.levels.ratio
+    low, high = float(levels[1]) * 1.01, float(levels[0]) * 0.99
+    between, around = f"{low:.6g},{high:.6g}", f"{low:.6g},{high * 1.1:.6g}"
+    classifier = {"classifier": runs["classifier"]}
+
+    def notes(**more):
+        prepared = job.prepare(job.Request(**fields, **more))
+        assert list(prepared.method.notes) == prepared.settings["notes"]
+        return prepared.method.notes
+
+    for guidance in ({"cfg": 2.0}, classifier):
+        (note,) = notes(**guidance, interval=(between,))
+        for part in (between, f"{levels[0]:.4g}", f"{levels[1]:.4g}"):
+            assert part in note
+        assert not notes(**guidance, interval=(around,))
+        assert not notes(**guidance)
+    assert len(notes(cfg=2.0, **classifier, interval=(between, around))) == 1
+    assert not notes(cfg=1.0, interval=(between,)), "what is off cannot be missed"
 
 
 def test_weight_1_is_no_guidance(runs, tmp_path):

@@ -1,0 +1,20 @@
+"""Ending when asked to: SIGTERM is answered by a line and status 143, as shells have it."""
+
+import os
+import signal
+import sys
+
+STATUS = 128 + signal.SIGTERM
+
+
+def listen():
+    """Lets SIGTERM end this program as an exception does, so that nothing is left half written."""
+    signal.signal(signal.SIGTERM, stop)
+
+
+def stop(*_):
+    """Ends the program; a second SIGTERM kills it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Not by print, which may be what was interrupted.
+    os.write(2, f"{os.path.basename(sys.argv[0])}: Stopped by SIGTERM.\n".encode())
+    raise SystemExit(STATUS)

@@ -1,0 +1,73 @@
+import itertools
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff.parallel import batches
+from tests.conftest import ROOT
+
+PROGRAM = """
+import pathlib, sys, time
+from jaxdiff import cli, files
+def main():
+    with files.replacing(pathlib.Path(sys.argv[1])) as partial:
+        partial.touch()
+        print("begun", flush=True)
+        time.sleep(600)
+path = sys.argv[1]
+cli.run(lambda _: main(), "a file")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_program_ends_in_one_line_and_leaves_nothing_half_written(tmp_path, number, status):
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "x")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout.readline() == "begun\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    program.send_signal(number)
+    _, said = program.communicate(timeout=60)
+    assert program.returncode == status
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):
+    asked, done = [], []
+
+    def reached(step):
+        asked.append(step)
+        return len(asked) == 3
+
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(batches.multihost_utils, "reached_preemption_sync_point", reached)
+
+    def function(x):
+        done.append(len(x))
+        return jax.device_put(x)
+
+    def run(count):
+        return batches.in_batches(
+            function, lambda rows: (rows,), count, batch_size=2, mesh=one_device, quiet=True
+        )
+
+    np.testing.assert_array_equal(run(2), [0, 1])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run(10)
+    signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 143
+    assert done == [2, 2]
+    assert all(b == a + 1 for a, b in itertools.pairwise(asked)), "steps never repeat"
+    assert capfd.readouterr().err.count("\n") == 1
