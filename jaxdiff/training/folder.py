@@ -1,10 +1,12 @@
 """A run's folder before training: whose it is, and where the run goes on."""
 
 import pathlib
+import sys
 
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints import store
 from jaxdiff.checkpoints.run import Run
+from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
@@ -51,6 +53,23 @@ def measure(config, workdir, source):
     if processes.is_first():
         print(f"The data's standard deviation, diffusion.data_std: {config.diffusion.data_std:.6f}")
     return config
+
+
+def data_record(config, workdir, source):
+    """The record of the training split, as RUN/data.json keeps it; see `jaxdiff.data.record`.
+
+    Raises:
+      UserError: if the folder holds a run that was trained on other data.
+    """
+    described = record.describe(source)
+    record.check(pathlib.Path(workdir), described, config.data.name)
+    if processes.is_first() and config.training.batch_size > len(source):
+        print(
+            f"train.py: warning: training.batch_size is {config.training.batch_size} and the split "
+            f"train has {len(source)} examples, so a batch holds some of them more than once.",
+            file=sys.stderr,
+        )
+    return described
 
 
 def claim(workdir, config):

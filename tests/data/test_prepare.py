@@ -47,7 +47,8 @@ def run(*arguments, **kwargs):
 
 def prepare_here(kind, *sources, **values):
     """The same without another process."""
-    defaults = {"name": "mine", "image_size": None, "channels": None, "held_out": 0, "workers": 0}
+    defaults = {"name": "mine", "held_out": 0, "workers": 0}
+    defaults |= dict.fromkeys(("image_size", "channels", "layout", "bits"))
     return prepare(kind, sources, types.SimpleNamespace(**{**defaults, **values}))
 
 
@@ -105,7 +106,7 @@ def test_npz_files_come_back_through_the_command_line(tmp_path, files):
     out = tmp_path / "out"
     asked = ["npz", *paths, "--name", "mine", "--out", out]
     code, text, err = run(*asked, environment=environment)
-    assert (code, text) == (0, f"{out}: train 10, test 5\n"), err
+    assert (code, text.splitlines()[0]) == (0, f"{out}: train 10, test 5"), err
     assert not (tmp_path / "imported").exists()
     for split, expected in arrays.items():
         source, rows = read(out, split, 3)
@@ -114,7 +115,7 @@ def test_npz_files_come_back_through_the_command_line(tmp_path, files):
         np.testing.assert_array_equal(rows["label"], expected["labels"])
     before = contents(out)
     assert not any(name.startswith(".") for name in before)
-    assert run(*asked)[1] == f"{out} was there already: train 10, test 5\n"
+    assert run(*asked)[1].startswith(f"{out} was there already: train 10, test 5\n")
     assert contents(out) == before
 
 
@@ -329,7 +330,10 @@ def test_bad_files_are_skipped_listed_and_counted(tmp_path):
     asked = ["folder", folder, "--name=mine", "--image_size=8", "--out", out]
     code, text, err = run(*asked)
     assert code == 0, err
-    assert text == f"{out}: train 24\nSkipped 3 files, listed in {out / 'skipped.txt'}\n"
+    assert text.startswith(f"{out}: train 24\n")
+    assert f"Skipped 3 files, listed in {out / 'skipped.txt'}\n" in text
+    assert "1 with .txt" in text
+    assert "1 hidden" in text
     listed = dict(line.split(": ", 1) for line in (out / "skipped.txt").read_text().splitlines())
     assert sorted(listed) == ["cat/cut.png", "dog/empty.png", "dog/text.jpg"]
     assert "truncated" in listed["cat/cut.png"]
@@ -379,7 +383,7 @@ def test_folders_named_as_splits_are_splits(tmp_path):
     values = tell_apart(tmp_path / "in", names)
     kwargs = {"image_size": 8, "channels": 1, "out": tmp_path / "out"}
     tell_apart(tmp_path / "mixed", ["train/a/1.png", "test/2.png"])
-    with pytest.raises(UserError, match="a split with class folders and one without"):
+    with pytest.raises(UserError, match="--layout=splits.*--layout=classes"):
         prepare_here("folder", tmp_path / "mixed", **kwargs)
     with pytest.raises(UserError, match="has the splits train, val, validation: leave it out"):
         prepare_here("folder", tmp_path / "in", **kwargs, held_out=0.5)
@@ -415,7 +419,7 @@ def test_pictures_without_class_folders_have_no_labels(tmp_path):
     tell_apart(tmp_path / "in", ["a/3.png"])
     with pytest.raises(UserError, match=r"holds the picture 1\.png beside class folders"):
         prepare_here("folder", tmp_path / "in", image_size=8, out=tmp_path / "other")
-    with pytest.raises(UserError, match="lies in"):
+    with pytest.raises(UserError, match="--out .* is in"):
         prepare_here("folder", tmp_path / "in", image_size=8, out=tmp_path / "in" / "out")
 
 
@@ -466,7 +470,7 @@ def test_a_killed_program_continues(tmp_path):
     process.communicate()
     assert not (out / "dataset_info.json").exists()
     code, text, _ = run("npz", path, "--name=mine", "--out", out)
-    assert (code, text) == (0, f"{out}: train 10,000\n")
+    assert (code, text.splitlines()[0]) == (0, f"{out}: train 10,000")
     assert data_bytes(out) == data_bytes(tmp_path / "whole")
 
 
@@ -504,7 +508,7 @@ def test_another_request_is_refused_and_changes_nothing(tmp_path, files):
         prepare_here("npz", *paths, out=out)
     assert contents(out) == before
     (out / "request.json").write_text("[")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"request\.json is not JSON"):
         prepare_here("npz", *paths, out=out)
     with pytest.raises(UserError, match="nothing is overwritten"):
         prepare_here("npz", *paths, out=tmp_path)
