@@ -1,7 +1,7 @@
 """A run's record of its data, RUN/data.json: what it was trained on, and what its classes are.
 
 examples    of the training split
-checksum    of the examples
+sha256      of the examples, see `checksum`
 classes     their names, in order; empty for data without labels
 empty       numbers of the classes that have no example
 """
@@ -12,7 +12,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.files import read_json, write_json
 
 NAME = "data.json"
-FIELDS = ("examples", "checksum", "classes", "empty")
+FIELDS = ("examples", "sha256", "classes", "empty")
 ALL = 2**16  # of no more examples than these the checksum covers each
 SOME = 2**12  # of more it covers so many, spread evenly
 ROWS = 256  # read at once
@@ -29,7 +29,7 @@ def describe(source):
     """
     return {
         "examples": len(source),
-        "checksum": checksum(source),
+        "sha256": checksum(source),
         "classes": list(source.label_names),
         "empty": list(source.empty),
     }
@@ -93,7 +93,7 @@ def check(folder, record, name):
     if difference := first_difference(old["classes"], record["classes"]):
         number, theirs, here = difference
         different.append(f"the name of class {number} ({theirs} in the run's, here {here})")
-    if old["checksum"] != record["checksum"]:
+    if old["sha256"] != record["sha256"]:
         different.append("the checksum of the examples")
     if different:
         raise UserError(
