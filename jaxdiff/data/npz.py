@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from jaxdiff.data.images import convert, fit
+from jaxdiff.data.images import convert, fit, free_memory
 from jaxdiff.data.prepared import Dataset, Split, check_classes, png
 from jaxdiff.errors import UserError
 
@@ -152,14 +152,15 @@ def check_sizes(path, archive):
     Raises:
       UserError: if there is one.
     """
-    free = _free_memory()
+    free = free_memory()
     for info in archive.infolist():
         if not info.filename.endswith(".npy"):
             continue
         key = info.filename.removesuffix(".npy")
         shape, dtype = _header(archive, key)
         size = math.prod(shape) * dtype.itemsize
-        if not dtype.hasobject and not size <= info.file_size <= size + LONGEST_HEADER:
+        fits = min(shape, default=0) >= 0 and size <= info.file_size <= size + LONGEST_HEADER
+        if not dtype.hasobject and not fits:
             raise UserError(
                 f"{path} holds `{key}` of {dtype} {list(shape)}, which is {size:,} bytes, in "
                 f"{info.file_size:,} bytes: it is damaged; save it again."
@@ -169,16 +170,6 @@ def check_sizes(path, archive):
                 f"{path} holds `{key}` of {size:,} bytes, and {free:,} bytes of memory are free: "
                 "cut it into smaller files."
             )
-
-
-def _free_memory():
-    """Bytes of memory that are free, or inf where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return math.inf
 
 
 def _header(archive, key):

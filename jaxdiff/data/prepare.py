@@ -15,11 +15,13 @@ from absl import flags
 
 from jaxdiff import cli
 from jaxdiff.data import folders, layout, npz, prepared
+from jaxdiff.data.images import free_memory
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
 from jaxdiff.files import local_path
 
 KINDS = ("npz", "folder")
+BYTES_OF_A_PIXEL = 16  # while an image is resized
 HALVED = 8  # images whose sides are multiples of it can be halved three times, as by default
 
 
@@ -39,6 +41,11 @@ def prepare(kind, sources, values):
     if values.channels not in (None, 1, 3):
         raise UserError(f"--channels is {values.channels}: it must be 1 or 3.")
     sources = [local_path(source, "A source") for source in sources]
+    if (side := values.image_size or 0) ** 2 * BYTES_OF_A_PIXEL > free_memory():
+        raise UserError(
+            f"--image_size is {side}, and an image of {side} x {side} pixels does not fit into "
+            "memory: give a smaller one."
+        )
     if kind == "npz":
         for flag in ("held_out", "workers", "layout", "bits"):
             if getattr(values, flag):

@@ -11,6 +11,7 @@ import tarfile
 import time
 import types
 import weakref
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 from jaxdiff.config import base
 from jaxdiff.data import npz, prepared
 from jaxdiff.data.images import fit
-from jaxdiff.data.prepare import prepare
+from jaxdiff.data.prepare import described, prepare
 from jaxdiff.data.source import open_source, open_split
 from jaxdiff.errors import UserError
 from tests.conftest import ROOT
@@ -179,6 +180,52 @@ def test_npz_files_that_cannot_be_used_are_refused(tmp_path, arrays, words):
     path = save(tmp_path / "train.npz", **arrays)
     with pytest.raises(UserError, match=words):
         prepare_here("npz", path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("images", (28 * 10**9 // 64, 8, 8, 1)),
+        ("labels", (28 * 10**9 // 8,)),
+        ("images", (-1, 8, 8)),
+    ],
+)
+def test_headers_that_claim_more_than_there_is_are_refused(tmp_path, key, shape):
+    path = save(tmp_path / "train.npz", **{name: a for name, a in GOOD.items() if name != key})
+    file = io.BytesIO()
+    header = {"descr": GOOD[key].dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{key}.npy", file.getvalue() + b"values")
+    with pytest.raises(UserError, match=rf"train\.npz .*{key}"):
+        prepare_here("npz", path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = save(tmp_path / "train.npz", images=noise(100, 8, 8, 3))
+    monkeypatch.setattr(npz, "free_memory", lambda: 100 * 8 * 8 * 3 - 1)
+    with pytest.raises(UserError, match=r"train\.npz .*19,200 bytes"):
+        prepare_here("npz", path, out=tmp_path / "out")
+    with pytest.raises(UserError, match="--image_size is 10000000"):
+        prepare_here("npz", path, out=tmp_path / "out", image_size=10**7)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "a" * 5000}, "--name"),
+        ({"out": "gs://bucket/data"}, "--out is gs://"),
+        ({"layout": "splits"}, "--layout is for folders"),
+        ({"bits": 12}, "--bits is for folders"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_refused(tmp_path, files, values, words):
+    with pytest.raises(UserError, match=words) as refusal:
+        prepare_here("npz", *files[0], **{"out": tmp_path / "out", **values})
+    assert len(str(refusal.value)) < 1000
     assert not (tmp_path / "out").exists()
 
 
@@ -366,6 +413,36 @@ def tell_apart(folder, names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8), value, np.uint8)).save(folder / name)
     return values
+
+
+def test_class_folders_are_text_and_files_need_not_be(tmp_path):
+    tell_apart(tmp_path / "in", ["a/1.png", "a/2.png", "b/3.png"])
+    (tmp_path / "in" / "a" / "2.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/in/a/\xff.png"))
+    out = tmp_path / "out"
+    assert prepare_here("folder", tmp_path / "in", image_size=8, out=out).sizes == {"train": 3}
+    (tmp_path / "in" / "b").rename(os.fsdecode(os.fsencode(tmp_path) + b"/in/b\xff"))
+    with pytest.raises(UserError, match="UTF-8"):
+        prepare_here("folder", tmp_path / "in", image_size=8, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_images_of_each_class_are_counted(tmp_path, small_shards):
+    names = ["train/a/1.png", "train/b/2.png", "train/b/3.png", "test/c/4.png", "test/a/5.png"]
+    tell_apart(tmp_path / "in", names)
+    (tmp_path / "in" / "train" / "b" / "3.png").write_text("no picture")
+    kwargs = {"image_size": 8, "channels": 1, "out": tmp_path / "out"}
+    report = prepare_here("folder", tmp_path / "in", **kwargs)
+    assert report.classes == ("a", "b", "c")
+    assert report.counts == {"train": [1, 1, 0], "test": [1, 0, 1]}
+    again = prepare_here("folder", tmp_path / "in", **kwargs)
+    assert (again.was_there, again.counts) == (True, report.counts)
+    lines = "\n".join(described(again, tmp_path / "out"))
+    assert "Classes without images in the split train: c\n" in lines
+    assert "data.num_classes = 3" in lines
+    # Values 1 and 2 of 255, so 1/127.5 apart; and all sides are 8.
+    assert f"data_std = {0.5 / 127.5:.4f}" in lines
+    assert "data.image_size = 8\n" in lines
+    assert read(tmp_path / "out", "train", 3)[0].empty == (2,)
 
 
 def test_links_to_class_folders_are_followed(tmp_path):
