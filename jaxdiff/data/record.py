@@ -102,6 +102,11 @@ def check(folder, record, name):
         )
 
 
+def are_named(classes):
+    """Whether classes are called otherwise than by their numbers, which say nothing of them."""
+    return bool(classes) and classes != [str(number) for number in range(len(classes))]
+
+
 def first_difference(names, others):
     """(number, name, other name) of the first class whose names differ, or None."""
     for number in range(max(len(names), len(others))):

@@ -240,7 +240,7 @@ def _guide(name, model):
 def _check_class_names(what, other, model):
     """Refuses a network whose classes are others than the model's, as far as both are known."""
     records = [record.read(each.reference.run.folder) for each in (other, model)]
-    if not all(each and each["classes"] for each in records):
+    if not all(each and record.are_named(each["classes"]) for each in records):
         return
     if difference := record.first_difference(*(each["classes"] for each in records)):
         number, theirs, own = difference

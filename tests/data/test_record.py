@@ -99,7 +99,12 @@ def model(path, classes, empty=(), num_classes=None):
 
 def test_networks_of_other_classes_do_not_guide(tmp_path):
     main = model(tmp_path / "main", ["cat", "dog", "owl"])
-    for name, classes in (("same", ["cat", "dog", "owl"]), ("none", []), ("unknown", None)):
+    for name, classes in (
+        ("same", ["cat", "dog", "owl"]),
+        ("none", []),
+        ("unknown", None),
+        ("1", ["0", "1", "2"]),
+    ):
         _check_class_names("guide", model(tmp_path / name, classes), main)
     with pytest.raises(UserError, match="class 1 is owl, and the model's is dog"):
         _check_class_names("guide", model(tmp_path / "other", ["cat", "owl", "dog"]), main)
