@@ -10,9 +10,9 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 from jaxdiff.data import layout as layout_lib
+from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, png
 from jaxdiff.data.images import fit
 from jaxdiff.data.pictures import decode, find_whites
-from jaxdiff.data.prepared import Dataset, Skipped, Split, check_classes, png
 from jaxdiff.errors import UserError
 
 
@@ -34,7 +34,7 @@ def open_folder(folder, image_size, channels=3, held_out=0.0, layout=None, bits=
       mapped: (function, paths) -> results in order; such as `pool` yields.
 
     Returns:
-      A `jaxdiff.data.prepared.Dataset`.
+      A `jaxdiff.data.dataset.Dataset`.
 
     Raises:
       UserError: if there is no such folder, or it holds no pictures in such an order.

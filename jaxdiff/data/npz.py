@@ -11,8 +11,8 @@ import zlib
 
 import numpy as np
 
+from jaxdiff.data.dataset import Dataset, Split, check_classes, png
 from jaxdiff.data.images import convert, fit, free_memory
-from jaxdiff.data.prepared import Dataset, Split, check_classes, png
 from jaxdiff.errors import UserError
 
 # The first of each that a file has: as people call them, and as sample.py does.
@@ -38,7 +38,7 @@ def open_files(paths, image_size=None, channels=None):
       channels: 1 or 3, what they are converted to; None: as they are.
 
     Returns:
-      A `jaxdiff.data.prepared.Dataset`, whose examples stand in the order of the files.
+      A `jaxdiff.data.dataset.Dataset`, whose examples stand in the order of the files.
 
     Raises:
       UserError: if a file is missing or damaged, holds no such arrays, or does not belong to the

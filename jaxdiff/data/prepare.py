@@ -26,7 +26,7 @@ HALVED = 8  # images whose sides are multiples of it can be halved three times, 
 
 
 def prepare(kind, sources, values):
-    """Writes the dataset, and returns its `jaxdiff.data.prepared.Report`.
+    """Writes the dataset, and returns its `jaxdiff.data.dataset.Report`.
 
     Args:
       kind: npz or folder.

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.data.dataset import shortened
 from jaxdiff.data.images import fit
-from jaxdiff.data.prepared import INFO, REQUEST, read_summary, shortened
+from jaxdiff.data.prepared import INFO, REQUEST, read_summary
 from jaxdiff.errors import UserError
 from jaxdiff.files import local_path, read_json
 from jaxdiff.parallel import processes
