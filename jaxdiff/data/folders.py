@@ -30,7 +30,7 @@ def open_folder(folder, image_size, channels=3, held_out=0.0, layout=None, bits=
       held_out: share of each class that becomes the split `test`, in [0, 1): with .1, the 10th,
         20th, ... picture.
       layout: `classes` or `splits`, what the folders are; None: found.
-      bits: that grey pictures of more than 8 use, see `jaxdiff.data.pictures.Whites`; None: found.
+      bits: that pictures of more than 8 use, see `jaxdiff.data.pictures.Whites`; None: found.
       mapped: (function, paths) -> results in order; such as `pool` yields.
 
     Returns:

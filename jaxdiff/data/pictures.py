@@ -1,6 +1,6 @@
 """Reading a file of one picture as people see it, whatever its metadata are like.
 
-Grey values of more than 8 bits (16, 32, or floats) become 8 by the rule of `Whites`.
+Values of more than 8 bits (16, 32, or floats) become 8 by the rule of `Whites`.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import functools
 import io
 import pathlib
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -19,8 +20,17 @@ from jaxdiff.data.metadata import without_metadata
 NOT_READ = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "FPX", "MIC", "PDF")
 SHALLOW = ("JPEG", "MPO", "WEBP", "GIF", "BMP", "AVIF")  # Pillow decodes them to 8 bits
 GREY = ("1", "L", "LA", "La")  # Pillow's modes
+NATIVE = "B" if sys.byteorder == "little" else "L"  # the order that the machine has not
 LIMITS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of values of so many bits
 NEAR = 63 / 64  # of a limit: what reaches it uses the whole range up to that limit
+# How Pillow unpacks colour, or grey with transparency, of 16 bits to the upper 8, and what unpacks
+# the lower ones: as if the bytes were in the other order; of grey, to the second channel.
+LOWER = {
+    **{f"{mode};16B": f"{mode};16L" for mode in ("RGB", "RGBA")},
+    **{f"{mode};16L": f"{mode};16B" for mode in ("RGB", "RGBA")},
+    **{f"{mode};16N": f"{mode};16{NATIVE}" for mode in ("RGB", "RGBA")},
+    "LA;16B": "RGBA",
+}
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 ORIENTATION = 0x0112  # a tag of EXIF
 # Its entry in either order of bytes: tag, type (a number of 16 bits), count (1), value.
@@ -52,7 +62,7 @@ def endings():
 
 @dataclasses.dataclass(frozen=True)
 class Whites:
-    """The value that is white in grey pictures of more than 8 bits; 0 is black.
+    """The value that is white in pictures of more than 8 bits; 0 is black.
 
     It is the first of these that there is:
 
@@ -116,11 +126,11 @@ def decode(path, whites=None):
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes on odd files, amid the progress bar
-        picture, stated = _load(path)
-        if kind := _kind(picture.mode):
-            values = _values(picture)
+        picture, lower, stated = _load(path)
+        if kind := _kind(picture, lower):
+            values = _values(picture, lower)
             white = (whites or Whites()).of(values, kind, stated)
-            return np.round(np.clip(values * (255 / white), 0, 255)).astype(np.uint8)[..., None]
+            return np.round(np.clip(values * (255 / white), 0, 255)).astype(np.uint8)
         if picture.mode in GREY:
             return np.asarray(picture.convert("L"))[..., None]
         if "transparency" in picture.info:
@@ -128,9 +138,11 @@ def decode(path, whites=None):
         return np.asarray(picture.convert("RGB"))
 
 
-def _kind(mode):
-    """Of what numbers pictures of a mode of Pillow's are, "I;16", "I" or "F"; None for bytes."""
-    return mode[:4] if mode.startswith(("I", "F")) else None
+def _kind(picture, lower):
+    """Of what numbers a picture is, "I;16", "I", "F" or "colour"; None for bytes."""
+    if lower is not None:
+        return "I;16" if lower.info.get("grey") else "colour"
+    return picture.mode[:4] if picture.mode.startswith(("I", "F")) else None
 
 
 def _limit(value, kind):
@@ -139,9 +151,13 @@ def _limit(value, kind):
     return next((limit for limit in limits if value <= limit), value)
 
 
-def _values(picture):
-    """The numbers of a picture of more than 8 bits, float64 [H, W]."""
+def _values(picture, lower):
+    """The numbers of a picture of more than 8 bits, float64 [H, W, 1 or 3]."""
     values = np.asarray(picture).astype(np.float64)
+    if lower is not None:
+        channels = (slice(0, 1), slice(1, 2)) if lower.info.get("grey") else (slice(3), slice(3))
+        values = values[..., channels[0]] * 256 + np.asarray(lower)[..., channels[1]]
+    values = values if values.ndim == 3 else values[..., None]
     if not np.isfinite(values).all():
         raise ValueError("some of its values are not finite")
     if values.min() < 0:
@@ -161,16 +177,19 @@ def _largest(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
-                if not _kind(file.mode):
+                if not _kind(file, None) and _unpacking(file) not in LOWER:
                     return None
-            picture, stated = _load(path)
-            return None if stated else (_kind(picture.mode), _values(picture).max())
+            picture, lower, stated = _load(path)
+            return None if stated else (_kind(picture, lower), _values(picture, lower).max())
     except Exception:  # it is skipped, and counted, when it is to be read
         return None
 
 
 def _load(path):
-    """(the picture, turned; the bits that its file states, if fewer than its numbers have)."""
+    """(the picture, turned; one of its lower bytes, or None; the bits that the file states).
+
+    The bits are None where they are not fewer than its numbers have.
+    """
     try:
         return _open(path)
     except Exception:
@@ -188,11 +207,36 @@ def _load(path):
 
 def _open(file, exif=None):
     with Image.open(file) as picture:
+        unpacking = _unpacking(picture)
         picture.load()
         bits = set(getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, ()))
         stated = bits.pop() if len(bits) == 1 and 8 < min(bits) < 16 else None
         turn = TURNS.get(_orientation(picture, exif))
-        return (picture.copy() if turn is None else picture.transpose(turn)), stated
+        turned = picture.copy() if turn is None else picture.transpose(turn)
+    if unpacking not in LOWER:
+        return turned, None, stated
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    with Image.open(file) as lower:
+        lower.tile = [_unpacked_by(tile, LOWER[unpacking]) for tile in lower.tile]
+        lower.load()
+        lower = lower.copy() if turn is None else lower.transpose(turn)
+    lower.info["grey"] = unpacking.startswith("LA")
+    return turned, lower, stated
+
+
+def _unpacking(picture):
+    """How Pillow is to unpack the pixels of a picture that is not loaded yet, or None."""
+    if not (tiles := getattr(picture, "tile", None)):
+        return None
+    how = tiles[0][3]
+    how = how[0] if isinstance(how, tuple) and how else how
+    return how if isinstance(how, str) else None
+
+
+def _unpacked_by(tile, how):
+    codec, extents, offset, old = tile
+    return type(tile)(codec, extents, offset, (how, *old[1:]) if isinstance(old, tuple) else how)
 
 
 def _orientation(picture, exif):

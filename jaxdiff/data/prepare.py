@@ -175,7 +175,7 @@ def _define_flags():
     flags.DEFINE_integer(
         "bits",
         None,
-        "That grey pictures of more than 8 use, such as 12; default: found.",
+        "That pictures of more than 8 use, such as 12; default: found.",
         lower_bound=8,
         upper_bound=16,
     )

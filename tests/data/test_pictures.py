@@ -23,19 +23,16 @@ def saved(picture, kind, **options):
     return file.getvalue()
 
 
+def packed(name, content):
+    """A chunk of a PNG file."""
+    check = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+
 def png(*chunks, last=()):
     data = saved(COLOUR, "png")
-    packed = [
-        b"".join(
-            struct.pack(">I", len(content))
-            + name
-            + content
-            + struct.pack(">I", zlib.crc32(name + content))
-            for name, content in those
-        )
-        for those in (chunks, last)
-    ]
-    return data[:33] + packed[0] + data[33:-12] + packed[1] + data[-12:]
+    first, last = (b"".join(packed(*chunk) for chunk in those) for those in (chunks, last))
+    return data[:33] + first + data[33:-12] + last + data[-12:]
 
 
 def jpeg(*segments):
@@ -135,6 +132,25 @@ def test_white_is_the_end_of_a_picture_s_range(tmp_path, name, largest, dtype):
     shades = decode(path, find_whites(None, [path, *others]))[..., 0]
     # Whole numbers were cut off before they were scaled: by less than one of `largest`.
     np.testing.assert_allclose(shades, RAMP * 255, atol=0.5 + 255 / max(largest, 255))
+
+
+def deep_png(path, values):
+    """A PNG file of 16 bits: values [H, W, 2 or 3], of grey and transparency or of colour."""
+    kind = {2: 4, 3: 2}[values.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"eXIf", EXIF), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed(*chunk) for chunk in chunks))
+
+
+@pytest.mark.parametrize("largest", [1023, 4095, 65535])
+def test_colour_and_transparent_grey_of_16_bits_are_deep_as_well(tmp_path, largest):
+    values = np.random.RandomState(0).randint(0, largest + 1, (20, 24, 3))
+    values[0, 0] = largest
+    for channels, kept in ((3, 3), (2, 1)):
+        deep_png(tmp_path / "a.png", values[..., :channels])
+        expected = np.rot90(np.round(values[..., :kept] * (255 / largest)), -1)
+        np.testing.assert_array_equal(decode(tmp_path / "a.png"), expected)
 
 
 def test_dark_pictures_stay_dark_beside_bright_ones(tmp_path):
