@@ -28,7 +28,9 @@ A snapshot every 16.8 million images is 64 of them, of two averages in bfloat16:
 
 Published numbers are of images that were made smaller as ADM does. Those of imagenet_resized were
 made in another way; `--config.data.name=imagenet2012` makes them so while it reads, and
---config.data.workers must keep up with it.
+--config.data.workers must keep up with it. The two number the classes differently, so the data must
+be the same for the model, its guide, and a classifier: networks of one are no guides for the other,
+and sample.py refuses them by the names of their classes.
 """
 
 from jaxdiff.config import base

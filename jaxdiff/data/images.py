@@ -1,5 +1,7 @@
 """Making an image the size and colour that a network wants."""
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -58,6 +60,16 @@ def _scaled(picture, size):
     scale = size / min(picture.size)
     shape = tuple(max(size, round(side * scale)) for side in picture.size)
     return picture.resize(shape, Image.Resampling.BICUBIC)
+
+
+def free_memory():
+    """Bytes of memory that are free, or inf where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return math.inf
 
 
 def to_float(images):

@@ -2,19 +2,27 @@
 
 import dataclasses
 import functools
+import lzma
+import math
 import pathlib
+import struct
 import zipfile
 import zlib
 
 import numpy as np
 
-from jaxdiff.data.images import convert, fit
-from jaxdiff.data.prepared import Dataset, Split, check_classes, png
+from jaxdiff.data.dataset import Dataset, Split, check_classes, png
+from jaxdiff.data.images import convert, fit, free_memory
 from jaxdiff.errors import UserError
 
 # The first of each that a file has: as people call them, and as sample.py does.
 IMAGES, LABELS = ("images", "arr_0"), ("labels", "arr_1")
-DAMAGES = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+LONGEST_HEADER = 2**17  # bytes of an array's file before its values
+# What zipfile, zlib and NumPy make of files that are damaged, encrypted or packed in other ways.
+DAMAGES = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError),
+)
 
 
 def open_files(paths, image_size=None, channels=None):
@@ -30,7 +38,7 @@ def open_files(paths, image_size=None, channels=None):
       channels: 1 or 3, what they are converted to; None: as they are.
 
     Returns:
-      A `jaxdiff.data.prepared.Dataset`, whose examples stand in the order of the files.
+      A `jaxdiff.data.dataset.Dataset`, whose examples stand in the order of the files.
 
     Raises:
       UserError: if a file is missing or damaged, holds no such arrays, or does not belong to the
@@ -76,8 +84,10 @@ class _File:
 
 def _inspect(path):
     try:
-        with zipfile.ZipFile(path) as archive, np.load(path) as arrays:
-            return _inspect_arrays(path, archive, arrays)
+        with zipfile.ZipFile(path) as archive:
+            check_sizes(path, archive)
+            with np.load(path) as arrays:
+                return _inspect_arrays(path, archive, arrays)
     except UserError:
         raise
     except DAMAGES as error:
@@ -130,6 +140,36 @@ def _names(path, archive, arrays):
     names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     check_classes(names, path)
     return names
+
+
+def check_sizes(path, archive):
+    """Finds arrays that are smaller than they say, or too large for memory, before they are read.
+
+    Args:
+      path: of an npz file.
+      archive: the same as an open ZipFile.
+
+    Raises:
+      UserError: if there is one.
+    """
+    free = free_memory()
+    for info in archive.infolist():
+        if not info.filename.endswith(".npy"):
+            continue
+        key = info.filename.removesuffix(".npy")
+        shape, dtype = _header(archive, key)
+        size = math.prod(shape) * dtype.itemsize
+        fits = min(shape, default=0) >= 0 and size <= info.file_size <= size + LONGEST_HEADER
+        if not dtype.hasobject and not fits:
+            raise UserError(
+                f"{path} holds `{key}` of {dtype} {list(shape)}, which is {size:,} bytes, in "
+                f"{info.file_size:,} bytes: it is damaged; save it again."
+            )
+        if size > free:
+            raise UserError(
+                f"{path} holds `{key}` of {size:,} bytes, and {free:,} bytes of memory are free: "
+                "cut it into smaller files."
+            )
 
 
 def _header(archive, key):

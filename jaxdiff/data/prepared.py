@@ -6,6 +6,7 @@ What a folder holds, and in which order it comes there:
     NAME-SPLIT.array_record-00000-of-00012      a shard, renamed when it is whole
     skipped.txt                                 sources that could not be read, if any
     features.json, label.labels.txt             TFDS's description of an example
+    summary.json                                images of each class and split
     dataset_info.json                           the last: it makes the folder a dataset
 
 A shard holds what became of SHARD_SIZE sources in a row, so it depends on nothing else, and a
@@ -14,91 +15,21 @@ preparation that was stopped goes on from the first shard that is not there.
 
 import collections
 import contextlib
-import dataclasses
 import io
-import json
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
 
-from PIL import Image
-
+from jaxdiff.data.dataset import Report, Skipped, shortened
 from jaxdiff.errors import UserError
+from jaxdiff.files import read_json, write_json
 from jaxdiff.progress import progress_bar
 
 SHARD_SIZE = 1024  # sources
 REQUEST, INFO, SKIPPED = "request.json", "dataset_info.json", "skipped.txt"
+SUMMARY = "summary.json"  # {"classes": names, "counts": {split: [images of each class]}}
 PROGRESS = ".progress"  # what was skipped in each shard, until the dataset is finished
-
-
-@dataclasses.dataclass(frozen=True)
-class Skipped:
-    """A source that is no readable image: its name, and why."""
-
-    source: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """A split that can be written.
-
-    Attributes:
-      name: such as "train"; letters, digits and underscores.
-      size: number of its sources, readable or not.
-      read: (start, stop) -> iterator over what becomes of these sources: (PNG bytes, label), or a
-        `Skipped`. The label is an int, and unused where the dataset has no classes.
-    """
-
-    name: str
-    size: int
-    read: Callable[[int, int], Iterator]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A dataset that can be written.
-
-    Attributes:
-      splits: its splits.
-      shape: (height, width, channels) of every image.
-      classes: names of the labels, in order; empty where there are none.
-      request: JSON values that say what its examples are: settings, and a checksum of the sources.
-    """
-
-    splits: tuple[Split, ...]
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    request: dict
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What is in a folder: examples by split, sources skipped, and whether it was there before."""
-
-    sizes: dict[str, int]
-    skipped: tuple[Skipped, ...]
-    was_there: bool
-
-
-def png(image):
-    """The bytes of a PNG file of a uint8 image [H, W, C], C 1 or 3."""
-    file = io.BytesIO()
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
-    return file.getvalue()
-
-
-def check_classes(names, where):
-    """Raises UserError for names that TFDS's file of them, a name a line, cannot keep."""
-    for name in names:
-        if name != name.strip() or not name or len(name.splitlines()) > 1:
-            raise UserError(
-                f"{where} has a class named {name!r}: a name is one line of text, without blanks "
-                "at its ends; rename it."
-            )
-    if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
-        raise UserError(f"{where} has several classes named {repeated[0]}: give them other names.")
+LONGEST_NAME = 100  # letters of names that become names of files
 
 
 def write(out, name, dataset):
@@ -123,33 +54,40 @@ def write(out, name, dataset):
         _claim(out, request)
         if was_there := (out / INFO).exists():
             shutil.rmtree(out / PROGRESS, ignore_errors=True)
-            return Report(*_read_report(out), was_there)
-        lengths, skipped = _write_shards(out, name, dataset)
+            return _read_report(out, dataset)
+        lengths, counts, skipped = _write_shards(out, name, dataset)
         if skipped:
             _write_text(out / SKIPPED, "".join(map(_line, skipped)))
         for split in dataset.splits:
             if not sum(lengths[split.name]):
                 raise UserError(
                     f"None of the {split.size} images of the split {split.name} can be read, as "
-                    f"{out / SKIPPED} tells: mend them, remove {out} and begin anew."
+                    f"{out / SKIPPED} says: repair them, remove {out} and repeat the command."
                 )
+        write_json(out / SUMMARY, {"classes": list(dataset.classes), "counts": counts})
         _write_info(out, name, dataset, lengths)
         shutil.rmtree(out / PROGRESS, ignore_errors=True)
     sizes = {split: sum(shards) for split, shards in lengths.items()}
-    return Report(sizes, tuple(skipped), was_there)
+    return _report(dataset, sizes, skipped, counts, was_there)
+
+
+def _report(dataset, sizes, skipped, counts, was_there):
+    known = (dataset.classes, counts, dataset.shape, dataset.notes)
+    return Report(sizes, tuple(skipped), was_there, *known)
 
 
 def _check_names(name, dataset):
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or len(name) > LONGEST_NAME:
         raise UserError(
-            f"--name is {name}: it must be lower-case letters, digits and underscores, such as "
-            "my_photographs."
+            f"--name is {shortened(name)}: it must be at most {LONGEST_NAME} lower-case letters, "
+            "digits and underscores, such as my_photographs."
         )
     for split in dataset.splits:
-        if not re.fullmatch(r"\w+", split.name, re.ASCII):
+        if not re.fullmatch(r"\w+", split.name, re.ASCII) or len(split.name) > LONGEST_NAME:
             raise UserError(
-                f"The split {split.name} cannot be called so: a split's name is letters, digits "
-                "and underscores, such as train; rename its file."
+                f"The split {shortened(split.name)} cannot be called so: a split's name is "
+                f"letters, digits and underscores, at most {LONGEST_NAME}, such as train; rename "
+                "its file."
             )
 
 
@@ -170,17 +108,14 @@ def _claim(out, request):
     """Makes the folder this request's, or finds that it is."""
     file = out / REQUEST
     if not file.exists():
-        if out.exists() and any(p.name != f".{REQUEST}.partial" for p in out.iterdir()):
+        if out.exists() and any(not _is_partial(p.name) for p in out.iterdir()):
             raise UserError(
                 f"{out} is not empty, and nothing is overwritten: choose another --out."
             )
         out.mkdir(parents=True, exist_ok=True)
-        _write_text(file, json.dumps(request, indent=2) + "\n")
+        write_json(file, request)
         return
-    try:
-        old = dict(json.loads(file.read_text()))
-    except (ValueError, TypeError):
-        raise UserError(f"{file} is damaged: remove {out} and begin anew.") from None
+    old = read_json(file, checksum=False, advice=f"remove {out} and repeat the command")
     names = list(dict.fromkeys([*request, *old]))
     if different := [key for key in names if old.get(key) != request.get(key)]:
         raise UserError(
@@ -189,14 +124,40 @@ def _claim(out, request):
         )
 
 
-def _read_report(out):
-    """Sizes of splits and what was skipped, of a finished dataset."""
-    splits = json.loads((out / INFO).read_text())["splits"]
-    sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
+def _is_partial(name):
+    """Whether a file is what was left of a request that a killed program was writing."""
+    return name.startswith(f".{REQUEST}.") and name.endswith(".partial")
+
+
+def read_summary(out):
+    """(names of the classes, {split: [images of each class]}) of a dataset that `write` finished.
+
+    Of one that an earlier version has written, which does not say, None.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    file = out / SUMMARY
+    if not file.exists():
+        return None
+    values = read_json(file, ("classes", "counts"), advice=f"prepare {out} again")
+    return tuple(values["classes"]), values["counts"]
+
+
+def _read_report(out, dataset):
+    """The Report of a finished dataset."""
+    advice = f"remove {out} and repeat the command"
+    info = read_json(out / INFO, ("splits",), checksum=False, advice=advice)
+    try:
+        sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{out / INFO} does not describe a dataset: {advice}.") from None
     text = ""
     if (out / SKIPPED).exists():
         text = (out / SKIPPED).read_text("utf-8", "surrogateescape")
-    return sizes, tuple(Skipped(*line.partition(": ")[::2]) for line in text.splitlines())
+    skipped = [Skipped(*line.partition(": ")[::2]) for line in text.splitlines()]
+    _, counts = read_summary(out) or ((), {})
+    return _report(dataset, sizes, skipped, counts, was_there=True)
 
 
 def _line(skipped):
@@ -205,26 +166,35 @@ def _line(skipped):
 
 
 def _write_shards(out, name, dataset):
-    """Writes the shards that are not there; returns lengths by split, and all that was skipped."""
+    """Writes the shards that are not there.
+
+    Returns:
+      ({split: lengths of its shards}, {split: images of each class}, all that was skipped).
+    """
     (out / PROGRESS).mkdir(exist_ok=True)
     serialize = _serializer(dataset)
     lengths, skipped = {split.name: [] for split in dataset.splits}, []
+    counts = {split.name: [0] * len(dataset.classes) for split in dataset.splits}
     with progress_bar(sum(split.size for split in dataset.splits), "image") as bar:
         for split in dataset.splits:
             for number, file in enumerate(_shard_files(out, name, split)):
                 start = number * SHARD_SIZE
                 count = min(SHARD_SIZE, split.size - start)
                 note = out / PROGRESS / f"{split.name}-{number:05d}.json"
-                lost = _skipped_in(file, note, count)
-                if lost is None:
+                known = _read_note(file, note, count)
+                if known is None:
                     items = _counted(split.read(start, start + count), bar)
-                    lost = _write_shard(file, note, items, serialize)
+                    known = _write_shard(file, note, items, serialize)
                 else:
-                    bar.initial += count  # else the time left would be told from its speed
+                    bar.initial += count  # else the time left would be judged by its speed
                     bar.update(count)
+                lost, labels = known
                 skipped += lost
                 lengths[split.name].append(count - len(lost))
-    return lengths, skipped
+                if dataset.classes:
+                    for label, number in labels.items():
+                        counts[split.name][label] += number
+    return lengths, counts if dataset.classes else {}, skipped
 
 
 def _counted(items, bar):
@@ -241,12 +211,13 @@ def _shard_files(out, name, split):
     ]
 
 
-def _skipped_in(file, note, count):
-    """What was skipped in a shard that is there and whole, else None."""
+def _read_note(file, note, count):
+    """(what was skipped, {label: images}) of a shard that is there and whole, else None."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
-        skipped = [Skipped(*pair) for pair in json.loads(note.read_text())]
+        values = read_json(note, ("skipped", "labels"))
+        skipped = [Skipped(*pair) for pair in values["skipped"]]
         if not file.exists():
             return None
         reader = ArrayRecordReader(str(file))
@@ -254,28 +225,32 @@ def _skipped_in(file, note, count):
         reader.close()
     except (OSError, ValueError, TypeError, RuntimeError):  # as a crash of the machine leaves them
         return None
-    return skipped if records + len(skipped) == count else None
+    if records + len(skipped) != count:
+        return None
+    return skipped, {int(label): number for label, number in values["labels"].items()}
 
 
 def _write_shard(file, note, items, serialize):
-    """Writes a shard and the note of what was skipped in it, which it returns."""
+    """Writes a shard and its note: (what was skipped in it, {label: images})."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     partial = file.with_name(f".{file.name}.partial")
-    skipped = []
+    skipped, labels = [], collections.Counter()
     with _as_os_error():
         writer = ArrayRecordWriter(str(partial), "group_size:1")  # records are read one at a time
     for item in items:
         if isinstance(item, Skipped):
             skipped.append(item)
         else:
+            labels[int(item[1])] += 1
             with _as_os_error():
                 writer.write(serialize(*item))
     with _as_os_error():
         writer.close()
-    _write_text(note, json.dumps([[s.source, s.reason] for s in skipped]))
+    pairs = [[source.source, source.reason] for source in skipped]
+    write_json(note, {"skipped": pairs, "labels": {str(k): n for k, n in labels.items()}})
     partial.replace(file)
-    return skipped
+    return skipped, labels
 
 
 @contextlib.contextmanager

@@ -176,8 +176,10 @@ def training(features, data, count, seed):
     """
     batch = scores.some(open_split(data, "train"))
     order = np.random.RandomState(seed).permutation(len(batch["label"]))
-    labels, wanted = batch["label"][order], np.arange(count) % data.num_classes
-    rows = [np.resize(order[labels == c], (wanted == c).sum()) for c in np.unique(labels)]
+    labels = batch["label"][order]
+    classes = np.unique(labels)  # as samples are of those that have images
+    wanted = classes[np.arange(count) % len(classes)]
+    rows = [np.resize(order[labels == c], (wanted == c).sum()) for c in classes]
     return Moments.of(features(batch["image"][np.concatenate(rows)]))
 
 

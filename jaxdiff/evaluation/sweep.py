@@ -20,6 +20,7 @@ import pathlib
 import time
 
 from absl import flags
+from tqdm import tqdm
 
 from jaxdiff import cli, results
 from jaxdiff.checkpoints.run import digest, resolve, varied

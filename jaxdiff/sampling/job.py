@@ -209,7 +209,9 @@ def _check_low_res(model, request):
 def _generator(model, sampler, method, request, given):
     """What makes the samples: the method's networks, with what files give."""
     shape, num_classes = build.sample_shape(model.config), method.num_classes(model)
-    if given is None:
+    if given is None and request.classes is None:
+        classes = method.classes(model)
+    elif given is None:
         classes = parse_classes(request.classes, num_classes)
     else:
         data = model.config.data

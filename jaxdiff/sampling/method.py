@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from jaxdiff.config import PROCESS_FIELDS
+from jaxdiff.data import record
 from jaxdiff.errors import UserError
 from jaxdiff.guidance import weights
 from jaxdiff.guidance.cads import Cads, gamma
@@ -53,10 +54,17 @@ class Method:
 
     def num_classes(self, model):
         """How many classes there are to ask for: the model's, or else the classifier's."""
-        own = model.config.data.num_classes
-        if own or self.classifier is None:
-            return own
-        return self.classifier.config.data.num_classes
+        return self._with_classes(model).config.data.num_classes
+
+    def classes(self, model):
+        """The classes that are sampled by default: those that have images, as far as is known."""
+        known = record.read(self._with_classes(model).reference.run.folder)
+        empty = set(known["empty"]) if known else ()
+        return tuple(c for c in range(self.num_classes(model)) if c not in empty)
+
+    def _with_classes(self, model):
+        has_own = model.config.data.num_classes or self.classifier is None
+        return model if has_own else self.classifier
 
 
 def find(request, model, steps):
@@ -257,7 +265,21 @@ def _guide(name, model):
             f"The guide {guide} differs from the model in {', '.join(different)}: guide with a "
             "network of the same images and classes, or of none."
         )
+    _check_class_names("guide", guide, model)
     return guide
+
+
+def _check_class_names(what, other, model):
+    """Refuses a network whose classes are others than the model's, as far as both are known."""
+    records = [record.read(each.reference.run.folder) for each in (other, model)]
+    if not all(each and record.are_named(each["classes"]) for each in records):
+        return
+    if difference := record.first_difference(*(each["classes"] for each in records)):
+        number, theirs, own = difference
+        raise UserError(
+            f"The {what} {other} was trained on other classes than the model: class {number} is "
+            f"{theirs}, and the model's is {own}; use a {what} that was trained on the same data."
+        )
 
 
 def _classifier(request, model):
@@ -287,4 +309,5 @@ def _classifier(request, model):
             f"The classifier {classifier} differs from the model in {', '.join(different)}: guide "
             "with one that was trained with the model's run as diffusion.from_run."
         )
+    _check_class_names("classifier", classifier, model)
     return classifier

@@ -1,10 +1,12 @@
 """A run's folder before training: whose it is, and where the run goes on."""
 
 import pathlib
+import sys
 
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints import store
 from jaxdiff.checkpoints.run import Run
+from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
 from jaxdiff.files import local_path
@@ -58,6 +60,24 @@ def measure(config, workdir, source):
 def held(workdir):
     """A context in which no other program may train the run of a folder; see `Run.held`."""
     return Run(local_path(workdir, "--workdir")).held("--workdir")
+
+
+def data_record(config, workdir, source, restart=False):
+    """The record of the training split, as RUN/data.json keeps it; see `jaxdiff.data.record`.
+
+    Raises:
+      UserError: if the folder holds a run that was trained on other data, and does not restart.
+    """
+    described = record.describe(source)
+    if not restart:
+        record.check(pathlib.Path(workdir), described, config.data.name)
+    if processes.is_first() and config.training.batch_size > len(source):
+        print(
+            f"train.py: warning: training.batch_size is {config.training.batch_size} and the split "
+            f"train has {len(source)} examples, so a batch holds some of them more than once.",
+            file=sys.stderr,
+        )
+    return described
 
 
 def claim(workdir, config, restart=False):

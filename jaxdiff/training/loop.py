@@ -21,6 +21,7 @@ from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS
 from jaxdiff.checkpoints.store import Store, complete_steps
+from jaxdiff.data import record
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
@@ -84,6 +85,7 @@ def _train(config, workdir, interrupt, restart):
     network = build.network(config)
     source = open_split(config.data, "train").in_memory()
     config = folder.measure(config, workdir, source)
+    data_record = folder.data_record(config, workdir, source, restart)
     process = build.process(config)
     optimizer = make_optimizer(training)
     objective = of_config(config, network, process)
@@ -94,6 +96,8 @@ def _train(config, workdir, interrupt, restart):
     else:
         show = Preview(config, network, process, source, mesh)
     run = folder.claim(workdir, config, restart)
+    if processes.is_first():
+        record.write(run.folder, data_record)
 
     profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
     state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)

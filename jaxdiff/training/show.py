@@ -26,7 +26,7 @@ class Preview:
 
     def __init__(self, config, network, process, source, mesh):
         """`source` gives the images that a network of super-resolution is to enlarge."""
-        classes = tuple(range(config.data.num_classes))
+        classes = tuple(c for c in range(config.data.num_classes) if c not in source.empty)
         self._columns = len(classes) if 1 < len(classes) <= 16 else 8
         low_res = None
         if config.data.low_res_size:

@@ -11,6 +11,7 @@ import tarfile
 import time
 import types
 import weakref
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 from jaxdiff.config import base
 from jaxdiff.data import npz, prepared
 from jaxdiff.data.images import fit
-from jaxdiff.data.prepare import prepare
+from jaxdiff.data.prepare import described, prepare
 from jaxdiff.data.source import open_source, open_split
 from jaxdiff.errors import UserError
 from tests.conftest import ROOT
@@ -47,7 +48,8 @@ def run(*arguments, **kwargs):
 
 def prepare_here(kind, *sources, **values):
     """The same without another process."""
-    defaults = {"name": "mine", "image_size": None, "channels": None, "held_out": 0, "workers": 0}
+    defaults = {"name": "mine", "held_out": 0, "workers": 0}
+    defaults |= dict.fromkeys(("image_size", "channels", "layout", "bits"))
     return prepare(kind, sources, types.SimpleNamespace(**{**defaults, **values}))
 
 
@@ -105,7 +107,7 @@ def test_npz_files_come_back_through_the_command_line(tmp_path, files):
     out = tmp_path / "out"
     asked = ["npz", *paths, "--name", "mine", "--out", out]
     code, text, err = run(*asked, environment=environment)
-    assert (code, text) == (0, f"{out}: train 10, test 5\n"), err
+    assert (code, text.splitlines()[0]) == (0, f"{out}: train 10, test 5"), err
     assert not (tmp_path / "imported").exists()
     for split, expected in arrays.items():
         source, rows = read(out, split, 3)
@@ -114,7 +116,7 @@ def test_npz_files_come_back_through_the_command_line(tmp_path, files):
         np.testing.assert_array_equal(rows["label"], expected["labels"])
     before = contents(out)
     assert not any(name.startswith(".") for name in before)
-    assert run(*asked)[1] == f"{out} was there already: train 10, test 5\n"
+    assert run(*asked)[1].startswith(f"{out} was there already: train 10, test 5\n")
     assert contents(out) == before
 
 
@@ -178,6 +180,52 @@ def test_npz_files_that_cannot_be_used_are_refused(tmp_path, arrays, words):
     path = save(tmp_path / "train.npz", **arrays)
     with pytest.raises(UserError, match=words):
         prepare_here("npz", path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("images", (28 * 10**9 // 64, 8, 8, 1)),
+        ("labels", (28 * 10**9 // 8,)),
+        ("images", (-1, 8, 8)),
+    ],
+)
+def test_headers_that_claim_more_than_there_is_are_refused(tmp_path, key, shape):
+    path = save(tmp_path / "train.npz", **{name: a for name, a in GOOD.items() if name != key})
+    file = io.BytesIO()
+    header = {"descr": GOOD[key].dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{key}.npy", file.getvalue() + b"values")
+    with pytest.raises(UserError, match=rf"train\.npz .*{key}"):
+        prepare_here("npz", path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = save(tmp_path / "train.npz", images=noise(100, 8, 8, 3))
+    monkeypatch.setattr(npz, "free_memory", lambda: 100 * 8 * 8 * 3 - 1)
+    with pytest.raises(UserError, match=r"train\.npz .*19,200 bytes"):
+        prepare_here("npz", path, out=tmp_path / "out")
+    with pytest.raises(UserError, match="--image_size is 10000000"):
+        prepare_here("npz", path, out=tmp_path / "out", image_size=10**7)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "a" * 5000}, "--name"),
+        ({"out": "gs://bucket/data"}, "--out is gs://"),
+        ({"layout": "splits"}, "--layout is for folders"),
+        ({"bits": 12}, "--bits is for folders"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_refused(tmp_path, files, values, words):
+    with pytest.raises(UserError, match=words) as refusal:
+        prepare_here("npz", *files[0], **{"out": tmp_path / "out", **values})
+    assert len(str(refusal.value)) < 1000
     assert not (tmp_path / "out").exists()
 
 
@@ -329,7 +377,10 @@ def test_bad_files_are_skipped_listed_and_counted(tmp_path):
     asked = ["folder", folder, "--name=mine", "--image_size=8", "--out", out]
     code, text, err = run(*asked)
     assert code == 0, err
-    assert text == f"{out}: train 24\nSkipped 3 files, listed in {out / 'skipped.txt'}\n"
+    assert text.startswith(f"{out}: train 24\n")
+    assert f"Skipped 3 files, listed in {out / 'skipped.txt'}\n" in text
+    assert "1 with .txt" in text
+    assert "1 hidden" in text
     listed = dict(line.split(": ", 1) for line in (out / "skipped.txt").read_text().splitlines())
     assert sorted(listed) == ["cat/cut.png", "dog/empty.png", "dog/text.jpg"]
     assert "truncated" in listed["cat/cut.png"]
@@ -364,6 +415,36 @@ def tell_apart(folder, names):
     return values
 
 
+def test_class_folders_are_text_and_files_need_not_be(tmp_path):
+    tell_apart(tmp_path / "in", ["a/1.png", "a/2.png", "b/3.png"])
+    (tmp_path / "in" / "a" / "2.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/in/a/\xff.png"))
+    out = tmp_path / "out"
+    assert prepare_here("folder", tmp_path / "in", image_size=8, out=out).sizes == {"train": 3}
+    (tmp_path / "in" / "b").rename(os.fsdecode(os.fsencode(tmp_path) + b"/in/b\xff"))
+    with pytest.raises(UserError, match="UTF-8"):
+        prepare_here("folder", tmp_path / "in", image_size=8, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_images_of_each_class_are_counted(tmp_path, small_shards):
+    names = ["train/a/1.png", "train/b/2.png", "train/b/3.png", "test/c/4.png", "test/a/5.png"]
+    tell_apart(tmp_path / "in", names)
+    (tmp_path / "in" / "train" / "b" / "3.png").write_text("no picture")
+    kwargs = {"image_size": 8, "channels": 1, "out": tmp_path / "out"}
+    report = prepare_here("folder", tmp_path / "in", **kwargs)
+    assert report.classes == ("a", "b", "c")
+    assert report.counts == {"train": [1, 1, 0], "test": [1, 0, 1]}
+    again = prepare_here("folder", tmp_path / "in", **kwargs)
+    assert (again.was_there, again.counts) == (True, report.counts)
+    lines = "\n".join(described(again, tmp_path / "out"))
+    assert "Classes without images in the split train: c\n" in lines
+    assert "data.num_classes = 3" in lines
+    # Values 1 and 2 of 255, so 1/127.5 apart; and all sides are 8.
+    assert f"data_std = {0.5 / 127.5:.4f}" in lines
+    assert "data.image_size = 8\n" in lines
+    assert read(tmp_path / "out", "train", 3)[0].empty == (2,)
+
+
 def test_links_to_class_folders_are_followed(tmp_path):
     values = tell_apart(tmp_path / "elsewhere", ["1.png", "2.png"])
     tell_apart(tmp_path / "in", ["a/3.png"])
@@ -379,7 +460,7 @@ def test_folders_named_as_splits_are_splits(tmp_path):
     values = tell_apart(tmp_path / "in", names)
     kwargs = {"image_size": 8, "channels": 1, "out": tmp_path / "out"}
     tell_apart(tmp_path / "mixed", ["train/a/1.png", "test/2.png"])
-    with pytest.raises(UserError, match="a split with class folders and one without"):
+    with pytest.raises(UserError, match="--layout=splits.*--layout=classes"):
         prepare_here("folder", tmp_path / "mixed", **kwargs)
     with pytest.raises(UserError, match="has the splits train, val, validation: leave it out"):
         prepare_here("folder", tmp_path / "in", **kwargs, held_out=0.5)
@@ -415,7 +496,7 @@ def test_pictures_without_class_folders_have_no_labels(tmp_path):
     tell_apart(tmp_path / "in", ["a/3.png"])
     with pytest.raises(UserError, match=r"holds the picture 1\.png beside class folders"):
         prepare_here("folder", tmp_path / "in", image_size=8, out=tmp_path / "other")
-    with pytest.raises(UserError, match="lies in"):
+    with pytest.raises(UserError, match="--out .* is in"):
         prepare_here("folder", tmp_path / "in", image_size=8, out=tmp_path / "in" / "out")
 
 
@@ -466,7 +547,7 @@ def test_a_killed_program_continues(tmp_path):
     process.communicate()
     assert not (out / "dataset_info.json").exists()
     code, text, _ = run("npz", path, "--name=mine", "--out", out)
-    assert (code, text) == (0, f"{out}: train 10,000\n")
+    assert (code, text.splitlines()[0]) == (0, f"{out}: train 10,000")
     assert data_bytes(out) == data_bytes(tmp_path / "whole")
 
 
@@ -504,7 +585,7 @@ def test_another_request_is_refused_and_changes_nothing(tmp_path, files):
         prepare_here("npz", *paths, out=out)
     assert contents(out) == before
     (out / "request.json").write_text("[")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"request\.json is not JSON"):
         prepare_here("npz", *paths, out=out)
     with pytest.raises(UserError, match="nothing is overwritten"):
         prepare_here("npz", *paths, out=tmp_path)
