@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("interop")
     (path / "config.py").write_text(CONFIG)
     config, out = f"--config={path / 'config.py'}", f"--out={path / 'run'}"
-    out = done("import", CHECKPOINT, config, out, "--attention_order=new")
+    out = done("import", CHECKPOINT, config, out, "--attention_order=new", "--step=700")
     assert f"{path / 'run'}@700" in out
     return path
 
@@ -159,7 +159,13 @@ def test_export_refuses_what_its_files_cannot_say(folder):
 def test_command_lines_are_refused_in_one_sentence():
     lines = [
         (["port", "file.pt"], "The command port is unknown"),
-        (["import", "file.pt", "--out=x"], "--config is missing"),
+        (["import", "file.pt", "--out=x"], "file.pt cannot be read"),
+        (["import", "gs://b/x.pt", "--out=x"], "gs://b/x.pt"),
+        (["import", CHECKPOINT, "--out=gs://b/x"], "gs://b/x"),
+        (["import", CHECKPOINT, "--out=x"], "--image_size"),
+        (["import", "file.pt", "--num_heads=2", "--head_channels=8", "--out=x"], "--num_heads"),
+        (["import", "file.pt", "--schedule=linear", "--config=configs/digits.py"], "--schedule"),
+        (["export", "run", "--image_size=8", "--out=x.pt"], "--image_size"),
         (["import", "file.pt", "--config=configs/digits.py"], "--out is missing"),
         (["import", "--out=x"], "a file to import"),
         (["export", "runs/nowhere", "--out=x.pt"], "runs/nowhere is not the folder of a run"),
