@@ -117,6 +117,8 @@ def _told(shapes):
     data.name = "imported"  # what it was trained on, no tensor says
     pool = pool_of(shapes)
     stem, channels = shapes["input_blocks.0.0.weight"], shapes["time_embed.0.weight"][1]
+    if channels < 1:
+        raise Unclear(f"it is {channels} channels wide")
     blocks = _input_blocks(shapes)
     model.channels = channels
     model.resblock_updown = all(block.width for block in blocks)

@@ -64,20 +64,20 @@ def find(nested, path):
             f"{_shown(names) or 'nothing'}: give a checkpoint of that code."
         )
     place, values = _one(places, path, "entries", lambda entry: "/".join(entry[0]) or "the file")
-    names = {name: _plain(name) for name in values if type(name) is str}
-    prefixes = [name.removesuffix(ANCHOR) for name in names.values() if name.endswith(ANCHOR)]
+    names = [name for name in values if type(name) is str]
+    prefixes = [_before_anchor(name) for name in names if _plain(name).endswith(ANCHOR)]
     prefix = "" if "" in prefixes else _one(prefixes, path, "prefixes", str)
     state_dict, left_out = {}, []
-    for name, plain in names.items():
-        value = values[name]
+    for name in names:
+        value, plain = values[name], _plain(name.removeprefix(prefix))
         # A tensor without axes is a counter or a rate: a step, num_batches_tracked, a decay.
-        is_weights = type(value) is np.ndarray and value.ndim and plain.startswith(prefix)
-        if not is_weights:
+        if type(value) is not np.ndarray or not value.ndim or not name.startswith(prefix):
             left_out.append(name)
-        elif len(name) > LONGEST_NAME or not name.isprintable():
-            raise UserError(f"{path} holds a tensor of the name {name!r:.90}: {EXPECTED}")
+        elif len(name) > LONGEST_NAME or not name.isprintable() or plain in state_dict:
+            again = "once more" if plain in state_dict else "as a name"
+            raise UserError(f"{path} holds {name!r:.90} {again}: {EXPECTED}")
         else:
-            state_dict[plain.removeprefix(prefix)] = value
+            state_dict[plain] = value
     return Found(state_dict, place, prefix, tuple(left_out), _step(nested, values))
 
 
@@ -101,6 +101,11 @@ def _plain(name):
     for inner in INNER:
         name = name.replace(inner, "")
     return name
+
+
+def _before_anchor(name):
+    """What precedes the anchor in a name."""
+    return (name if name.endswith(ANCHOR) else _plain(name)).removesuffix(ANCHOR)
 
 
 def _one(choices, path, what, text):
