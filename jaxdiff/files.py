@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
 
 from jaxdiff.errors import UserError
 
@@ -46,6 +47,30 @@ def replacing(path):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def creating(path):
+    """Yields a new path beside `path` to make a file or a folder at, which then takes that name.
+
+    Whole or not at all: where making it fails nothing is left, and what has that name already,
+    even since just now, stays as it is. An empty folder may make room for a folder.
+
+    Raises:
+      OSError: if there is something of that name, or it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        if partial.is_dir():
+            partial.rename(path)  # which fails where there is a file, or a folder with content
+        else:
+            path.touch(exist_ok=False)
+            partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 class BadJson(Exception):

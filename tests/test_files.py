@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path, read_json, replacing, write_json
+from jaxdiff.files import creating, local_path, read_json, replacing, write_json
 
 VALUES = {"a": 1, "b": {"c": [0.5, "x"]}}
 
@@ -82,3 +82,26 @@ def test_addresses_are_no_local_paths(text):
 @pytest.mark.parametrize("text", ["runs/x", "/tmp/x", "./gs", "a:b", "runs/gs://x"])
 def test_other_texts_are(text):
     assert local_path(text, "--out") == pathlib.Path(text)
+
+
+def test_what_is_created_is_whole_and_replaces_nothing(tmp_path):
+    with creating(tmp_path / "file") as partial:
+        partial.write_text("new")
+    with creating(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "a").write_text("a")
+    (tmp_path / "empty").mkdir()
+    with creating(tmp_path / "empty") as partial:
+        partial.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("file", "folder"):
+        for make in (pathlib.Path.touch, pathlib.Path.mkdir):
+            with pytest.raises(OSError, match="exist|not empty|Not a directory"):
+                with creating(tmp_path / name) as partial:
+                    make(partial)
+    with pytest.raises(ZeroDivisionError), creating(tmp_path / "none") as partial:  # noqa: PT012
+        partial.mkdir()
+        (partial / "a").write_text("a")
+        raise ZeroDivisionError
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "new"

@@ -9,7 +9,9 @@ import pytest
 from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.interop import openai
+from jaxdiff.interop.openai_infer import Options, infer
 from jaxdiff.interop.openai_names import tensors
+from jaxdiff.interop.openai_released import released_new_order
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs" / "adm"
@@ -76,19 +78,23 @@ def by_flags(name):
     )
 
 
-COUNTS = {}
+TRACED = {}
 
 
-def counts(network):
-    """Parameters and tensors; several models have the same network, and tracing it takes long."""
-    if network.spec not in COUNTS:
+def traced(network):
+    """Parameters, tensors, and {name there: shape}.
+
+    Several models have the same network, and tracing it takes long.
+    """
+    if network.spec not in TRACED:
         leaves = jax.tree.leaves(network.shapes)
-        COUNTS[network.spec] = sum(leaf.size for leaf in leaves), len(leaves)
         # Each has one name in a released state dict.
         table = list(tensors(network))
         assert len({tensor.name for tensor in table}) == len(table) == len(leaves)
         assert len({tensor.path for tensor in table}) == len(leaves)
-    return COUNTS[network.spec]
+        shapes = {tensor.name: tensor.their_shape for tensor in table}
+        TRACED[network.spec] = sum(leaf.size for leaf in leaves), len(leaves), shapes
+    return TRACED[network.spec]
 
 
 def test_every_config_is_tested():
@@ -102,10 +108,29 @@ def test_a_config_and_the_released_flags_build_the_released_network(name):
     build.process(config)
     parameters, count, *_ = RELEASED[name]
     network = build.network(config)
-    assert counts(network) == (parameters, count)
+    assert traced(network)[:2] == (parameters, count)
     assert by_flags(name).spec == network.spec
     # The number is what a reader of the file sees.
     assert f"{parameters:,} parameters" in (FOLDER / f"{name}.py").read_text()
+
+
+# What no tensor says, beside the section `training`.
+UNSAID = {"data.name", "data.augment", "data.workers", "data.held_out", "model.dropout"}
+UNSAID |= {"sampling.steps"}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_config_of_a_released_network_is_read_off_its_tensors(name):
+    config = load(name)
+    network = build.network(config)
+    inferred, _ = infer(traced(network)[2], Options())
+    config_lib.validate(inferred)
+    assert build.network(inferred).spec == network.spec
+    assert build.process(inferred) == build.process(config)
+    expected, found = config_lib.flatten(config), config_lib.flatten(inferred)
+    different = {field for field in expected if found[field] != expected[field]}
+    assert {field for field in different if not field.startswith("training.")} <= UNSAID
+    assert released_new_order(inferred) == released_new_order(config) == (name == "imagenet64")
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])

@@ -90,6 +90,14 @@ class Run:
             with files.replacing(self.config_file) as partial:
                 partial.write_text(config_lib.to_json(config))
 
+    def check_name(self, flag):
+        """Raises UserError if no reference could be written to a run that is made here."""
+        if not self.exists() and re.search("[@:]", self.folder.name):
+            raise UserError(
+                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
+                "steps and options are written with them: choose another name."
+            )
+
     @contextlib.contextmanager
     def held(self, flag):
         """Holds the folder for this program while the context is open; makes it if need be.
@@ -103,11 +111,7 @@ class Run:
           UserError: if another program holds it, or it cannot be made; if it is to be made and has
             a name that references could not be written with.
         """
-        if not self.exists() and re.search("[@:]", self.folder.name):
-            raise UserError(
-                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
-                "steps and options are written with them: choose another name."
-            )
+        self.check_name(flag)
         made = []
         store.together(self.folder, self._make, made, advice=f"choose another {flag}")
         try:

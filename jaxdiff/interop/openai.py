@@ -2,7 +2,7 @@
 
 As commands, which docs/openai.md explains:
 
-    python -m jaxdiff.interop.openai import FILE --config CONFIG --out RUN
+    python -m jaxdiff.interop.openai import FILE --out RUN
     python -m jaxdiff.interop.openai export RUN --out FILE
 
 And as functions:
@@ -13,6 +13,7 @@ And as functions:
 The way back is `to_state_dict`. Both follow one table of names and layouts, in openai_names.py.
 """
 
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -22,6 +23,8 @@ from jaxdiff.interop.openai_names import tensors
 from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
 from jaxdiff.models.unet import UNet, UNetSpec
+
+WEIGHT_DTYPES = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.float64)))
 
 
 def unet(state_dict, *, use_new_attention_order=False, **options):
@@ -142,13 +145,32 @@ def from_state_dict(network, state_dict, *, new_order=False):
       new_order: whether its attention was made with use_new_attention_order.
 
     Raises:
-      UserError: if the state dict is not that of the network.
+      UserError: if the state dict is not that of the network, or a tensor holds what no weight
+        is; it names the tensor.
     """
     table = list(tensors(network, new_order=new_order))
     expected = {tensor.name: tensor.their_shape for tensor in table}
     check_fit({name: np.shape(array) for name, array in state_dict.items()}, expected)
-    ours = {tensor.path: tensor.ours(np.asarray(state_dict[tensor.name])) for tensor in table}
+    ours = {
+        tensor.path: tensor.ours(_weights(tensor.name, state_dict[tensor.name])) for tensor in table
+    }
     return unflatten_dict(ours, sep="/")
+
+
+def _weights(name, array):
+    """A tensor of a state dict as float32, if it holds weights: finite floating-point numbers."""
+    array = np.asarray(array)
+    if array.dtype not in WEIGHT_DTYPES:
+        kinds = ", ".join(dtype.name for dtype in WEIGHT_DTYPES)
+        raise UserError(f"{name} is of {array.dtype}, but weights are of {kinds}: save it again.")
+    with np.errstate(over="ignore"):  # of float64, found below
+        array = array.astype(np.float32)
+    if bad := array.size - np.count_nonzero(np.isfinite(array)):
+        raise UserError(
+            f"{name} holds {bad:,} numbers of {array.size:,} that are NaN, infinite or too large "
+            "for float32: give a checkpoint from before its training failed."
+        )
+    return array
 
 
 def to_state_dict(network, params, *, new_order=False):

@@ -54,7 +54,7 @@ def _signs(shapes):
     modulation = length("input_blocks.1.0.emb_layers.1.bias")
     modulated = length("input_blocks.1.0.out_layers.0.bias")
     widths = [length(f"input_blocks.{i}.0.out_layers.0.bias") for i in blocks]
-    pool = _pool(shapes)
+    pool = pool_of(shapes)
     return {
         "model_channels": length("time_embed.0.weight", 1),
         "in_channels (twice for super-resolution)": length("input_blocks.0.0.weight", 1),
@@ -74,7 +74,7 @@ def _signs(shapes):
 OUT = {"attention": "out.2.c_proj", "adaptive": "out.3", "spatial_v2": "out.3"}
 
 
-def _pool(shapes):
+def pool_of(shapes):
     """The head of a classifier; None for a diffusion model."""
     if "out.2.c_proj.weight" in shapes:
         return "attention"

@@ -1,6 +1,5 @@
 """Import and export as commands: an imported file is a run, and an exported run is such a file."""
 
-import importlib
 import json
 import shutil
 
@@ -10,7 +9,8 @@ import pytest
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from jaxdiff.interop import torch_file
-from jaxdiff.interop.openai_run import export_run, import_file, released_new_order
+from jaxdiff.interop.openai_infer import Options
+from jaxdiff.interop.openai_run import export_run, import_file
 from tests.conftest import ROOT
 from tests.refusals import check
 from tests.test_command_line import run
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("interop")
     (path / "config.py").write_text(CONFIG)
     config, out = f"--config={path / 'config.py'}", f"--out={path / 'run'}"
-    out = done("import", CHECKPOINT, config, out, "--attention_order=new")
+    out = done("import", CHECKPOINT, config, out, "--attention_order=new", "--step=700")
     assert f"{path / 'run'}@700" in out
     return path
 
@@ -156,10 +156,68 @@ def test_export_refuses_what_its_files_cannot_say(folder):
         export_run(str(edm), folder / "x.pt")
 
 
+def test_a_checkpoint_of_training_is_imported_without_a_config(folder, capsys):
+    path = folder / "ema_0.9999_012000.pt"
+    tensors = {f"module._orig_mod.{n}": a for n, a in torch_file.read(CHECKPOINT).items()}
+    torch_file.write(path, {**tensors, "num_batches_tracked": np.array(5)})
+    options = Options(image_size=16, head_channels=16, schedule="cosine")
+    import_file(path, None, folder / "bare", new_order=True, options=options)
+    said = capsys.readouterr().out
+    assert "'module._orig_mod.'" in said
+    assert "num_batches_tracked" in said
+    assert "bare@12000" in said
+    export_run(str(folder / "bare"), folder / "bare.pt", new_order=True)
+    for name, array in torch_file.read(CHECKPOINT).items():
+        np.testing.assert_array_equal(torch_file.read(folder / "bare.pt")[name], array)
+    # Neither the file nor its name says a step, and so no number is made up.
+    options = Options(image_size=16, head_channels=16)
+    import_file(CHECKPOINT, None, folder / "none", options=options)
+    said = capsys.readouterr().out
+    assert "linear" in said
+    assert "legacy" in said
+    assert [path.name for path in (folder / "none" / "snapshots").iterdir()] == ["0"]
+
+
+def test_an_import_that_fails_leaves_nothing(folder, monkeypatch):
+    before = sorted(folder.rglob("*"))
+    (folder / "empty").mkdir()
+
+    def fail(config):
+        assert any(path.name == "snapshots" for path in folder.rglob("*.partial/*"))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(config_lib, "to_json", fail)
+    for out in (folder / "new", folder / "empty"):
+        with pytest.raises(UserError, match="No space left"):
+            import_file(CHECKPOINT, load_config(folder), out)
+    (folder / "empty").rmdir()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_file_that_appears_during_an_export_is_kept(folder, monkeypatch):
+    out, write = folder / "raced.pt", torch_file.write
+
+    def write_late(path, tensors):
+        write(path, tensors)
+        out.write_text("another's")
+
+    monkeypatch.setattr(torch_file, "write", write_late)
+    with pytest.raises(UserError, match="raced.pt cannot be written"):
+        export_run(str(folder / "run"), out)
+    assert out.read_text() == "another's"
+    assert not list(folder.glob(".*partial"))
+
+
 def test_command_lines_are_refused_in_one_sentence():
     lines = [
         (["port", "file.pt"], "The command port is unknown"),
-        (["import", "file.pt", "--out=x"], "--config is missing"),
+        (["import", "file.pt", "--out=x"], "file.pt cannot be read"),
+        (["import", "gs://b/x.pt", "--out=x"], "gs://b/x.pt"),
+        (["import", CHECKPOINT, "--out=gs://b/x"], "gs://b/x"),
+        (["import", CHECKPOINT, "--out=x"], "--image_size"),
+        (["import", "file.pt", "--num_heads=2", "--head_channels=8", "--out=x"], "--num_heads"),
+        (["import", "file.pt", "--schedule=linear", "--config=configs/digits.py"], "--schedule"),
+        (["export", "run", "--image_size=8", "--out=x.pt"], "--image_size"),
         (["import", "file.pt", "--config=configs/digits.py"], "--out is missing"),
         (["import", "--out=x"], "a file to import"),
         (["export", "runs/nowhere", "--out=x.pt"], "runs/nowhere is not the folder of a run"),
@@ -174,12 +232,3 @@ def test_help_lists_the_flags():
     for flag in ("--config", "--out", "--step", "--attention_order"):
         assert f"  {flag}: " in out
     assert "openai export RUN --out FILE" in out
-
-
-def test_the_default_order_is_that_of_the_released_network():
-    new = set()
-    for path in (ROOT / "configs" / "adm").glob("*.py"):
-        if path.stem != "common":
-            config = importlib.import_module(f"configs.adm.{path.stem}").get_config()
-            new |= {path.stem} if released_new_order(config) else set()
-    assert new == {"imagenet64"}

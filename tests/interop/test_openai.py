@@ -1,6 +1,7 @@
 """Import and export of released checkpoints: what is refused, and how that is said."""
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -85,6 +86,35 @@ def test_a_few_tensors_are_named_whatever_is_wrong():
     assert "time_embed.0.weight is missing" in sentence
     assert sentence.count("is missing") == 5
     assert "and 140 more" in sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.nan, "1 numbers of 32 "),
+        (-np.inf, "1 numbers of 32 "),
+        (np.float64(1e39), "1 numbers of 32 "),
+        (np.int64(1), "is of int64"),
+        (np.uint8(1), "is of uint8"),
+        (np.bool_(True), "is of bool"),
+        (np.complex64(1), "is of complex64"),
+    ],
+)
+def test_what_is_no_weight_is_refused_by_tensor(value, words):
+    state_dict, options = unet_case()
+    bad = np.zeros(32, type(value) if isinstance(value, np.generic) else np.float32)
+    bad[7] = value
+    sentence = refusal(openai.unet, {**state_dict, "out.0.bias": bad}, options)
+    assert "out.0.bias" in sentence
+    assert words in sentence
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_weights_of_every_precision_are_read(dtype):
+    state_dict, options = unet_case()
+    bias = np.arange(32).astype(dtype)
+    _, params = openai.unet({**state_dict, "out.0.bias": bias}, **options)
+    np.testing.assert_array_equal(params["norm"]["bias"], np.arange(32, dtype=np.float32))
 
 
 def test_other_options_and_forgotten_labels_are_refused():
