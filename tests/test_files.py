@@ -96,9 +96,9 @@ def test_what_is_created_is_whole_and_replaces_nothing(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     for name in ("file", "folder"):
         for make in (pathlib.Path.touch, pathlib.Path.mkdir):
-            with pytest.raises(OSError, match="exist|not empty|Not a directory"):
-                with creating(tmp_path / name) as partial:
-                    make(partial)
+            refused = pytest.raises(OSError, match="exist|not empty|Not a directory")
+            with refused, creating(tmp_path / name) as partial:
+                make(partial)
     with pytest.raises(ZeroDivisionError), creating(tmp_path / "none") as partial:  # noqa: PT012
         partial.mkdir()
         (partial / "a").write_text("a")

@@ -187,7 +187,7 @@ def test_an_import_that_fails_leaves_nothing(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(config_lib, "to_json", fail)
-    for out in (folder / "new", folder / "empty"):
+    for out in (folder / "fresh", folder / "empty"):
         with pytest.raises(UserError, match="No space left"):
             import_file(CHECKPOINT, load_config(folder), out)
     (folder / "empty").rmdir()
