@@ -1,6 +1,7 @@
 """Memory that does not suffice, said in a sentence."""
 
 import contextlib
+import os
 import re
 
 import jax
@@ -25,9 +26,15 @@ def out_of_memory(advice):
     except MemoryError as error:
         raise UserError(_sentence(error, advice)) from None
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        # CPUs say "INTERNAL: ... Out of memory" to whoever waits for a program.
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         raise UserError(_sentence(error, advice)) from None
+
+
+def physical_memory():
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _sentence(error, advice):
