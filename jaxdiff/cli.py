@@ -93,7 +93,7 @@ def _about_config(error, in_config):
     if isinstance(error, (AttributeError, KeyError)):
         text = str(error.args[0]) if error.args else ""
         if field := re.search(r"lookup: ([\w.]+)", text) or re.fullmatch(
-            r"[\"']?([\w.]+)[\"']?", text
+            r"[\"']*([\w.]+)[\"']*", text
         ):
             return f"The config has no field {field[1]}: jaxdiff/config.py lists those that it has."
     return f"The config or the flags cannot be read ({what}): correct them."

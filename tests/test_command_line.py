@@ -18,8 +18,23 @@ from tests.refusals import check
 from tests.training import events
 from tests.training.test_loop import saved_values
 
-# Config files that no config comes of.
-BROKEN = ("def get_config(:", "import nothing_like_this", "def get_config():\n  return 1/0")
+# Config files that no config comes of, and words that say why.
+BROKEN = {
+    "def get_config(:": "SyntaxError",
+    "a\0b": "SyntaxError",
+    "": "no function get_config",
+    "import nothing_like_this": "nothing_like_this",
+    "def get_config():\n  return 1/0": "line 2: ZeroDivisionError",
+    "def get_config():\n  raise RuntimeError('two\\nlines')": "two lines",
+    "def get_config():\n  return {}['name']": "KeyError: 'name'",
+    "def get_config(a, b):\n  pass": "missing 2 required",
+    "def get_config():\n  pass": "returns NoneType",
+    "def get_config():\n  return {'seed': 1}": "returns dict",
+    "class Config: pass\nget_config = Config": "returns Config",
+    "import sys\nsys.exit(0)": "SystemExit",
+    "def get_config():\n  raise SystemExit('enough')": "SystemExit: enough",
+    "from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict()": "lacks data",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,6 +176,10 @@ def test_train_refuses_in_one_sentence(tmp_path):
         "--config.training.learning_rat=1": 'no field learning_rat: did you mean "learning_rate"?',
         "--config.trainin.num_steps=1": 'no field trainin: did you mean "training"?',
         "--config.training.num_steps=many": "many",
+        "--config.training.num_steps.x=1": "no field training.num_steps.x",
+        "--config.training.learning_rate=inf": "training.learning_rate is inf",
+        "--config.model.channel_mult=(1e9,)": "model.channel_mult",
+        "--config.data.image_size=1000000": "data.image_size is 1000000",
         "--config.training.batch_size=0": "training.batch_size is 0",
         "--config.data.name=digitz": "digitz is neither",
         "--config.data.name=mnist": "tfds build mnist",
@@ -173,10 +192,10 @@ def test_train_refuses_in_one_sentence(tmp_path):
         "--nonsense": "nonsense",
         "stray": "stray was not expected",
     }
-    for number, text in enumerate(BROKEN):
+    for number, (text, words) in enumerate(BROKEN.items()):
         file = tmp_path / f"{number}.py"
         file.write_text(text)
-        lines[f"--config={file}"] = "The config file"
+        lines[f"--config={file}"] = words
     check("train.py", "train.py", [([*own, line], words) for line, words in lines.items()])
     assert not (tmp_path / "run").exists()
 

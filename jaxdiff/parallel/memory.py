@@ -26,7 +26,8 @@ def out_of_memory(advice):
     except MemoryError as error:
         raise UserError(_sentence(error, advice)) from None
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        # CPUs say "INTERNAL: ... Out of memory" to whoever waits for a program.
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         raise UserError(_sentence(error, advice)) from None
 

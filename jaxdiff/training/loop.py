@@ -37,6 +37,7 @@ from jaxdiff.parallel.mesh import (
 )
 from jaxdiff.progress import progress_bar
 from jaxdiff.training import ema, folder
+from jaxdiff.training.fitting import check_fits
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
@@ -95,12 +96,15 @@ def _train(config, workdir, interrupt, restart):
         )
     else:
         show = Preview(config, network, process, source, mesh)
+    profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
+    init, template = _layout(config, network, optimizer, profiles, mesh)
+    check_fits(config, template, mesh, SMALLER)
     run = folder.claim(workdir, config, restart)
     if processes.is_first():
         record.write(run.folder, data_record)
 
-    profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
-    state, shardings, number = _start(run, config, network, optimizer, profiles, mesh)
+    describe(mesh, template)
+    state, shardings, number = _start(run, config, init, template)
     step = jax.jit(
         make_step(objective, process, optimizer, config),
         donate_argnums=0,
@@ -162,17 +166,20 @@ def _train(config, workdir, interrupt, restart):
         _farewell(run, number, training.num_steps)
 
 
-def _start(run, config, network, optimizer, profiles, mesh):
-    """The run's newest good state, or a fresh one: (state, shardings, number of the next batch)."""
+def _layout(config, network, optimizer, profiles, mesh):
+    """A function that makes a run's first State, and the shapes of it with their shardings."""
 
     def init():
         key = jax.random.fold_in(jax.random.key(config.seed), INIT)
         return init_state(network, optimizer, profiles, key, build.loss_history(config))
 
     shapes = jax.eval_shape(init)
-    shardings = parameter_sharding(mesh, shapes)
-    template = placed(shapes, shardings)
-    describe(mesh, template)
+    return init, placed(shapes, parameter_sharding(mesh, shapes))
+
+
+def _start(run, config, init, template):
+    """The run's newest good state, or a fresh one: (state, shardings, number of the next batch)."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     found = folder.restore(run, template.items())
     if found is None:
         state, number = jax.jit(init, out_shardings=shardings)(), 0

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jaxdiff.checkpoints.store import writing
 from jaxdiff.parallel import processes
+from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.state import IN_A_ROW, state_bytes
 from jaxdiff.training.step import means
 
@@ -30,14 +31,10 @@ def describe(mesh, state):
     print(f"Mesh: {dict(mesh.shape)} of {mesh.size} {jax.devices()[0].device_kind} device(s)")
     print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     sizes = state_bytes(state)
-    here = state_bytes(jax.tree.map(_shard, state))
+    here = state_bytes(jax.tree.map(on_a_device, state))
     for name, size in sizes.items():
         print(f"{name:>12}: {_mib(size)} in all, {_mib(here[name])} on a device")
     print(f"{'together':>12}: {_mib(sum(sizes.values()))}, {_mib(sum(here.values()))} on a device")
-
-
-def _shard(leaf):
-    return jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
 
 
 def _mib(size):

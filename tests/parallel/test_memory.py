@@ -23,6 +23,13 @@ def test_what_does_not_fit_is_said_in_one_line(allocate):
     assert "--batch_size" in str(caught.value)
 
 
+def test_what_a_cpu_says_of_a_program_is_understood():
+    # As jaxlib says it to whoever waits for a program that could not allocate.
+    words = "INTERNAL: Error dispatching computation: Out of memory allocating 25482977600 bytes."
+    with pytest.raises(UserError, match="25482977600 bytes"), out_of_memory("wait"):
+        raise jax.errors.JaxRuntimeError(words)
+
+
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), out_of_memory("choose a smaller --batch_size"):
         raise ZeroDivisionError

@@ -1,0 +1,67 @@
+"""Whether a training run can fit into memory at all, known before anything is allocated."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff import build
+from jaxdiff.errors import UserError
+from jaxdiff.parallel.memory import physical_memory
+from jaxdiff.training.state import state_bytes
+
+
+def check_fits(config, template, mesh, advice):
+    """Raises UserError if even the least that a step takes is more than a device has.
+
+    Counted are the state, the gradient, the images of a batch as numbers with their noise, and what
+    the network's first layer makes of a part of it. A step takes several times as much, so a run
+    that passes may still exhaust memory.
+
+    Args:
+      config: the run's.
+      template: a State of jax.ShapeDtypeStruct with shardings.
+      mesh: the devices.
+      advice: what to do about it, to end a sentence.
+    """
+    here = jax.tree.map(on_a_device, template)
+    sizes = state_bytes(here)
+    state = sum(sizes.values()) + sizes["parameters"]  # which the gradient is as large as
+    training = config.training
+    images = training.batch_size / mesh.size
+    pixels = images
+    for size in build.sample_shape(config):
+        pixels *= size
+    batch = 8 * pixels  # float32, twice
+    if config.model.kind != "toy":
+        width = config.model.channels * config.model.channel_mult[0]
+        area = config.data.image_size**2
+        batch += images / training.accumulate * area * width * jnp.dtype(training.dtype).itemsize
+    limit = device_memory()
+    if state > limit:
+        raise UserError(
+            f"The state of training takes {gib(state)} on a device, which has {gib(limit)}: lower "
+            "model.channels or model.channel_mult, or split the state over mesh.fsdp devices."
+        )
+    if state + batch > limit:
+        raise UserError(
+            f"Training takes more than {gib(state + batch)} on a device, {gib(state)} for the "
+            f"state and {gib(batch)} for a batch, and a device has {gib(limit)}: {advice}."
+        )
+
+
+def on_a_device(leaf):
+    """The shape of one device's shard."""
+    return jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
+
+
+def device_memory():
+    """Bytes of a device of this process; CPU devices share what the machine has."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return physical_memory() / jax.local_device_count()
+
+
+def gib(size):
+    """Bytes as text."""
+    return f"{size / 2**30:,.2f} GiB"
