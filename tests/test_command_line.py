@@ -142,11 +142,13 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def run_together(*arguments):
-    """Two processes of one program; returns what each printed."""
+def run_together(*arguments, devices=1):
+    """Two processes of one program, each of some devices; returns what each printed."""
     where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     arguments = (*arguments, "--distributed")
-    programs = [start(*arguments, JAX_PROCESS_ID=str(i), **where) for i in range(2)]
+    programs = [
+        start(*arguments, devices=devices, JAX_PROCESS_ID=str(i), **where) for i in range(2)
+    ]
     ends = [program.communicate(timeout=240) for program in programs]
     for program, (_, err) in zip(programs, ends, strict=True):
         assert program.returncode == 0, err
@@ -154,11 +156,16 @@ def run_together(*arguments):
 
 
 def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
+    # Snapshots and checkpoints of what is split within a process and copied across the two.
     settings = {"training__num_steps": 10, "mesh__fsdp": 2, "training__preview_every": 10}
-    first, second = run_together(*train_flags(tmp_path / "two", **settings))
+    begun = {**settings, "training__num_steps": 5}
+    first, second = run_together(*train_flags(tmp_path / "two", **begun), devices=2)
+    assert "Trained to step 5" in first
+    first, second = run_together(*train_flags(tmp_path / "two", **settings), devices=2)
+    assert "Continuing from step 5" in first
     assert "Trained to step 10" in first
     assert "step" not in second  # one of them speaks
-    code, _, err = run(*train_flags(tmp_path / "one", **settings), devices=2)
+    code, _, err = run(*train_flags(tmp_path / "one", **settings), devices=4)
     assert code == 0, err
     one, two = (saved_values(tmp_path / name / "checkpoints", 10) for name in ("one", "two"))
     assert one.keys() == two.keys()

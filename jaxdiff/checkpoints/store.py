@@ -93,6 +93,7 @@ class Store:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
+        together(self.folder, _set_notes_aside, self.folder)
         with writing(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._silence = contextlib.ExitStack()
@@ -173,6 +174,19 @@ def _step_folders(folder):
 def is_step(name):
     """Whether a folder's name is a number as it is written here: no 007, no other digits."""
     return name.isascii() and name.isdecimal() and str(int(name)) == name
+
+
+def _set_notes_aside(folder):
+    """Renames orbax's notes on a step where they are damaged: it can do without, but not with."""
+    if processes.is_first():
+        for step in _step_folders(folder):
+            notes = step / "_CHECKPOINT_METADATA"
+            try:
+                files.load_json(notes, checksum=False)
+            except files.BadJson:
+                notes.rename(f"{notes}.damaged")
+            except OSError:
+                pass  # there are none
 
 
 def _move_aside(path):

@@ -208,6 +208,17 @@ def test_folders_whose_names_are_no_steps_do_not_count(saved):
     assert complete_steps(saved) == [1, 2]
 
 
+@pytest.mark.parametrize("content", [b"[]", b"[" * 100_000, b"", b"\xff"])
+def test_a_step_whose_notes_by_orbax_are_damaged_is_used(saved, one_device, content):
+    (saved / "2" / "_CHECKPOINT_METADATA").write_bytes(content)
+    store = Store(saved, keep=2)
+    store.set_aside(after=2)
+    store.save(3, {"ema": tree(3)}, {})
+    store.close()
+    assert complete_steps(saved) == [2, 3]
+    read(saved, 2, {"ema": template(tree(), one_device)})
+
+
 def test_half_written_steps_do_not_count(saved):
     (saved / "7").mkdir()
     (saved / "8.orbax-checkpoint-tmp").mkdir()
