@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from jaxdiff.parallel import batches
+from tests import tiny
 from tests.conftest import ROOT
+from tests.sampling.test_job import make_run
+from tests.test_command_line import free_port, start, wait_for
 
 PROGRAM = """
 import pathlib, sys, time
@@ -41,6 +44,22 @@ def test_a_program_ends_in_one_line_and_leaves_nothing_half_written(tmp_path, nu
     assert program.returncode == status
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_two_programs_that_sample_end_together(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["sample.py", f"--model={make_run(tmp_path / 'run', tiny.config())}"]
+    arguments += [f"--out={out}", "--num_samples=500000", "--batch_size=40", "--distributed"]
+    where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    programs = [start(*arguments, JAX_PROCESS_ID=str(i), **where) for i in range(2)]
+    wait_for(lambda: (out / "settings.json").exists() or programs[0].poll() is not None)
+    programs[1].terminate()
+    for program in programs:
+        _, said = program.communicate(timeout=120)
+        assert program.returncode == 143, said
+        assert "Traceback" not in said
+    assert not out.exists()
 
 
 def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):

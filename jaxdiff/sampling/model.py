@@ -1,6 +1,7 @@
 """A trained network, as the jobs that sample and measure use it."""
 
 import dataclasses
+import os
 import pathlib
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ def open_model(text, flag, kind="a diffusion model"):
     Raises:
       UserError: if there is none, or it is of the other kind.
     """
-    if pathlib.Path(text).suffix in TENSOR_FILES:
+    if pathlib.Path(text).suffix in TENSOR_FILES and not os.path.isdir(text):
         raise UserError(
             f"--{flag} {text} is a file of tensors, and a run is wanted: make one of it with "
             f"`python -m jaxdiff.interop.openai import {text} --config CONFIG --out runs/NAME`, "

@@ -1,12 +1,13 @@
 import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff import build
+from jaxdiff import build, results
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.checkpoints.store import Store
@@ -18,14 +19,14 @@ from tests import history, tiny
 from tests.models.test_unet import random_params
 
 
-def make_run(folder, config):
+def make_run(folder, config, seed=0):
     """A run with one snapshot of arbitrary parameters, and an older one of others."""
     run = Run(folder)
     run.folder.mkdir()
     run.config_file.write_text(config_lib.to_json(config))
     store = Store(run.snapshots)
     for step in (5, 10):
-        params = random_params(build.network(config), seed=step)
+        params = random_params(build.network(config), seed=seed + step)
         store.save(step, {"ema": {"0.995": params}}, {"ema": ["0.995"]})
     store.close()
     return str(folder)
@@ -117,7 +118,7 @@ def test_a_sample_is_the_same_in_any_batch_on_any_devices(sampler):
     params, levels = random_params(network), process.levels("4")
     bound = 4 * np.finfo(np.float32).eps / levels.alpha[0]
     assert bound < 2e-4
-    count, results = 64, {}
+    count, found = 64, {}
     for devices, batch_size in [(1, 1), (1, 7), (1, 64), (8, 7), (8, 64)]:
         generate = Generator(
             network=network,
@@ -134,18 +135,52 @@ def test_a_sample_is_the_same_in_any_batch_on_any_devices(sampler):
         x = np.concatenate(
             [generate(Params(params), grid, 5, np.array(c), batch_size) for c in chunks]
         )
-        results[devices, batch_size] = x
-    whole = results.pop((1, 64))
+        found[devices, batch_size] = x
+    whole = found.pop((1, 64))
     assert np.std(whole, axis=0).min() > 1e-3
-    for case, x in results.items():
+    for case, x in found.items():
         expected = whole[[0, 1, 62, 63]] if len(x) == 4 else whole
         np.testing.assert_allclose(x, expected, rtol=0, atol=bound, err_msg=str(case))
 
 
-def test_the_same_request_again_gives_the_same_files(labelled, tmp_path):
-    _, first = sample(tmp_path, model=labelled, num_samples=4)
-    _, second = sample(tmp_path, model=labelled, num_samples=4)
+def test_the_same_request_again_gives_the_same_files(labelled, tmp_path, monkeypatch):
+    fields = {"model": labelled, "num_samples": 4}
+    arrays, first = sample(tmp_path, **fields)
+    (tmp_path / "manifest.json").unlink()  # as where the job was killed
+    again, second = sample(tmp_path, **fields)
     assert first == second
+    np.testing.assert_array_equal(again["arr_0"], arrays["arr_0"])
+    monkeypatch.setattr(job.Job, "samples", None)  # a finished job samples nothing
+    _, third = sample(tmp_path, **fields)
+    assert first == third
+    (tmp_path / "grid.png").write_bytes(b"theirs")
+    with pytest.raises(UserError, match="grid.png"):
+        sample(tmp_path, **fields)
+    assert (tmp_path / "grid.png").read_bytes() == b"theirs"
+    manifest = (tmp_path / "manifest.json").read_bytes()
+    (tmp_path / "manifest.json").write_bytes(manifest.replace(b'"seed": 0', b'"seed": 1'))
+    with pytest.raises(UserError, match="manifest.json"):
+        sample(tmp_path, **fields)
+
+
+def test_a_folder_that_is_being_sampled_to_is_refused(labelled, tmp_path):
+    out = tmp_path / "out"
+    prepared = job.prepare(job.Request(model=labelled, out=str(out), num_samples=4))
+    with results.claimed_folder(out, prepared.settings, job.SETTINGS):
+        for fields in ({}, {"seed": 1}):
+            with pytest.raises(UserError, match="in use by process"):
+                job.run(job.Request(model=labelled, out=str(out), num_samples=4, **fields))
+    with pytest.raises(UserError, match="config.json"):
+        job.run(job.Request(model=labelled, out=labelled))
+
+
+def test_a_run_that_was_made_again_is_another(tmp_path):
+    model = make_run(tmp_path / "run", tiny.config())
+    sample(tmp_path / "out", model=model, num_samples=2)
+    shutil.rmtree(model)
+    make_run(tmp_path / "run", tiny.config(), seed=7)
+    with pytest.raises(UserError, match="networks"):
+        sample(tmp_path / "out", model=model, num_samples=2)
 
 
 def test_samples_of_another_request_are_not_overwritten(labelled, tmp_path):
