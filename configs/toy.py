@@ -2,8 +2,9 @@
 
     python train.py --config configs/toy.py --workdir runs/toy
 
-The network that configs/toy_guide.py, smaller and less trained, guides. How good it gets is much a
-matter of the seed, which decides the sign that its gain takes: docs/guidance.md has three of them.
+The network that configs/toy_guide.py, smaller and less trained, guides. On one CPU core: 2 min 20 s
+of CPU time. Of 40,000 points without guidance 7.5 % are outliers (mean of three seeds, 7.3 to 7.8;
+6.8 % in the authors' program): docs/guidance.md has the tables.
 """
 
 from jaxdiff.config import base
@@ -11,7 +12,6 @@ from jaxdiff.config import base
 
 def get_config():
     config = base()
-    config.seed = 2
     config.data.name = "toy_a"
 
     config.model.kind = "toy"

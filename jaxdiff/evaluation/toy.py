@@ -5,8 +5,8 @@ r"""Autoguidance's toy, reproduced and measured: Karras et al. 2024 (arXiv:2406.
 
 Prints a table of methods, draws the paper's figure to OUT/toy.png, and with --sweep the frontier of
 outliers against lost coverage, each method over its strengths, to OUT/frontier.png and .csv.
-Several runs of each, separated by commas and trained with other seeds, give the spread: a row is
-the mean over them, followed by the lowest and the highest.
+Several runs of each, separated by commas and trained with other seeds, give the spread: a cell is
+the mean over them, followed by each of them in the order given.
 """
 
 import csv
@@ -42,6 +42,10 @@ def rows():
     }
     for w in (2.0, 3.0, 4.0):
         table[f"autoguidance, w {w:g}"] = lambda runs, n, w=w: runs.points(n, guide=w)
+    for step in (512, 1024):
+        for w in (2.0, 3.0):
+            name = f"autoguidance by the main network's own step {step}, w {w:g}"
+            table[name] = lambda runs, n, step=step, w=w: runs.points(n, early=(step, w))
     for w in (2.0, 4.0):
         table[f"CFG, w {w:g}"] = lambda runs, n, w=w: runs.points(n, cfg=w)
     table["score times 1.4"] = lambda runs, n: runs.truncated(n, 1.4)
@@ -99,7 +103,7 @@ def _cell(values, factor, form):
     text = format(values.mean(), form)
     if len(values) == 1:
         return text
-    return f"{text} ({format(values.min(), form)} to {format(values.max(), form)})"
+    return f"{text} ({', '.join(format(value, form) for value in values)})"
 
 
 def print_table(results):
