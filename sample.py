@@ -43,7 +43,7 @@ TOGETHER = flags.DEFINE_bool(
 )
 CLASSIFIER = flags.DEFINE_string("classifier", None, "Run of a noisy classifier that guides.")
 CLASSIFIER_SCALE = flags.DEFINE_float(
-    "classifier_scale", None, "How hard it guides; default: 1; 0: not."
+    "classifier_scale", None, "Scale of its gradient; default: 1; 0 disables it."
 )
 LOW_RES = flags.DEFINE_string("low_res", None, "Samples to enlarge, by a super-resolution model.")
 LATENTS = flags.DEFINE_string("latents", None, "What to start from, as encoding wrote it.")

@@ -189,6 +189,9 @@ def from_json(path):
         for name in config:
             if isinstance(config[name], ConfigDict) and not isinstance(values[name], dict):
                 raise TypeError(f"{name} is {values[name]}")
+        if values["model"].get("kind") == "toy":
+            # What the networks were before these could be set.
+            values["model"] = {"final_silu": True, "initial_gain": 0.0, **values["model"]}
         config.update(_tuples(values))
     except (KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split(" and cannot be added")[0].strip("\"'").split())

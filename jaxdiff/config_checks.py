@@ -102,7 +102,7 @@ NUMBER_LISTS = {
 }
 
 POINTS = ("toy_a", "toy_ab")  # names of data that are no images
-LONGEST_POWER_EMA = 0.2886  # relative width where all steps count equally: 12^(-1/2)
+LONGEST_POWER_EMA = 12**-0.5  # relative width where all steps count equally: .2887
 LEAST_DATA_STD = 1e-6  # where it is stated
 WIDEST = 2**16  # channels of a level
 
@@ -299,7 +299,7 @@ def _check_training(training):
     if len(set(widths)) < len(widths) or not all(v < LONGEST_POWER_EMA for v in widths):
         raise UserError(
             f"training.power_ema is {shown(widths)}: it must hold different widths below "
-            f"{LONGEST_POWER_EMA}, such as 0.05 and 0.1."
+            f"{LONGEST_POWER_EMA:.4f}, such as 0.05 and 0.1."
         )
 
 

@@ -12,6 +12,11 @@ def listen():
     signal.signal(signal.SIGTERM, stop)
 
 
+def is_listening():
+    """Whether SIGTERM ends this program by `stop`, and not by a handler of training's."""
+    return signal.getsignal(signal.SIGTERM) is stop
+
+
 def stop(*_):
     """Ends the program; a second SIGTERM kills it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

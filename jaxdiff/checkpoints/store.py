@@ -152,12 +152,12 @@ class Store:
 
 
 def together(folder, function, *args, advice=GO_ON):
-    """Calls a function that writes in `folder`; raises Unwritten in all processes if in any."""
+    """Calls a function that writes in `folder`; raises UserError in all processes if in any."""
     problem = None
     try:
         with writing(folder, advice):
             function(*args)
-    except Unwritten as error:
+    except UserError as error:
         problem = error
     if processes.any_process(problem is not None):
         raise problem or Unwritten(folder, "by another process", advice)

@@ -83,7 +83,7 @@ def to_uint8(images):
     """Float -1 .. 1 (clipped) to uint8 0 .. 255, rounded to the nearest; NumPy.
 
     Raises:
-      ValueError: for what is not finite, which no byte stands for.
+      ValueError: for what is not finite, which no byte represents.
     """
     if not np.isfinite(images).all():
         raise ValueError("images that are not finite have no bytes")

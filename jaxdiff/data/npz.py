@@ -38,7 +38,7 @@ def open_files(paths, image_size=None, channels=None):
       channels: 1 or 3, what they are converted to; None: as they are.
 
     Returns:
-      A `jaxdiff.data.dataset.Dataset`, whose examples stand in the order of the files.
+      A `jaxdiff.data.dataset.Dataset`, whose examples are in the order of the files.
 
     Raises:
       UserError: if a file is missing or damaged, holds no such arrays, or does not belong to the

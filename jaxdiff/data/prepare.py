@@ -85,8 +85,6 @@ def main(kind, *sources):
         report = prepare(kind, sources, values)
         for line in described(report, values.out):
             _say(line)
-    except KeyboardInterrupt:
-        raise UserError("Stopped: the same command continues.") from None
     except BrokenProcessPool:
         raise UserError(
             "A process that reads pictures has died, for want of memory perhaps: the same command "

@@ -22,7 +22,7 @@ import shutil
 
 from jaxdiff.data.dataset import Report, Skipped, shortened
 from jaxdiff.errors import UserError
-from jaxdiff.files import read_json, write_json
+from jaxdiff.files import read_json, replacing, write_json
 from jaxdiff.progress import progress_bar
 
 SHARD_SIZE = 1024  # sources
@@ -115,7 +115,7 @@ def _claim(out, request):
         out.mkdir(parents=True, exist_ok=True)
         write_json(file, request)
         return
-    old = read_json(file, checksum=False, advice=f"remove {out} and repeat the command")
+    old = read_json(file, checksum=None, advice=f"remove {out} and repeat the command")
     names = list(dict.fromkeys([*request, *old]))
     if different := [key for key in names if old.get(key) != request.get(key)]:
         raise UserError(
@@ -234,22 +234,21 @@ def _write_shard(file, note, items, serialize):
     """Writes a shard and its note: (what was skipped in it, {label: images})."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    partial = file.with_name(f".{file.name}.partial")
     skipped, labels = [], collections.Counter()
-    with _as_os_error():
-        writer = ArrayRecordWriter(str(partial), "group_size:1")  # records are read one at a time
-    for item in items:
-        if isinstance(item, Skipped):
-            skipped.append(item)
-        else:
-            labels[int(item[1])] += 1
-            with _as_os_error():
-                writer.write(serialize(*item))
-    with _as_os_error():
-        writer.close()
-    pairs = [[source.source, source.reason] for source in skipped]
-    write_json(note, {"skipped": pairs, "labels": {str(k): n for k, n in labels.items()}})
-    partial.replace(file)
+    with replacing(file) as partial:
+        with _as_os_error():
+            writer = ArrayRecordWriter(str(partial), "group_size:1")  # read one at a time
+        for item in items:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+            else:
+                labels[int(item[1])] += 1
+                with _as_os_error():
+                    writer.write(serialize(*item))
+        with _as_os_error():
+            writer.close()
+        pairs = [[source.source, source.reason] for source in skipped]
+        write_json(note, {"skipped": pairs, "labels": {str(k): n for k, n in labels.items()}})
     return skipped, labels
 
 
@@ -322,6 +321,5 @@ def _write_info(out, name, dataset, lengths):
 
 
 def _write_text(path, text):
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8", "surrogateescape")  # names of files may be any bytes
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, "utf-8", "surrogateescape")  # names of files may be any bytes

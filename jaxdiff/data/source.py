@@ -229,7 +229,7 @@ def _prepared(name, names):
     folder = local_path(name, "data.name")
     if name == "digits" or not (folder / REQUEST).exists():
         return "", {}
-    request = read_json(folder / REQUEST, ("sources",), checksum=False, advice=REPEAT)
+    request = read_json(folder / REQUEST, ("sources",), checksum=None, advice=REPEAT)
     origin = json.dumps(request["sources"], sort_keys=True)
     summary = read_summary(folder)
     if summary is None:

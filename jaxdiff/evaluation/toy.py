@@ -11,13 +11,13 @@ the mean over them, followed by each of them in the order given.
 
 import csv
 import dataclasses
-import pathlib
 
 import numpy as np
 from absl import flags
 
-from jaxdiff import cli
+from jaxdiff import cli, results
 from jaxdiff.errors import UserError
+from jaxdiff.files import local_path
 
 # Of the table: field of a Score, heading, factor, format.
 COLUMNS = (
@@ -27,6 +27,8 @@ COLUMNS = (
     ("median", "median", 1, ".3f"),
     ("clipped_mean", "clipped mean", 1, ".3f"),
 )
+SETTINGS = ("models", "guides", "unconditionals", "num_samples", "sweep")  # flags
+FIGURES = ("toy.png", "frontier.csv", "frontier.png")
 WEIGHTS = (1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 
 
@@ -154,16 +156,17 @@ def _runs(values):
 def main():
     """Prints the tables, and draws the figures."""
     values = flags.FLAGS
-    out = pathlib.Path(cli.require("out", values.out, "a folder such as samples/toy"))
+    out = local_path(cli.require("out", values.out, "a folder such as samples/toy"), "--out")
     cli.use_compilation_cache()
     runs = _runs(values)
     from jaxdiff.evaluation.toy_figures import overview
 
-    out.mkdir(parents=True, exist_ok=True)
-    print_table(measure(rows(), runs, values.num_samples))
-    overview(runs[0], out / "toy.png")
-    if values.sweep:
-        sweep(runs, values.sweep, out)
+    settings = {name: values[name].value for name in SETTINGS}
+    with results.claimed_folder(out, settings, "toy.json", FIGURES):
+        print_table(measure(rows(), runs, values.num_samples))
+        overview(runs[0], out / "toy.png")
+        if values.sweep:
+            sweep(runs, values.sweep, out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The pickles in PyTorch's files, read by an interpreter of the few opcodes that tensors need.
 
-Python's own unpickler calls whatever a pickle names, hashes whatever stands where a key is expected
+Python's own unpickler calls whatever a pickle names, hashes whatever is where a key is expected
 (which takes exponential time for tuples of tuples), and makes room for as many values as the
 largest index says. This one calls nothing, hashes only text and numbers, keeps what it has read and
 no more, and ends after a fixed number of opcodes. It does not compare, print or walk through the
@@ -201,7 +201,7 @@ def put(values, key, value):
 
 
 def called(name, arguments):
-    """What the call of a name stands for."""
+    """The value that a call of an admitted name makes."""
     if name == ORDERED_DICT:
         values = {}
         for pair in expect(arguments[0], list) if arguments else ():

@@ -56,8 +56,9 @@ def _stop_if_asked():
     """Ends the processes of a job together, before a batch, where one of them received SIGTERM.
 
     JAX catches the signal then, and makes them agree; a single process ends by its own handler.
+    Previews are sampled within training, which asks by the numbers of its own steps.
     """
-    if jax.distributed.is_initialized() and multihost_utils.reached_preemption_sync_point(
-        next(_batches)
-    ):
+    if not (stopping.is_listening() and jax.distributed.is_initialized()):
+        return
+    if multihost_utils.reached_preemption_sync_point(next(_batches)):
         stopping.stop()

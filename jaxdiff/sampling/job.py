@@ -57,7 +57,8 @@ class Job:
 
     def params(self):
         """Reads the parameters of all networks."""
-        return self.method.params(self.model, self.generate.mesh)
+        with out_of_memory("use devices with more"):
+            return self.method.params(self.model, self.generate.mesh)
 
     def samples(self, params, seed, numbers, quiet=False):
         """Samples with these numbers, float32 [len(numbers), ...] NumPy.

@@ -58,7 +58,7 @@ def open_model(text, flag, kind="a diffusion model"):
     if pathlib.Path(text).suffix in TENSOR_FILES and not os.path.isdir(text):
         raise UserError(
             f"--{flag} {text} is a file of tensors, and a run is wanted: make one of it with "
-            f"`python -m jaxdiff.interop.openai import {text} --config CONFIG --out runs/NAME`, "
+            f"`python -m jaxdiff.interop.openai import {text} --out runs/NAME`, "
             "see docs/openai.md."
         )
     reference = resolve(text)

@@ -242,9 +242,7 @@ def sampling_config(config, request):
     if request.clip and config.model.kind == "toy":
         raise UserError("--clip confines images, and the model makes points: leave it out.")
     for name in ("eta", "sigma_min", "sigma_max", "rho"):
-        low, high = RANGES[f"sampling.{name}"]
-        if getattr(request, name) is not None and not low <= sampling[name] <= high:
-            raise UserError(
-                f"--{name} is {sampling[name]}: it must lie between {low:g} and {high:g}."
-            )
+        bounds = RANGES[f"sampling.{name}"]
+        if getattr(request, name) is not None and sampling[name] not in bounds:
+            raise UserError(f"--{name} is {sampling[name]}: it must be {bounds}.")
     return sampling

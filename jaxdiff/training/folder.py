@@ -1,4 +1,4 @@
-"""A run's folder before training: whose it is, and where the run goes on."""
+"""A run's folder before training: whose it is, and from where the run continues."""
 
 import pathlib
 import sys
@@ -62,15 +62,14 @@ def held(workdir):
     return Run(local_path(workdir, "--workdir")).held("--workdir")
 
 
-def data_record(config, workdir, source, restart=False):
+def data_record(config, workdir, source):
     """The record of the training split, as RUN/data.json keeps it; see `jaxdiff.data.record`.
 
     Raises:
-      UserError: if the folder holds a run that was trained on other data, and does not restart.
+      UserError: if the folder holds a run that was trained on other data.
     """
     described = record.describe(source)
-    if not restart:
-        record.check(pathlib.Path(workdir), described, config.data.name)
+    record.check(pathlib.Path(workdir), described, config.data.name)
     if processes.is_first() and config.training.batch_size > len(source):
         print(
             f"train.py: warning: training.batch_size is {config.training.batch_size} and the split "
@@ -80,12 +79,13 @@ def data_record(config, workdir, source, restart=False):
     return described
 
 
-def claim(workdir, config, restart=False):
-    """Makes the folder of a run, or checks that it holds this very run; writes config.json.
+def claim(workdir, config, data_record, restart=False):
+    """Makes the folder of a run, or checks that it holds this very run; writes its settings.
 
     Args:
       workdir: the folder.
       config: the run's.
+      data_record: from the function of that name.
       restart: whether to move what the run holds aside, so that it begins at step 0.
 
     Raises:
@@ -103,14 +103,15 @@ def claim(workdir, config, restart=False):
         set_history_aside(run)
     else:
         require_none_lost(run, old)
-    store.together(run.folder, _write, run, config, advice="choose another --workdir")
+    store.together(run.folder, _write, run, config, data_record, advice="choose another --workdir")
     return run
 
 
-def _write(run, config):
+def _write(run, config, data_record):
     if processes.is_first():
         run.previews.mkdir(parents=True, exist_ok=True)
         run.write_config(config)
+        record.write(run.folder, data_record)
 
 
 def restore(run, template):

@@ -21,7 +21,6 @@ from jaxdiff import build
 from jaxdiff import config as config_lib
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS
 from jaxdiff.checkpoints.store import Store, complete_steps
-from jaxdiff.data import record
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
@@ -86,7 +85,7 @@ def _train(config, workdir, interrupt, restart):
     network = build.network(config)
     source = open_split(config.data, "train").in_memory()
     config = folder.measure(config, workdir, source)
-    data_record = folder.data_record(config, workdir, source, restart)
+    data_record = folder.data_record(config, workdir, source)
     process = build.process(config)
     optimizer = make_optimizer(training)
     objective = of_config(config, network, process)
@@ -99,9 +98,7 @@ def _train(config, workdir, interrupt, restart):
     profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
     init, template = _layout(config, network, optimizer, profiles, mesh)
     check_fits(config, template, mesh, SMALLER)
-    run = folder.claim(workdir, config, restart)
-    if processes.is_first():
-        record.write(run.folder, data_record)
+    run = folder.claim(workdir, config, data_record, restart)
 
     describe(mesh, template)
     state, shardings, number = _start(run, config, init, template)
@@ -163,7 +160,7 @@ def _train(config, workdir, interrupt, restart):
                     checkpoints.save(number, state.items(), {**meta, "bad": vars(bad)})
         metrics.finish()
     if processes.is_first():
-        _farewell(run, number, training.num_steps)
+        _farewell(run, number, training.num_steps, restart)
 
 
 def _layout(config, network, optimizer, profiles, mesh):
@@ -196,9 +193,10 @@ def _start(run, config, init, template):
     return state, shardings, number
 
 
-def _farewell(run, number, num_steps):
+def _farewell(run, number, num_steps, restart):
     if number < num_steps:
-        print(f"Stopped and saved at step {number}: the same command continues from there.")
+        command = "the same command without --restart" if restart else "the same command"
+        print(f"Stopped and saved at step {number}: {command} continues from there.")
     else:
         print(f"Trained to step {number}: {run.folder}")
 
@@ -226,6 +224,6 @@ def _require_good(number, state, checkpoints):
         else "there was no checkpoint yet"
     )
     raise UserError(
-        f"{problem}, so training has stopped; {where}: the same command goes on from there, and a "
-        "lower training.learning_rate in another --workdir may avoid it."
+        f"{problem}, so training has stopped; {where}: the same command continues from there, and "
+        "a lower training.learning_rate in another --workdir may avoid it."
     )

@@ -8,10 +8,11 @@ from google.protobuf.message import DecodeError
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxdiff.checkpoints import store
-from jaxdiff.checkpoints.run import LOCK
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
+# What training makes in a run's folder, and evaluations keep there.
+PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "damaged", "moments")
 ASIDE = "before-restart"  # what there was is moved to RUN/before-restart-1, and so on
 
 
@@ -45,9 +46,10 @@ def _trace(run, config):
     """What shows that a run that cannot be continued was trained, in words; or None."""
     whole, damaged = store.complete_steps(run.checkpoints), _damaged(run)
     reports = [*_steps(run.snapshots), *_steps(run.previews), *_events(run)]
-    furthest = max([0, *whole, *damaged, *reports])
-    found = f"traces of step {furthest}" if furthest else None
-    if config is None or not furthest:
+    # Step 0 is that of an import whose steps nobody named; training saves none.
+    furthest = max([*whole, *damaged, *reports], default=None)
+    found = None if furthest is None else f"traces of step {furthest}"
+    if config is None or furthest is None:
         return found
     names = _names(run.checkpoints)
     if whole or (not damaged and any(".orbax-checkpoint-tmp" in name for name in names)):
@@ -93,9 +95,10 @@ def _steps_of_events(path):
 
 
 def set_history_aside(run):
-    """Moves all that a run holds but its settings into RUN/before-restart-N; nothing is deleted.
+    """Moves what training made in a run's folder into RUN/before-restart-N; nothing is deleted.
 
-    Its settings (config.json and others) are copied, so that both folders are runs.
+    What else is there stays. Its settings (config.json and others) are copied, so that both folders
+    are runs.
 
     Raises:
       UserError: if the folder cannot be written.
@@ -107,12 +110,8 @@ def _set_history_aside(run):
     if not (processes.is_first() and run.folder.is_dir()):
         return
     settings = sorted(run.folder.glob("*.json"))
-    stays = {LOCK, *(path.name for path in settings)}
-    moved = [
-        path
-        for path in sorted(run.folder.iterdir())
-        if not (path.name in stays or path.name.startswith(f"{ASIDE}-") or _is_empty(path))
-    ]
+    paths = [run.folder / name for name in PARTS]
+    moved = [path for path in paths if path.exists() and not _is_empty(path)]
     if not moved:
         return
     number = 1
