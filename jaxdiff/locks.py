@@ -14,6 +14,8 @@ import socket
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
+LOCK = ".lock"  # the name of a folder's
+
 
 @contextlib.contextmanager
 def held(path, what):

@@ -11,11 +11,10 @@ import numpy as np
 
 from jaxdiff import files
 from jaxdiff.errors import UserError
-from jaxdiff.locks import held
+from jaxdiff.locks import LOCK, held
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.memory import physical_memory
 
-LOCK = ".lock"
 # What makes a folder one of something else: of a run, of a dataset.
 OTHERS = {"config.json": "a run", "dataset_info.json": "a dataset"}
 MOST_COMPRESSED = 1100  # deflate reaches 1,032

@@ -117,7 +117,7 @@ def pairs(target, value):
         ("diffusion__variance", "fixed", "fixed_small or fixed_large"),
         ("training__anneal_steps", 3, "must end after it has begun"),
         ("training__anneal_steps", 10, "train no longer"),
-        ("training__power_ema", (0.05, 0.3), "different widths below 0.2886"),
+        ("training__power_ema", (0.05, 0.3), "different widths below 0.2887"),
         ("training__power_ema", (0.1, 0.1), "different widths"),
         ("training__snapshot_dtype", "float16", "float32 or bfloat16"),
         ("data__name", "toy_a", "belong together"),

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdiff import stopping
 from jaxdiff.parallel import batches
 from tests import tiny
 from tests.conftest import ROOT
@@ -81,12 +82,15 @@ def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):
             function, lambda rows: (rows,), count, batch_size=2, mesh=one_device, quiet=True
         )
 
-    np.testing.assert_array_equal(run(2), [0, 1])
     before = signal.getsignal(signal.SIGTERM)
+    np.testing.assert_array_equal(run(2), [0, 1])
+    assert asked == [], "within training, which asks itself"
+    stopping.listen()
+    np.testing.assert_array_equal(run(2), [0, 1])
     with pytest.raises(SystemExit) as caught:
         run(10)
     signal.signal(signal.SIGTERM, before)
     assert caught.value.code == 143
-    assert done == [2, 2]
+    assert done == [2, 2, 2]
     assert all(b == a + 1 for a, b in itertools.pairwise(asked)), "steps never repeat"
     assert capfd.readouterr().err.count("\n") == 1

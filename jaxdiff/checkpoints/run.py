@@ -21,12 +21,12 @@ from jaxdiff import files, locks
 from jaxdiff.checkpoints import rebuild, store
 from jaxdiff.errors import UserError
 from jaxdiff.files import local_path
+from jaxdiff.locks import LOCK
 from jaxdiff.numbers import whole
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
 
 KEEP_CHECKPOINTS = 3
-LOCK = ".lock"  # in a run's folder, held by the program that writes the run
 FORM = "RUN@STEP:ema=0.12"
 OPTIONS = {"ema": float, "dropout": float}  # of a reference: how each value is read
 

@@ -23,6 +23,7 @@ import shutil
 from jaxdiff.data.dataset import Report, Skipped, shortened
 from jaxdiff.errors import UserError
 from jaxdiff.files import read_json, replacing, write_json
+from jaxdiff.locks import LOCK, held
 from jaxdiff.progress import progress_bar
 
 SHARD_SIZE = 1024  # sources
@@ -51,24 +52,32 @@ def write(out, name, dataset):
     out = pathlib.Path(out)
     request = {"name": name, **dataset.request, "shard_size": SHARD_SIZE}
     with _writing(out):
-        _claim(out, request)
-        if was_there := (out / INFO).exists():
-            shutil.rmtree(out / PROGRESS, ignore_errors=True)
-            return _read_report(out, dataset)
-        lengths, counts, skipped = _write_shards(out, name, dataset)
-        if skipped:
-            _write_text(out / SKIPPED, "".join(map(_line, skipped)))
-        for split in dataset.splits:
-            if not sum(lengths[split.name]):
-                raise UserError(
-                    f"None of the {split.size} images of the split {split.name} can be read, as "
-                    f"{out / SKIPPED} says: repair them, remove {out} and repeat the command."
-                )
-        write_json(out / SUMMARY, {"classes": list(dataset.classes), "counts": counts})
-        _write_info(out, name, dataset, lengths)
-        shutil.rmtree(out / PROGRESS, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        with held(out / LOCK, f"The folder {out}"):
+            _claim(out, request)
+            if (out / INFO).exists():
+                shutil.rmtree(out / PROGRESS, ignore_errors=True)
+                return _read_report(out, dataset)
+            return _write(out, name, dataset)
+
+
+def _write(out, name, dataset):
+    lengths, counts, skipped = _write_shards(out, name, dataset)
+    if skipped:
+        _write_text(out / SKIPPED, "".join(map(_line, skipped)))
+    for split in dataset.splits:
+        if not sum(lengths[split.name]):
+            raise UserError(
+                f"None of the {split.size} images of the split {split.name} can be read, as "
+                f"{out / SKIPPED} says: repair them, remove {out} and repeat the command."
+            )
+    for partial in out.glob(".*.partial"):  # of programs that were killed
+        partial.unlink()
+    write_json(out / SUMMARY, {"classes": list(dataset.classes), "counts": counts})
+    _write_info(out, name, dataset, lengths)
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
     sizes = {split: sum(shards) for split, shards in lengths.items()}
-    return _report(dataset, sizes, skipped, counts, was_there)
+    return _report(dataset, sizes, skipped, counts, was_there=False)
 
 
 def _report(dataset, sizes, skipped, counts, was_there):
@@ -108,11 +117,10 @@ def _claim(out, request):
     """Makes the folder this request's, or finds that it is."""
     file = out / REQUEST
     if not file.exists():
-        if out.exists() and any(not _is_partial(p.name) for p in out.iterdir()):
+        if any(p.name != LOCK and not _is_partial(p.name) for p in out.iterdir()):
             raise UserError(
                 f"{out} is not empty, and nothing is overwritten: choose another --out."
             )
-        out.mkdir(parents=True, exist_ok=True)
         write_json(file, request)
         return
     old = read_json(file, checksum=None, advice=f"remove {out} and repeat the command")

@@ -39,6 +39,7 @@ def runs(tmp_path_factory):
             model__kind="classifier",
             diffusion__label_dropout=0.0,
             diffusion__schedule="linear",
+            diffusion__num_timesteps=30,
         ),
     }
 

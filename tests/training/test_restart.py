@@ -11,12 +11,14 @@ from jaxdiff.training import folder
 from jaxdiff.training.report import Writer
 from tests import history, tiny
 
+DATA = {"examples": 3}  # the record of the data
+
 
 @pytest.fixture
 def run(tmp_path):
     """Checkpoints every 10 steps of 100: a run as it is before its first step."""
     run = Run(tmp_path / "run")
-    folder.claim(run.folder, config())
+    folder.claim(run.folder, config(), DATA)
     run.checkpoints.mkdir()
     return run
 
@@ -26,7 +28,7 @@ def config(**overrides):
 
 
 def claim(run, **overrides):
-    return folder.claim(run.folder, config(**overrides))
+    return folder.claim(run.folder, config(**overrides), DATA)
 
 
 def report(run, *steps):
@@ -108,10 +110,10 @@ def test_restart_moves_what_there_was_aside_and_deletes_nothing(tmp_path):
     (run.folder / "data.json").write_text(json.dumps({"examples": 3}))
     report(run, 5, 10)
     with pytest.raises(UserError, match="--restart"):
-        folder.claim(place, settings)
+        folder.claim(place, settings, DATA)
     for number, held in enumerate(([5, 10], [7]), 1):
         with folder.held(place):
-            folder.claim(place, settings, restart=True)
+            folder.claim(place, settings, DATA, restart=True)
             assert sorted(path.name for path in run.folder.iterdir() if path.is_file()) == [
                 LOCK,
                 "config.json",
@@ -122,15 +124,15 @@ def test_restart_moves_what_there_was_aside_and_deletes_nothing(tmp_path):
         assert store.complete_steps(aside / "snapshots") == held
         assert Run(aside).config() == settings
         assert (aside / "data.json").exists()
-        folder.claim(place, settings)  # begins, and needs no flag again
+        folder.claim(place, settings, DATA)  # begins, and needs no flag again
         whole(run.snapshots, 7)
     assert resolve(str(run.folder / "before-restart-1")).step == 10
     assert list((run.folder / "before-restart-1" / "tensorboard").iterdir())
 
 
 def test_restart_of_what_has_not_begun_moves_nothing(run):
-    folder.claim(run.folder, config(), restart=True)
+    folder.claim(run.folder, config(), DATA, restart=True)
     shutil.rmtree(run.folder)
-    folder.claim(run.folder, config(), restart=True)
+    folder.claim(run.folder, config(), DATA, restart=True)
     assert not list(run.folder.glob("before-restart*"))
     assert config_lib.from_json(run.config_file) == config()
