@@ -44,8 +44,9 @@ def require_none_lost(run, config):
 def _trace(run, config):
     """What shows that a run that cannot be continued was trained, in words; or None."""
     whole, damaged = store.complete_steps(run.checkpoints), _damaged(run)
-    reports = [*_steps(run.snapshots), *_steps(run.previews), *_events(run)]
-    furthest = max([0, *whole, *damaged, *reports])
+    arrays = [*whole, *damaged, *_steps(run.snapshots)]
+    reports = [] if config is None else [*_steps(run.previews), *_events(run)]
+    furthest = max([0, *arrays, *reports])
     found = f"traces of step {furthest}" if furthest else None
     if config is None or not furthest:
         return found
