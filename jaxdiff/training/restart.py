@@ -45,9 +45,10 @@ def require_none_lost(run, config):
 def _trace(run, config):
     """What shows that a run that cannot be continued was trained, in words; or None."""
     whole, damaged = store.complete_steps(run.checkpoints), _damaged(run)
-    reports = [*_steps(run.snapshots), *_steps(run.previews), *_events(run)]
+    arrays = [*whole, *damaged, *_steps(run.snapshots)]
+    reports = [] if config is None else [*_steps(run.previews), *_events(run)]
     # Step 0 is that of an import whose steps nobody named; training saves none.
-    furthest = max([*whole, *damaged, *reports], default=None)
+    furthest = max([*arrays, *reports], default=None)
     found = None if furthest is None else f"traces of step {furthest}"
     if config is None or furthest is None:
         return found
