@@ -149,7 +149,11 @@ def run_together(*arguments, devices=1):
     programs = [
         start(*arguments, devices=devices, JAX_PROCESS_ID=str(i), **where) for i in range(2)
     ]
-    ends = [program.communicate(timeout=240) for program in programs]
+    try:
+        ends = [program.communicate(timeout=480) for program in programs]
+    finally:
+        for program in programs:
+            program.kill()
     for program, (_, err) in zip(programs, ends, strict=True):
         assert program.returncode == 0, err
     return [out for out, _ in ends]
