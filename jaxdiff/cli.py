@@ -48,6 +48,9 @@ def _run(main, positional, more, values):
 
 def _parse(argv):
     with _sentences():
+        # Of two files the library runs the second in what the first has defined.
+        if (count := sum(bool(re.match("--?config(=|$)", text)) for text in argv)) > 1:
+            raise UserError(f"--config is given {count} times: give one config file.")
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:

@@ -182,8 +182,9 @@ def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
 
 
 def test_train_refuses_in_one_sentence(tmp_path):
-    own = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
+    digits, workdir = "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"
     lines = {
+        digits: "--config is given 2 times",
         "--config.training.learning_rat=1": 'no field learning_rat: did you mean "learning_rate"?',
         "--config.trainin.num_steps=1": 'no field trainin: did you mean "training"?',
         "--config.training.num_steps=many": "many",
@@ -198,16 +199,18 @@ def test_train_refuses_in_one_sentence(tmp_path):
         "--config.sampling.steps=ddim999": "no whole stride",
         "--config.mesh.fsdp=3": "does not divide",
         "--workdir=/dev/null/run": "cannot be written",
-        "--config=configs/nothing.py": "configs/nothing.py cannot be found",
         "--workdir=": "--workdir is missing",
         "--nonsense": "nonsense",
         "stray": "stray was not expected",
     }
+    lines = [([digits, workdir, line], words) for line, words in lines.items()]
+    configs = {"configs/nothing.py": "configs/nothing.py cannot be found"}
     for number, (text, words) in enumerate(BROKEN.items()):
         file = tmp_path / f"{number}.py"
         file.write_text(text)
-        lines[f"--config={file}"] = words
-    check("train.py", "train.py", [([*own, line], words) for line, words in lines.items()])
+        configs[file] = words
+    lines += [([f"--config={file}", workdir], words) for file, words in configs.items()]
+    check("train.py", "train.py", lines)
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
 
 FSDP_MIN_SIZE = 2**14
 
@@ -30,8 +31,27 @@ def make_mesh(fsdp=1, devices=None):
         raise UserError(
             f"mesh.fsdp {fsdp} does not divide the {len(devices)} devices: choose a divisor."
         )
-    arranged = arrange(devices, fsdp)
-    return Mesh(arranged, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    mesh = Mesh(arrange(devices, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    if processes.count() > 1:
+        _connect(mesh)
+    return mesh
+
+
+def _connect(mesh):
+    """Sums a number along each axis and both, which connects the processes with each other.
+
+    Gloo, by which processes on CPUs talk, connects a group of devices at its first sum, and gives
+    up if one process is there 30 seconds before another. With large programs they are: each takes
+    its own time to compile. This one is small, and they begin it together.
+    """
+    processes.barrier("connect")
+    along = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec("fsdp"))
+    ones = np.ones(mesh.devices.shape, np.float32)
+    ones = from_global(ones, NamedSharding(mesh, PartitionSpec("data", "fsdp")))
+    sums = jax.jit(
+        lambda x: (x.sum(1), x.sum(0), x.sum()), out_shardings=(*along, replicated(mesh))
+    )
+    jax.block_until_ready(sums(ones))
 
 
 def arrange(devices, fsdp):
