@@ -144,9 +144,8 @@ def _settings(report, out):
         return
     if "test" not in report.sizes and (others := [s for s in report.sizes if s != "train"]):
         yield f'data.held_out = "{others[0]}"'
-    from jaxdiff.data.source import (
-        open_source,
-    )  # which imports JAX, as processes that read need not
+    # It imports JAX, which processes that read images need not.
+    from jaxdiff.data.source import open_source
 
     source = open_source(
         str(out), "train", image_size=size, channels=channels, num_classes=0, fit=fit

@@ -33,10 +33,10 @@ from jaxdiff.sampling.model import open_model
 
 METRICS, FORMATS = ("fd", "agreement", "diversity"), (".3g", ".1%", ".1%")
 REAL = "real images"
-# What sweeps must share, so that their distances compare.
 SETTINGS = "confirm.json"
 WRITTEN = ("samples.csv", "table.md", "samples.png")
 COLUMNS = {"method": str, "seed": int, **dict.fromkeys(METRICS, float)}
+# What sweeps must share, so that their distances compare.
 COMMON = ("run", "step", "sampling", "num_samples", "features")
 
 

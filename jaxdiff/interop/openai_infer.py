@@ -13,7 +13,7 @@ import re
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from jaxdiff.interop.openai_fit import OUT, pool_of
-from jaxdiff.interop.openai_released import released, told_by
+from jaxdiff.interop.openai_released import released, signature
 
 MOST_BLOCKS = 512
 HEAD = 64  # channels of an attention head, of most released networks
@@ -31,7 +31,7 @@ class Options:
 
 
 class Unclear(Exception):
-    """What cannot be read off the shapes, as the middle of a sentence."""
+    """Raised when shapes leave something open; the message names it, within a sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +63,13 @@ def infer(shapes, options):
       UserError: if the tensors are no such network's, or an option is needed.
     """
     try:
-        config, levels, enlarges = _told(shapes)
+        config, levels, enlarges = _from_shapes(shapes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _unreadable(f"{error} is missing or of another shape") from None
     except Unclear as error:
         raise _unreadable(error) from None
     rates = [2**level for level in levels]
-    known = released(told_by(config, rates, enlarges))
+    known = released(signature(config, rates, enlarges))
     data, assumed = config.data, []
     data.image_size = options.image_size or _image_size(shapes, config, known)
     # A size too small for the levels is refused when the network is built.
@@ -106,7 +106,7 @@ def _unreadable(why):
     )
 
 
-def _told(shapes):
+def _from_shapes(shapes):
     """(config with what the shapes say, numbers of the levels with attention, whether it enlarges).
 
     Raises:

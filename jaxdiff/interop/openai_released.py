@@ -1,4 +1,4 @@
-"""What the released networks of ADM have that their tensors do not say, told by those they have.
+"""What the released networks of ADM have that their tensors do not say, found by those they have.
 
 From arXiv:2105.05233, tables 11 to 13, and the flags released with the checkpoints.
 """
@@ -37,7 +37,7 @@ class Released:
 
     @property
     def tensors(self):
-        """What its tensors say of it, in the form of `told_by`."""
+        """What its tensors say of it, in the form of `signature`."""
         rates = tuple(sorted(self.image_size // size for size in self.attention_resolutions))
         enlarges = self.low_res_size > 0
         sizes = (self.channels, self.channel_mult, self.num_res_blocks, rates)
@@ -61,7 +61,7 @@ RELEASED = (
 )
 
 
-def told_by(config, rates, enlarges):
+def signature(config, rates, enlarges):
     """What tensors say of a network.
 
     Args:
@@ -74,9 +74,9 @@ def told_by(config, rates, enlarges):
     return (model.kind, *sizes, config.data.num_classes, enlarges)
 
 
-def released(told):
+def released(signature):
     """The Released with these tensors, or None."""
-    return next((one for one in RELEASED if one.tensors == told), None)
+    return next((one for one in RELEASED if one.tensors == signature), None)
 
 
 def released_new_order(config):
@@ -88,5 +88,5 @@ def released_new_order(config):
         config.data,
         [config.data.image_size / r for r in config.model.attention_resolutions],
     )
-    known = released(told_by(config, rates, data.low_res_size > 0))
+    known = released(signature(config, rates, data.low_res_size > 0))
     return known is not None and known.new_order and known.image_size == data.image_size

@@ -46,7 +46,7 @@ GETS = {"BINGET", "LONG_BINGET"}
 
 
 class Refusal(Exception):
-    """The end of a sentence that begins with the file's path."""
+    """Raised for a file that is refused; the message ends a sentence that begins with its path."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.errors import UserError
+from jaxdiff.numbers import whole
 
 
 def initialize(distributed):
@@ -35,7 +36,7 @@ def _environment():
     """What the environment says of the processes, as arguments of jax.distributed.initialize."""
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     host, _, port = address.rpartition(":")
-    if address and not (host and _is_whole(port) and 0 < int(port) < 2**16):
+    if address and not (host and whole(port, 2**16 - 1)):
         raise UserError(
             f"JAX_COORDINATOR_ADDRESS is {address!r}: give a host and a port, such as host0:1234."
         )
@@ -46,7 +47,7 @@ def _environment():
     ):
         if (text := os.environ.get(variable)) is None:
             continue
-        if not _is_whole(text):
+        if whole(text) is None:
             raise UserError(f"{variable} is {text!r}: give a whole number.")
         known[name] = int(text)
     count, number = known.get("num_processes"), known.get("process_id")
@@ -58,10 +59,6 @@ def _environment():
             f"{count - 1}."
         )
     return known
-
-
-def _is_whole(text):
-    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def index():

@@ -197,7 +197,7 @@ def parse_apg(text):
     eta, momentum, norm = parse_numbers("apg", text, ("ETA", "MOMENTUM", "NORM"))
     if not (abs(eta) <= MOST_APG_ETA and -1 < momentum < 1 and norm > 0):
         raise UserError(
-            f"--apg {text} is out of range: ETA lies between {-MOST_APG_ETA} and {MOST_APG_ETA}, "
+            f"--apg {text} is out of range: ETA must be from {-MOST_APG_ETA} to {MOST_APG_ETA}, "
             "MOMENTUM between -1 and 1, and NORM is positive, or inf."
         )
     return eta, momentum, norm
