@@ -152,19 +152,19 @@ def from_state_dict(network, state_dict, *, new_order=False):
     expected = {tensor.name: tensor.their_shape for tensor in table}
     check_fit({name: np.shape(array) for name, array in state_dict.items()}, expected)
     ours = {
-        tensor.path: tensor.ours(_weights(tensor.name, state_dict[tensor.name])) for tensor in table
+        tensor.path: tensor.ours(weights(tensor.name, state_dict[tensor.name])) for tensor in table
     }
     return unflatten_dict(ours, sep="/")
 
 
-def _weights(name, array):
+def weights(name, array):
     """A tensor of a state dict as float32, if it holds weights: finite floating-point numbers."""
     array = np.asarray(array)
     if array.dtype not in WEIGHT_DTYPES:
         kinds = ", ".join(dtype.name for dtype in WEIGHT_DTYPES)
         raise UserError(f"{name} is of {array.dtype}, but weights are of {kinds}: save it again.")
     with np.errstate(over="ignore"):  # of float64, found below
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, copy=False)
     if bad := array.size - np.count_nonzero(np.isfinite(array)):
         raise UserError(
             f"{name} holds {bad:,} numbers of {array.size:,} that are NaN, infinite or too large "

@@ -50,9 +50,10 @@ def import_file(path, config, out, *, step=None, new_order=None, options=None):
     # As views of one storage, a few bytes can be any number of weights.
     if 2 * sum(array.size for array in found.state_dict.values()) > path.stat().st_size:
         raise UserError(f"{path} describes more weights than it has room for: save it again.")
+    state_dict = {name: openai.weights(name, array) for name, array in found.state_dict.items()}
     is_inferred = config is None
     if is_inferred:
-        config = _inferred(found.state_dict, options or Options())
+        config = _inferred(state_dict, options or Options())
     step = found.step if step is None else step
     step = _step_in_name(path) if step is None else step
     network = build.network(config)
@@ -62,7 +63,7 @@ def import_file(path, config, out, *, step=None, new_order=None, options=None):
     if is_assumed and any(spec.heads(width) > 1 for width in spec.widths):
         order = "new" if new_order else "legacy"
         print(f"Queries, keys and values are taken to be in the {order} order (--attention_order).")
-    params = openai.from_state_dict(network, found.state_dict, new_order=new_order)
+    params = openai.from_state_dict(network, state_dict, new_order=new_order)
     with writing(out, ANOTHER):
         out.parent.mkdir(parents=True, exist_ok=True)
         with creating(out) as folder:
