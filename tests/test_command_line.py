@@ -174,7 +174,10 @@ def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
     one, two = (saved_values(tmp_path / name / "checkpoints", 10) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+        # Sums between processes round otherwise. Where a gradient is hardly more than rounding,
+        # Adam makes a step of it that is a share of the learning rate, 1e-3; other data, or noise
+        # of another key, would move parameters apart by about that in each of ten steps.
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=2e-4, err_msg=name)
     out = tmp_path / "samples"
     run_together("sample.py", f"--model={tmp_path / 'two'}", "--num_samples=5", f"--out={out}")
     with np.load(out / "samples_5x8x8x1.npz") as arrays:

@@ -25,7 +25,7 @@ class Preview:
     """Pictures of what a run's EMA samples, with the config's sampling settings."""
 
     def __init__(self, config, network, process, source, mesh):
-        """`source` gives the images that a network of super-resolution is to enlarge."""
+        """`source` says which classes have images, and gives those that are to be enlarged."""
         classes = tuple(c for c in range(config.data.num_classes) if c not in source.empty)
         self._columns = len(classes) if 1 < len(classes) <= 16 else 8
         low_res = None

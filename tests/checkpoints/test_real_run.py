@@ -54,6 +54,7 @@ def without_third(trained, folder, every):
             meta = path / "meta" / "metadata"
             values = json.loads(meta.read_text())
             values["ema"].remove(profile_name(THIRD))
+            del values["checksum"]  # as of earlier versions
             meta.write_text(json.dumps(values))
     return Run(folder)
 

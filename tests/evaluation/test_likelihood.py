@@ -142,7 +142,9 @@ def test_requests_that_cannot_be_met_are_refused(model, fields, words):
 
 
 def test_only_a_diffusion_model_has_a_likelihood(tmp_path):
-    classifier = make_run(tmp_path / "run", tiny.config(model__kind="classifier"))
+    classifier = make_run(
+        tmp_path / "run", tiny.config(model__kind="classifier", diffusion__label_dropout=0.0)
+    )
     with pytest.raises(UserError, match="is a classifier: --model wants a diffusion model"):
         bits.run(bits.Request(model=classifier, split="test"))
 

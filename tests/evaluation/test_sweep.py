@@ -276,7 +276,10 @@ def test_a_search_keeps_to_the_steps_that_there_are_when_it_begins(runs, tmp_pat
     begun = sweep.pinned(searched, points, out)
     sweep.run(begun, points, runs.classifier, out)
     for folder in folders.values():
-        shutil.copytree(folder / "snapshots" / "10", folder / "snapshots" / "15")
+        later = folder / "snapshots" / "15"
+        shutil.copytree(folder / "snapshots" / "10", later)
+        values = read_json(later / "meta" / "metadata") | {"step": 15}
+        write_json(later / "meta" / "metadata", values)
     assert sweep.pinned(searched, points, tmp_path / "other").model_step == 15
     more = grid(searched, [2], [5], [0.1], [0.05], [])
     again = sweep.pinned(searched, more, out)

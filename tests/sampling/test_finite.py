@@ -1,6 +1,7 @@
 """Samples that are not finite: of a network that knows nothing of the class 3."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_preview_says_so_and_training_continues(config, params, tmp_path):
 
     network, process = build.network(config), build.process(config)
     show, writer, run = (
-        Preview(config, network, process, None, make_mesh()),
+        Preview(config, network, process, types.SimpleNamespace(empty=()), make_mesh()),
         Writer(),
         Run(tmp_path),
     )

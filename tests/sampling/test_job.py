@@ -201,7 +201,7 @@ def test_samples_of_another_request_are_not_overwritten(labelled, tmp_path):
         ({"steps": "21"}, "20 of the|20 timesteps and 21"),
         ({"steps": "ddim19"}, "no whole stride"),
         ({"eta": 0.5}, "eta 0.5 has no meaning for the sampler ddpm"),
-        ({"sampler": "ddim", "eta": 2.0}, "between 0 and 1"),
+        ({"sampler": "ddim", "eta": 2.0}, "--eta is 2.0"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(labelled, tmp_path, fields, words):
@@ -252,7 +252,7 @@ def classifiers(tmp_path_factory):
 
     return {
         "fits": make("fits"),
-        "schedule": make("schedule", diffusion__schedule="linear"),
+        "schedule": make("schedule", diffusion__schedule="linear", diffusion__num_timesteps=30),
         "size": make("size", data__image_size=16),
     }
 
