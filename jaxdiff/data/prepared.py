@@ -23,7 +23,6 @@ import shutil
 from jaxdiff.data.dataset import Report, Skipped, shortened
 from jaxdiff.errors import UserError
 from jaxdiff.files import read_json, replacing, write_json
-from jaxdiff.locks import LOCK, held
 from jaxdiff.progress import progress_bar
 
 SHARD_SIZE = 1024  # sources
@@ -51,10 +50,13 @@ def write(out, name, dataset):
     _check_names(name, dataset)
     out = pathlib.Path(out)
     request = {"name": name, **dataset.request, "shard_size": SHARD_SIZE}
+    # It imports JAX, which processes that read images need not.
+    from jaxdiff.locks import LOCK, held
+
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with held(out / LOCK, f"The folder {out}"):
-            _claim(out, request)
+            _claim(out, request, LOCK)
             if (out / INFO).exists():
                 shutil.rmtree(out / PROGRESS, ignore_errors=True)
                 return _read_report(out, dataset)
@@ -113,11 +115,11 @@ def _writing(out):
         ) from None
 
 
-def _claim(out, request):
+def _claim(out, request, lock):
     """Makes the folder this request's, or finds that it is."""
     file = out / REQUEST
     if not file.exists():
-        if any(p.name != LOCK and not _is_partial(p.name) for p in out.iterdir()):
+        if any(p.name != lock and not _is_partial(p.name) for p in out.iterdir()):
             raise UserError(
                 f"{out} is not empty, and nothing is overwritten: choose another --out."
             )
