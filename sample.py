@@ -56,11 +56,11 @@ def main():
     cli.use_compilation_cache()
     # Imported here, so that --help and a misspelt flag are answered at once.
     from jaxdiff.parallel import processes
-    from jaxdiff.sampling import job
+    from jaxdiff.sampling import run_sampling
 
     processes.initialize(DISTRIBUTED.value)
-    job.run(
-        job.Request(
+    run_sampling.run(
+        run_sampling.Request(
             model=model,
             out=out,
             num_samples=NUM_SAMPLES.value,

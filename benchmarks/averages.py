@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from configs import digits_edm
-from jaxdiff import build, cli
+from jaxdiff import cli, factory
 from jaxdiff.data.source import open_split
 from jaxdiff.training.ema import profiles
 from jaxdiff.training.objective import denoising
@@ -33,7 +33,7 @@ KINDS = {"none": (), "one": (0.05,), "two": (0.05, 0.1)}
 def timer(config, lengths, batch):
     """A function that takes steps which track averages of these lengths: the seconds of one."""
     config.training.power_ema = lengths or (0.05,)
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     objective, optimizer = denoising(network, process, 0.0), make_optimizer(config.training)
     names = list(profiles(config.training)) if lengths else []
     held = {

@@ -25,14 +25,14 @@ import numpy as np
 from absl import flags
 
 from configs import digits, digits_classifier, digits_small
-from jaxdiff import build, cli
+from jaxdiff import cli, factory
 from jaxdiff import config as config_lib
+from jaxdiff.checkpoints.checkpointer import Store
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.diffusion.denoiser import Condition, Level
 from jaxdiff.guidance.classifier import label_gradient
-from jaxdiff.sampling import job
-from jaxdiff.sampling.model import applied
+from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.trained_model import applied
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Samples at once.", lower_bound=1)
 STEPS = flags.DEFINE_string("steps", "18", "Of Heun's method.")
@@ -66,7 +66,7 @@ def untrained(folder, config):
     run.config_file.write_text(config_lib.to_json(config))
     store = Store(run.snapshots)
     profile = str(config.training.ema)
-    params = build.network(config).init(jax.random.key(0))
+    params = factory.network(config).init(jax.random.key(0))
     store.save(1, {"ema": {profile: params}}, {"ema": [profile]})
     store.close()
     return str(folder)
@@ -130,7 +130,7 @@ def other_weights(prepared):
 
 def measure(requests):
     """{method: (seconds of sampling, seconds of its networks alone, programs compiled anew)}."""
-    jobs = {name: job.prepare(request) for name, request in requests.items()}
+    jobs = {name: run_sampling.prepare(request) for name, request in requests.items()}
     numbers = np.arange(BATCH_SIZE.value)
     networks, samplers, compiled = {}, {}, {}
     for name, prepared in jobs.items():
@@ -188,7 +188,7 @@ def main():
         common = {"model": model, "out": "", "sampler": "heun", "steps": STEPS.value}
         common |= {"batch_size": BATCH_SIZE.value, "together": TOGETHER.value}
         requests = {
-            name: job.Request(**common, **fields)
+            name: run_sampling.Request(**common, **fields)
             for name, fields in methods(guide, classifier).items()
         }
         print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH_SIZE.value}")

@@ -19,7 +19,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from configs import digits
-from jaxdiff import build, cli
+from jaxdiff import cli, factory
 from jaxdiff.data.source import open_split
 from jaxdiff.training import loop
 from jaxdiff.training.ema import profiles
@@ -50,7 +50,7 @@ def time_loop(num_steps):
 def bare_step():
     """A function that takes so many bare steps and returns the seconds of one."""
     config = config_of(MANY)
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     objective = denoising(network, process, config.model.dropout)
     optimizer = make_optimizer(config.training)
     state = jax.jit(

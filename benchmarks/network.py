@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from jaxdiff import build, cli
+from jaxdiff import cli, factory
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from jaxdiff.training.ema import profiles
@@ -74,14 +74,14 @@ COLUMNS = (
 
 def objective_of(config):
     """(network, process, objective) of a run."""
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     return network, process, of_config(config, network, process)
 
 
 def examples_of(config, process, size):
     """What the objective takes, all of it made up; a pure function, to be jitted or traced."""
     low_res = config.data.low_res_size
-    shape = build.sample_shape(config)
+    shape = factory.sample_shape(config)
     key = jax.random.key(0)
     examples = {
         "x0": jax.random.uniform(key, (size, *shape), minval=-1.0),
@@ -114,7 +114,7 @@ def step_of(config, values):
 
     def arguments():
         state = init_state(network, optimizer, profiles(config.training), jax.random.key(0))
-        shape = (config.training.batch_size, *build.sample_shape(config))
+        shape = (config.training.batch_size, *factory.sample_shape(config))
         image = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
         batch = {"image": image, "label": jnp.zeros(shape[0], jnp.int32)}
         return state, zero_sums(objective.terms), batch
@@ -286,7 +286,9 @@ def main():
     # What a cached program took to compile is not the question.
     jax.config.update("jax_enable_compilation_cache", False)
     sizes = batch_sizes(config)
-    parameters = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(build.network(config).shapes))
+    parameters = sum(
+        np.prod(leaf.shape) for leaf in jax.tree.leaves(factory.network(config).shapes)
+    )
     device = jax.devices()[0].device_kind
     print(f"{parameters:,.0f} parameters, {config.training.dtype}, {device}, jax {jax.__version__}")
     rows = []

@@ -23,12 +23,12 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from jaxdiff import build, cli
+from jaxdiff import cli, factory
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import ema, rebuild
-from jaxdiff.checkpoints.posthoc import profile_name
+from jaxdiff.checkpoints import ema, posthoc_ema
+from jaxdiff.checkpoints.checkpointer import Store
+from jaxdiff.checkpoints.power_ema import profile_name
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -44,7 +44,7 @@ TRACKED = (0.05, 0.1)
 def make_run(config, folder):
     """A run whose snapshots hold random parameters, every 100 steps."""
     config.training.power_ema = TRACKED
-    run, network = Run(pathlib.Path(folder)), build.network(config)
+    run, network = Run(pathlib.Path(folder)), factory.network(config)
     run.config_file.write_text(config_lib.to_json(config))
     names = [profile_name(length) for length in TRACKED]
     draw = jax.jit(
@@ -74,12 +74,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(config, folder)
         before, start = peak_mib(), time.perf_counter()
-        plan = rebuild.plan(run.folder, lengths)
-        rebuild.check(plan)
+        plan = posthoc_ema.plan(run.folder, lengths)
+        posthoc_ema.check(plan)
         planned = time.perf_counter()
-        totals = jax.block_until_ready(rebuild.rebuild(plan, ema.template(plan)))
+        totals = jax.block_until_ready(posthoc_ema.rebuild(plan, ema.template(plan)))
         rebuilt, peak = time.perf_counter(), peak_mib()
-        rebuild.keep(plan, totals)
+        posthoc_ema.keep(plan, totals)
         kept = time.perf_counter()
     one = sum(leaf.nbytes for leaf in jax.tree.leaves(totals[0])) / 2**20
     print(

@@ -1,7 +1,7 @@
 """What can be configured: every section and field, its default, and what is refused.
 
 A run's config file starts from `base()` and sets what differs. This module imports no JAX, so
-that command lines answer quickly; `jaxdiff.build` makes networks and processes of a config.
+that command lines answer quickly; `jaxdiff.factory` makes networks and processes of a config.
 """
 
 from ml_collections import ConfigDict

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 
 from jaxdiff.diffusion.denoiser import Condition
 from jaxdiff.guidance.classifier import label_gradient
-from jaxdiff.guidance.equation import Branch, Guidance, Strength
+from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 
 
 def branch(denoiser):
-    """A Branch of a denoiser that is told nothing."""
-    return Branch(denoiser, lambda i, keys: Condition())
+    """A NetworkBranch of a denoiser that is told nothing."""
+    return NetworkBranch(denoiser, lambda i, keys: Condition())
 
 
 def unguided(denoiser):
@@ -23,14 +23,14 @@ def guided(main, *references, num_steps, weights, **strength):
     return Guidance(
         main=branch(main),
         references=tuple(map(branch, references)),
-        strength=Strength(weights, **strength),
+        strength=GuidanceParams(weights, **strength),
     )
 
 
-def nudged(denoiser, classifier, labels, scale, num_steps):
+def classifier_active(denoiser, classifier, labels, scale, num_steps):
     """Guidance of a denoiser by a classifier, at one scale."""
     return Guidance(
         main=branch(denoiser),
-        strength=Strength(jnp.ones((0, num_steps)), jnp.full(num_steps, scale)),
+        strength=GuidanceParams(jnp.ones((0, num_steps)), jnp.full(num_steps, scale)),
         gradient=label_gradient(classifier, labels),
     )

@@ -1,10 +1,10 @@
 """Runs of EDM's process that keep two power-function averages, of arbitrary parameters."""
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints.posthoc import profile_name
+from jaxdiff import factory
+from jaxdiff.checkpoints.checkpointer import Store
+from jaxdiff.checkpoints.power_ema import profile_name
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from tests import tiny
 from tests.models.test_unet import random_params
 
@@ -31,7 +31,7 @@ def make(folder, seed=0, **overrides):
     store, names = Store(run.snapshots), [profile_name(length) for length in LENGTHS]
     for step in STEPS:
         averages = {
-            name: random_params(build.network(values), seed=100 * seed + 10 * step + number)
+            name: random_params(factory.network(values), seed=100 * seed + 10 * step + number)
             for number, name in enumerate(names)
         }
         store.save(step, {"ema": averages}, {"ema": names})

@@ -244,7 +244,7 @@ def test_help_is_answered_without_heavy_imports(program):
 
 def test_training_and_sampling_import_neither_tensorflow_nor_torch():
     script = (
-        "import sys, jaxdiff.training.loop, jaxdiff.sampling.job, jaxdiff.data.digits\n"
+        "import sys, jaxdiff.training.loop, jaxdiff.sampling.run_sampling, jaxdiff.data.digits\n"
         "sys.exit(repr({'tensorflow', 'torch'} & set(sys.modules)) "
         "if {'tensorflow', 'torch'} & set(sys.modules) else 0)"
     )

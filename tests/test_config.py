@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import toy
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
 from jaxdiff.errors import UserError
 from tests import tiny
 
@@ -241,8 +241,8 @@ def test_every_choice_of_a_process_is_another_process(field):
     processes = []
     for choice in config_lib.CHOICES[field]:
         config = tiny.config(**{field.replace(".", "__"): choice})
-        processes.append(build.process(config))
-        channels = build.network(config).spec.out_channels
+        processes.append(factory.process(config))
+        channels = factory.network(config).spec.out_channels
         assert channels == (2 if config.diffusion.variance.startswith("learned") else 1)
     for n, process in enumerate(processes):
         assert process not in processes[:n]
@@ -381,8 +381,8 @@ def test_classifiers_see_the_noise_of_adm():
 def test_a_unet_of_edm_learns_no_variance():
     config = tiny.config(diffusion__process="edm", diffusion__p_mean=-0.8)
     config_lib.validate(config)
-    assert build.network(config).spec.out_channels == 1
-    process = build.process(config)
+    assert factory.network(config).spec.out_channels == 1
+    process = factory.process(config)
     assert (process.p_mean, process.p_std, process.data_std, process.data) == (-0.8, 1.2, 0.5, None)
 
 
@@ -390,7 +390,7 @@ def test_a_sampler_goes_through_the_levels_of_its_process():
     config = toy.get_config()
     for name in ("heun", "dpmpp", "ddim", "ddpm"):
         config.sampling.sampler = name
-        levels, steps = build.path(config, config.sampling)
+        levels, steps = factory.path(config, config.sampling)
         np.testing.assert_allclose(levels.ratio[[0, 31, 32]], [5, 0.002, 0])
         assert len(steps.ratio) == 32
 
@@ -399,4 +399,4 @@ def test_a_sampler_that_there_is_not_is_refused():
     sampling = tiny.config().sampling
     sampling.sampler = "huen"
     with pytest.raises(UserError, match="'huen'.*ddpm, ddim, heun, dpmpp"):
-        build.sampler(sampling)
+        factory.sampler(sampling)

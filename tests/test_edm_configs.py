@@ -6,9 +6,9 @@ import re
 import jax
 import pytest
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import posthoc, rebuild
+from jaxdiff import factory
+from jaxdiff.checkpoints import posthoc_ema, power_ema
 from tests.conftest import ROOT
 
 
@@ -20,7 +20,7 @@ def stated(name):
 
 
 def parameters(config):
-    return sum(leaf.size for leaf in jax.tree.leaves(build.network(config).shapes))
+    return sum(leaf.size for leaf in jax.tree.leaves(factory.network(config).shapes))
 
 
 # Those of configs/adm are held against the released files' sizes elsewhere.
@@ -43,7 +43,7 @@ def test_imagenet_s_network_is_adm_s_but_for_its_ends():
 @pytest.mark.parametrize(("name", "std"), [("imagenet64_edm", 0.5), ("fashion_edm", 0.66)])
 def test_a_process_knows_its_data_s_deviation(name, std):
     config = importlib.import_module(f"configs.{name}").get_config()
-    assert build.process(config).data_std == std
+    assert factory.process(config).data_std == std
 
 
 @pytest.mark.parametrize("data", ["digits", "fashion"])
@@ -65,13 +65,13 @@ def test_the_sweep_of_the_documentation_can_be_rebuilt():
     for step in (250, 500, 1000):
         steps = range(config.training.snapshot_every, step + 1, config.training.snapshot_every)
         stored = [(length, s) for s in steps for length in config.training.power_ema]
-        solution = posthoc.solve(
+        solution = power_ema.solve(
             *zip(*stored, strict=True),
-            [posthoc.ROUNDING["float32"]] * len(stored),
+            [power_ema.ROUNDING["float32"]] * len(stored),
             [0.05, 0.1, 0.15],
             step,
         )
-        assert (solution.error <= rebuild.TRUSTED).all()
+        assert (solution.error <= posthoc_ema.TRUSTED).all()
 
 
 def test_the_guide_differs_in_size_and_length_alone():

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.diffusion import adm, schedules
 from jaxdiff.diffusion.adm import Adm, Loss
 from jaxdiff.diffusion.denoiser import Condition
 from jaxdiff.diffusion.likelihood import bits_per_dimension
 from jaxdiff.diffusion.respacing import respace
 from jaxdiff.guidance.classifier import label_gradient
-from jaxdiff.guidance.equation import Branch, Guidance, Strength
+from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.interop import openai, torch_file
 from jaxdiff.interop.openai_names import tensors
 from jaxdiff.samplers.ddim import Ddim
@@ -141,9 +141,9 @@ def network(name):
 
 def process_of(variant):
     return Adm(
-        schedule=build.SCHEDULES[variant.get("schedule", "cosine")],
-        prediction=build.PREDICTIONS[variant.get("predict", "eps")],
-        variance=build.VARIANCES[variant.get("variance", "learned_range")],
+        schedule=factory.SCHEDULES[variant.get("schedule", "cosine")],
+        prediction=factory.PREDICTIONS[variant.get("predict", "eps")],
+        variance=factory.VARIANCES[variant.get("variance", "learned_range")],
         loss=LOSSES[variant.get("loss", "RESCALED_MSE")],
         rescale_timesteps=variant.get("rescale_timesteps", False),
     )
@@ -168,13 +168,13 @@ def run(name):
         def unet(x, time, condition):
             return apply(params, x, time, labels)
 
-        guidance = Guidance(main=Branch(process.denoiser(unet), lambda i, keys: Condition()))
+        guidance = Guidance(main=NetworkBranch(process.denoiser(unet), lambda i, keys: Condition()))
         if classify:
             classifier = process.classifier(lambda x, time: classify(classifier_params, x, time))
             scales = jnp.full(process.num_timesteps, scale)
             guidance = dataclasses.replace(
                 guidance,
-                strength=Strength(jnp.ones((0, process.num_timesteps)), scales),
+                strength=GuidanceParams(jnp.ones((0, process.num_timesteps)), scales),
                 gradient=label_gradient(classifier, labels),
             )
         return KINDS[variant["kind"]](name, variant, process, unet, guidance)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
 from jaxdiff.interop import openai
 from jaxdiff.interop.openai_infer import Options, infer
 from jaxdiff.interop.openai_names import tensors
@@ -105,9 +105,9 @@ def test_every_config_is_tested():
 def test_a_config_and_the_released_flags_build_the_released_network(name):
     config = load(name)
     config_lib.validate(config)
-    build.process(config)
+    factory.process(config)
     parameters, count, *_ = RELEASED[name]
-    network = build.network(config)
+    network = factory.network(config)
     assert traced(network)[:2] == (parameters, count)
     assert by_flags(name).spec == network.spec
     # The number is what a reader of the file sees.
@@ -122,11 +122,11 @@ UNSAID |= {"sampling.steps"}
 @pytest.mark.parametrize("name", RELEASED)
 def test_the_config_of_a_released_network_is_read_off_its_tensors(name):
     config = load(name)
-    network = build.network(config)
+    network = factory.network(config)
     inferred, _ = infer(traced(network)[2], Options())
     config_lib.validate(inferred)
-    assert build.network(inferred).spec == network.spec
-    assert build.process(inferred) == build.process(config)
+    assert factory.network(inferred).spec == network.spec
+    assert factory.process(inferred) == factory.process(config)
     expected, found = config_lib.flatten(config), config_lib.flatten(inferred)
     different = {field for field in expected if found[field] != expected[field]}
     assert {field for field in different if not field.startswith("training.")} <= UNSAID
@@ -136,7 +136,7 @@ def test_the_config_of_a_released_network_is_read_off_its_tensors(name):
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
 def test_a_classifier_has_its_diffusion_models_noise_and_a_falling_learning_rate(size):
     guide, model = load(f"classifier{size}"), load(f"imagenet{size}")
-    assert build.process(guide) == build.process(model)
+    assert factory.process(guide) == factory.process(model)
     assert guide.training.anneal_steps == guide.training.num_steps
     assert guide.data.image_size == model.data.image_size == size
 
@@ -146,7 +146,7 @@ def kept_bytes(remat):
     config = load("imagenet64")
     config.training.dtype = "bfloat16"
     config.training.remat = remat
-    network = build.network(config)
+    network = factory.network(config)
 
     def backward(params, x, labels, keys):
         def loss(params):

@@ -16,8 +16,8 @@ import jax
 from absl import flags
 
 from jaxdiff import cli
-from jaxdiff.checkpoints import rebuild, store
-from jaxdiff.checkpoints.posthoc import profile_name
+from jaxdiff.checkpoints import checkpointer, posthoc_ema
+from jaxdiff.checkpoints.power_ema import profile_name
 from jaxdiff.checkpoints.run import Run, new_run
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
@@ -47,8 +47,8 @@ def template(plan):
     """
     folder = plan.folder / "snapshots"
     try:
-        shapes = store.shapes(folder, plan.step, "ema")[plan.snapshots[-1].profiles[0]]
-    except store.Damaged as error:
+        shapes = checkpointer.shapes(folder, plan.step, "ema")[plan.snapshots[-1].profiles[0]]
+    except checkpointer.CorruptCheckpoint as error:
         raise UserError(f"{folder / str(plan.step)} is damaged: {error}.") from None
     shapes = jax.tree.map(lambda leaf: leaf.update(dtype="float32"), shapes)
     return placed(shapes, parameter_sharding(make_mesh(len(jax.devices())), shapes))
@@ -60,17 +60,17 @@ def fill(folder, lengths, step):
     Raises:
       UserError: if the run's folder cannot be written.
     """
-    plan = rebuild.plan(folder, lengths, step)
+    plan = posthoc_ema.plan(folder, lengths, step)
     lengths = [
         length
         for length in plan.lengths
-        if not plan.tracked(length) and not rebuild.is_kept(plan, length)
+        if not plan.tracked(length) and not posthoc_ema.is_kept(plan, length)
     ]
     if lengths:
-        plan = rebuild.plan(folder, lengths, step)
-        totals = rebuild.rebuild(plan, template(plan))
-        with store.writing(plan.folder, "make room, or give --out another folder"):
-            rebuild.keep(plan, totals)
+        plan = posthoc_ema.plan(folder, lengths, step)
+        totals = posthoc_ema.rebuild(plan, template(plan))
+        with checkpointer.writing(plan.folder, "make room, or give --out another folder"):
+            posthoc_ema.keep(plan, totals)
     return len(lengths)
 
 
@@ -81,7 +81,7 @@ def export(folder, lengths, step, out):
       UserError: if `out` is not empty, or cannot be written; then it is empty as before.
     """
     with new_run(out) as run:
-        _export(rebuild.plan(folder, lengths, step), run)
+        _export(posthoc_ema.plan(folder, lengths, step), run)
 
 
 def _export(plan, run):
@@ -89,15 +89,15 @@ def _export(plan, run):
     config.training.power_ema = plan.lengths
     config.training.snapshot_dtype = "float32"
     names = [profile_name(length) for length in plan.lengths]
-    totals = dict(zip(names, rebuild.rebuild(plan, template(plan)), strict=True))
+    totals = dict(zip(names, posthoc_ema.rebuild(plan, template(plan)), strict=True))
     meta = {"step": plan.step, "batch": plan.step, "ema": names}
     try:
-        with store.writing(run.folder, store.ANOTHER):
-            with contextlib.closing(store.Store(run.snapshots)) as snapshots:
+        with checkpointer.writing(run.folder, checkpointer.ANOTHER):
+            with contextlib.closing(checkpointer.Store(run.snapshots)) as snapshots:
                 snapshots.save(plan.step, {"ema": totals}, meta)
             # Last: it makes the folder a run, which it is once the averages are there.
-            store.together(run.folder, run.write_config, config, advice=store.ANOTHER)
-    except store.Unwritten:
+            checkpointer.together(run.folder, run.write_config, config, advice=checkpointer.ANOTHER)
+    except checkpointer.WriteError:
         if processes.is_first():
             shutil.rmtree(run.snapshots, ignore_errors=True)
         raise
@@ -111,10 +111,10 @@ def main(folder):
     texts = cli.require("length", values.length, "lengths such as 0.05,0.1")
     lengths = list(dict.fromkeys(cli.number("length", text) for text in texts))
     Run(pathlib.Path(folder)).config()  # refuses what is no run
-    plan = rebuild.plan(folder, lengths, values.step)
+    plan = posthoc_ema.plan(folder, lengths, values.step)
     if processes.is_first():
         print(table(plan), flush=True)
-    rebuild.check(plan)
+    posthoc_ema.check(plan)
     if values.out:
         export(folder, lengths, plan.step, values.out)
         done = f"{len(lengths)} averages at step {plan.step}: {values.out}"

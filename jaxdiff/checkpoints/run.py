@@ -18,7 +18,7 @@ import jax
 
 from jaxdiff import config as config_lib
 from jaxdiff import files, locks
-from jaxdiff.checkpoints import rebuild, store
+from jaxdiff.checkpoints import checkpointer, posthoc_ema
 from jaxdiff.errors import UserError
 from jaxdiff.files import local_path
 from jaxdiff.locks import LOCK
@@ -68,7 +68,7 @@ class Run:
 
     def exists(self):
         """Whether the folder is a run's; UserError if that cannot be told."""
-        with store.reading(self.folder):
+        with checkpointer.reading(self.folder):
             return self.config_file.exists()
 
     def config(self):
@@ -113,7 +113,7 @@ class Run:
         """
         self.check_name(flag)
         made = []
-        store.together(self.folder, self._make, made, advice=f"choose another {flag}")
+        checkpointer.together(self.folder, self._make, made, advice=f"choose another {flag}")
         try:
             with locks.held(self.folder / LOCK, f"The run {self.folder}"):
                 yield self
@@ -135,7 +135,7 @@ class Run:
         return {
             step: folder
             for folder in (self.checkpoints, self.snapshots)
-            for step in store.complete_steps(folder)
+            for step in checkpointer.complete_steps(folder)
         }
 
 
@@ -148,7 +148,7 @@ def new_run(out):
     """
     run = Run(files.local_path(out, "--out"))
     with run.held("--out"):
-        with store.writing(out, store.ANOTHER):
+        with checkpointer.writing(out, checkpointer.ANOTHER):
             if any(path.name != LOCK for path in run.folder.iterdir()):
                 raise UserError(
                     f"{out} is not empty, and nothing is overwritten: choose another --out."
@@ -268,8 +268,8 @@ def _rebuilt(run, step, ema):
     """The reference to an average of any length, if it can be rebuilt."""
     if step is not None and whole(step) is None:
         raise UserError(f"{run.folder} has no step {step}: write a number, as in {FORM}.")
-    plan = rebuild.plan(run.folder, (ema,), None if step is None else whole(step))
-    rebuild.check(plan)
+    plan = posthoc_ema.plan(run.folder, (ema,), None if step is None else whole(step))
+    posthoc_ema.check(plan)
     return Reference(run, plan.step, run.snapshots, ema)
 
 
@@ -280,8 +280,8 @@ def digest(reference):
       UserError: if the step's files are damaged.
     """
     try:
-        return store.digest(store.read_meta(reference.folder, reference.step))
-    except store.Damaged as error:
+        return checkpointer.digest(checkpointer.read_meta(reference.folder, reference.step))
+    except checkpointer.CorruptCheckpoint as error:
         raise UserError(_about(reference, error)) from None
 
 
@@ -301,14 +301,14 @@ def read_ema(reference, shapes, shardings):
     """
     template = placed(shapes, shardings)
     if reference.ema is not None:
-        return rebuild.average(reference.run.folder, reference.ema, reference.step, template)
+        return posthoc_ema.average(reference.run.folder, reference.ema, reference.step, template)
     try:
-        meta = store.read_meta(reference.folder, reference.step, ("ema",))
+        meta = checkpointer.read_meta(reference.folder, reference.step, ("ema",))
         profile, dtype = meta["ema"][0], meta.get("dtype", "float32")
         stored = jax.tree.map(lambda leaf: leaf.update(dtype=dtype), template)
-        items, _ = store.read(
+        items, _ = checkpointer.read(
             reference.folder, reference.step, {"ema": {profile: stored}}, partly=True
         )
-    except store.Damaged as error:
+    except checkpointer.CorruptCheckpoint as error:
         raise UserError(_about(reference, error)) from None
     return jax.tree.map(lambda leaf: leaf.astype("float32"), items["ema"][profile])

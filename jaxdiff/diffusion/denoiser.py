@@ -58,7 +58,7 @@ class Prediction:
       variance_fraction: learned variance as a fraction between the smallest and the largest
         log variance of an ancestral step, shaped like x; None where it is not learned. It stays
         a fraction, because the variances depend on the sampler's steps.
-      nudge: what classifier guidance adds to the score, the gradient of a log probability by the
+      classifier_score: what classifier guidance adds to the score, the gradient of a log probability by the
         x passed in, in that x's scaling; shaped like x, None without it. Where it goes is the
         sampler's choice.
       log_variance: of an ancestral step, where the network learned that itself; shaped like x.
@@ -66,7 +66,7 @@ class Prediction:
 
     x0: jax.Array
     variance_fraction: jax.Array | None = None
-    nudge: jax.Array | None = None
+    classifier_score: jax.Array | None = None
     log_variance: jax.Array | None = None
 
 

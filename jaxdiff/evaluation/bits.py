@@ -17,7 +17,7 @@ from jaxdiff.parallel.batches import in_batches, on_devices
 from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.model import open_image_model, unguided
+from jaxdiff.sampling.trained_model import open_image_model, unguided
 from jaxdiff.version import __version__
 
 

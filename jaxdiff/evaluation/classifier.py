@@ -13,8 +13,8 @@ from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling.model import open_model
-from jaxdiff.training.show import HeldOut
+from jaxdiff.sampling.trained_model import open_model
+from jaxdiff.training.periodic_eval import HeldOut
 from jaxdiff.training.state import all_finite
 
 

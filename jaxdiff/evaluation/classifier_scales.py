@@ -22,13 +22,13 @@ from jaxdiff.files import local_path
 
 def measure(models, classifier, scales, num_samples, sampler, out):
     """Rows (model, scale, agreement, diversity); diversity is the mean over the classes."""
-    from jaxdiff.sampling import job
+    from jaxdiff.sampling import run_sampling
 
     rows = []
     for model in models:
         for scale in scales:
             folder = out / f"{pathlib.Path(model).name}-{scale:g}"
-            request = job.Request(
+            request = run_sampling.Request(
                 model=model,
                 out=str(folder),
                 num_samples=num_samples,
@@ -37,7 +37,7 @@ def measure(models, classifier, scales, num_samples, sampler, out):
                 classifier=classifier,
                 classifier_scale=scale,
             )
-            job.run(request)
+            run_sampling.run(request)
             result = score(*read_samples(folder))
             rows.append((model, scale, result.total_agreement, np.nanmean(result.diversity)))
     return rows

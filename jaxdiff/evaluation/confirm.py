@@ -28,8 +28,8 @@ from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import Point, Search
 from jaxdiff.files import local_path, read_json
 from jaxdiff.parallel import processes
-from jaxdiff.sampling import job, pictures
-from jaxdiff.sampling.model import open_model
+from jaxdiff.sampling import image_grid, run_sampling
+from jaxdiff.sampling.trained_model import open_model
 
 METRICS, FORMATS = ("fd", "agreement", "diversity"), (".3g", ".1%", ".1%")
 REAL = "real images"
@@ -224,7 +224,7 @@ def _settings(row):
 def picture(found, out, columns):
     """A row of samples for each method."""
     shown = [results.load(_shown(out, row))["images"][:columns] for row in found]
-    return pictures.grid(np.concatenate(shown), columns)
+    return image_grid.grid(np.concatenate(shown), columns)
 
 
 def main():
@@ -252,7 +252,9 @@ def main():
             print(f"{folder}: the best of {len(_read(local_path(folder, '--sweeps'))[-1])} points")
     for row in found:
         search = dataclasses.replace(row.search, num_samples=values.num_samples)
-        job.prepare(search.request(row.point, seeds[0]))  # so that what is refused is refused now
+        run_sampling.prepare(
+            search.request(row.point, seeds[0])
+        )  # so that what is refused is refused now
     with results.claimed_folder(out, settings, SETTINGS, WRITTEN):
         table = measure(found, features, seeds, values.num_samples, out)
         if processes.is_first():

@@ -50,21 +50,21 @@ def rows(early, small, classifier):
 def measure(model, methods, out, num_samples, sampler, steps):
     """A row of COLUMNS for each method; writes its samples under `out`."""
     from jaxdiff.evaluation.digits import read_samples, score
-    from jaxdiff.sampling import job
+    from jaxdiff.sampling import run_sampling
 
     common = {"model": model, "num_samples": num_samples, "batch_size": 250}
     common |= {"sampler": sampler, "steps": steps}
     table = []
     for number, (name, fields) in enumerate(methods.items()):
         folder = out / f"{number:02d}"
-        request = job.Request(out=str(folder), **common, **fields)
-        job.run(request)
+        request = run_sampling.Request(out=str(folder), **common, **fields)
+        run_sampling.run(request)
         speed = folder / "relative_speed.json"
         if not speed.exists():
-            value = _relative_speed(request, job.Request(out="", **common))
+            value = _relative_speed(request, run_sampling.Request(out="", **common))
             results.replace(speed, lambda file, value=value: file.write(json.dumps(value).encode()))
         result = score(*read_samples(folder))
-        manifest = read_json(folder / job.MANIFEST, ("network_evaluations_per_sample",))
+        manifest = read_json(folder / run_sampling.MANIFEST, ("network_evaluations_per_sample",))
         spent = manifest["network_evaluations_per_sample"]
         counts = " + ".join(f"{n} {k if k == 'model' else _short(k)}" for k, n in spent.items())
         scores = (result.total_agreement, result.neighbour, np.nanmean(result.diversity))
@@ -85,9 +85,9 @@ def _short(reference):
 
 def _relative_speed(request, plain):
     """Images a second of a request over those of another; medians of three, in turn."""
-    from jaxdiff.sampling import job
+    from jaxdiff.sampling import run_sampling
 
-    jobs = [job.prepare(r) for r in (request, plain)]
+    jobs = [run_sampling.prepare(r) for r in (request, plain)]
     params = [j.params() for j in jobs]
     numbers = np.arange(request.batch_size)
     times = [[], []]

@@ -18,9 +18,9 @@ from jaxdiff.checkpoints.run import resolve, varied
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import finite, job
-from jaxdiff.sampling.generate import Params
-from jaxdiff.sampling.request import parse_interval
+from jaxdiff.sampling import finite, run_sampling
+from jaxdiff.sampling.options import parse_interval
+from jaxdiff.sampling.pipeline import Params
 
 HELD = 4  # networks whose parameters are held at once
 
@@ -80,7 +80,7 @@ class Search:
         common = {
             name: getattr(self, name) for name in ("num_samples", "batch_size", "sampler", "steps")
         }
-        return job.Request(
+        return run_sampling.Request(
             model=varied(self.model, self.model_step, point.model_ema),
             out="",
             seed=self.seed if seed is None else seed,
@@ -146,7 +146,7 @@ class Search:
         Raises:
           NonFinite: if any is not finite.
         """
-        prepared = job.prepare(self.request(point, seed))
+        prepared = run_sampling.prepare(self.request(point, seed))
         generate = self._compiled.setdefault(prepared.generate.references, prepared.generate)
         prepared = dataclasses.replace(prepared, generate=generate)
         params = Params(self._read(prepared.model), tuple(map(self._read, prepared.method.guides)))

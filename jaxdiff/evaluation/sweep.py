@@ -34,9 +34,9 @@ from jaxdiff.files import local_path, read_json
 from jaxdiff.numbers import whole as whole_number
 from jaxdiff.parallel import processes
 from jaxdiff.progress import progress_bar
-from jaxdiff.sampling import job
-from jaxdiff.sampling.model import open_model
-from jaxdiff.sampling.request import parse_interval
+from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.options import parse_interval
+from jaxdiff.sampling.trained_model import open_model
 
 SETTINGS = "search.json"  # what all points have in common
 ADVICE = "choose another --out, or delete that folder"
@@ -163,7 +163,7 @@ def _check(search, points, seen):
     seen.check(model.config.data)
     search.averages(points)
     guided = [point for point in points if point.weight != 1]
-    return [job.prepare(search.request(point)) for point in points[:1] + guided[:1]][-1]
+    return [run_sampling.prepare(search.request(point)) for point in points[:1] + guided[:1]][-1]
 
 
 def _settings(search, prepared, seen):

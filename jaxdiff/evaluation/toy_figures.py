@@ -10,7 +10,7 @@ from jaxdiff.data import toy
 from jaxdiff.diffusion.edm import log_density
 from jaxdiff.evaluation.toy_score import truth
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling.model import open_model
+from jaxdiff.sampling.trained_model import open_model
 
 VIEW = (-0.7, 1.6, -0.8, 1.7)  # x and y of class A, with room for outliers
 PIXELS = 160

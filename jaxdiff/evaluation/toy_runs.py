@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.data import toy
 from jaxdiff.diffusion.denoiser import Condition, Prediction
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
-from jaxdiff.guidance.equation import Branch, Guidance
+from jaxdiff.guidance.equation import Guidance, NetworkBranch
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.samplers.loop import advance, begin, sample, stretches
-from jaxdiff.sampling import job
-from jaxdiff.sampling.model import applied, open_model
-from jaxdiff.sampling.request import Request
+from jaxdiff.samplers.loop import advance, begin, sample, segments
+from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.options import Request
+from jaxdiff.sampling.trained_model import applied, open_model
 
 BATCH = 8192
 
@@ -59,7 +59,7 @@ class Runs:
         request = Request(
             model=self.model, out="", guide=names, weight=weights, batch_size=BATCH, **fields
         )
-        return job.prepare(request)
+        return run_sampling.prepare(request)
 
     @cached_property
     def _begun(self):
@@ -102,9 +102,9 @@ class Runs:
 
     def _flow(self, model, denoiser, count):
         """Points of another denoiser, from the model's process and sampler."""
-        sampler = build.sampler(model.config.sampling)
-        grid = sampler.grid(build.path(model.config, model.config.sampling)[0])
-        guidance = Guidance(main=Branch(denoiser, lambda i, keys: Condition()))
+        sampler = factory.sampler(model.config.sampling)
+        grid = sampler.grid(factory.path(model.config, model.config.sampling)[0])
+        guidance = Guidance(main=NetworkBranch(denoiser, lambda i, keys: Condition()))
 
         @jax.jit
         def run(numbers):
@@ -133,7 +133,7 @@ class Runs:
             return advance(sampler, grid, guidance, values, keys, i, i + 1)
 
         path = [np.asarray(x)]
-        for part in stretches(generate.sampler, np.zeros(strength.weights.shape)):
+        for part in segments(generate.sampler, np.zeros(strength.weights.shape)):
             for i in range(part.start, part.stop):
                 values = step(part.sampler, values, i)
                 path.append(np.asarray(values[0]))

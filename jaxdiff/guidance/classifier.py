@@ -9,7 +9,7 @@ def label_gradient(classifier, labels):
 
     Args:
       classifier: (x, level) -> logits [B, classes], such as `Adm.classifier` makes.
-      labels: [B] int32, where to nudge.
+      labels: [B] int32, the label to guide to.
 
     Returns:
       A function to [B, ...] float32, in the scaling of the x that it is given.

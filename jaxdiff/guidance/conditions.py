@@ -22,7 +22,7 @@ def random(num_classes):
 
 
 def embedded(embed, labels, cads=None, number=None, drops=False):
-    """Conditions for a Branch.
+    """Conditions for a NetworkBranch.
 
     Args:
       embed: labels [B] -> embedding [B, E], or None for a network without labels.

@@ -23,7 +23,7 @@ from jaxdiff.guidance.combiners import Linear, rescale
 
 
 @dataclasses.dataclass(frozen=True)
-class Branch:
+class NetworkBranch:
     """A network, and what it is told.
 
     Attributes:
@@ -37,7 +37,7 @@ class Branch:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Strength:
+class GuidanceParams:
     """How hard guidance pushes, and how: everything traced, so that a change compiles nothing.
 
     Attributes:
@@ -79,16 +79,16 @@ class Guidance:
       strength: needed with references or a gradient.
       gradient: (x, level) -> grad_x log p(y | x, level), such as `label_gradient`; or None.
       active: indices of the references that are evaluated; None: all.
-      nudged: whether the gradient is evaluated.
+      classifier_active: whether the gradient is evaluated.
       together: predictions of one network for several conditions come from one batch.
     """
 
-    main: Branch
-    references: tuple[Branch, ...] = ()
-    strength: Strength | None = None
+    main: NetworkBranch
+    references: tuple[NetworkBranch, ...] = ()
+    strength: GuidanceParams | None = None
     gradient: Callable[..., jax.Array] | None = None
     active: tuple[int, ...] | None = None
-    nudged: bool = True
+    classifier_active: bool = True
     together: bool = False
 
     @property
@@ -101,12 +101,12 @@ class Guidance:
 
     def decide(self, i, keys):
         """Draws and decides what holds for all of step i, from each sample's key [B]."""
-        nudged = self.nudged and self.gradient is not None
+        classifier_active = self.classifier_active and self.gradient is not None
         return Decisions(
             main=self.main.condition(i, keys),
             references=tuple(self.references[r].condition(i, keys) for r in self._active),
             weights=tuple(self.strength.weights[r, i] for r in self._active),
-            scale=self.strength.scales[i] if nudged else None,
+            scale=self.strength.scales[i] if classifier_active else None,
         )
 
     def denoise(self, x, level, state, decisions):
@@ -124,8 +124,8 @@ class Guidance:
             guided = rescale(guided, main.x0, self.strength.rescale)
         prediction = dataclasses.replace(main, x0=guided)
         if decisions.scale is not None:
-            nudge = decisions.scale * self.gradient(x, level)
-            prediction = dataclasses.replace(prediction, nudge=nudge)
+            classifier_score = decisions.scale * self.gradient(x, level)
+            prediction = dataclasses.replace(prediction, classifier_score=classifier_score)
         return prediction, tuple(state)
 
     def _predictions(self, x, level, decisions):

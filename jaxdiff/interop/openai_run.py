@@ -8,10 +8,10 @@ import re
 
 import jax
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
+from jaxdiff.checkpoints.checkpointer import ANOTHER, Store, writing
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
-from jaxdiff.checkpoints.store import ANOTHER, Store, writing
 from jaxdiff.errors import UserError
 from jaxdiff.files import creating, local_path
 from jaxdiff.interop import openai, openai_state, torch_file
@@ -56,7 +56,7 @@ def import_file(path, config, out, *, step=None, new_order=None, options=None):
         config = _inferred(state_dict, options or Options())
     step = found.step if step is None else step
     step = _step_in_name(path) if step is None else step
-    network = build.network(config)
+    network = factory.network(config)
     spec, is_assumed = network.spec, is_inferred and new_order is None
     new_order = released_new_order(config) if new_order is None else new_order
     # Of one head, both orders are the same.
@@ -115,7 +115,7 @@ def export_run(reference, out, *, new_order=None):
     reference, out = resolve(reference), local_path(out, "--out")
     config = reference.run.config()
     new_order = released_new_order(config) if new_order is None else new_order
-    network = build.network(config)
+    network = factory.network(config)
     if config.diffusion.process != "adm" or reference.dropout:
         raise UserError(
             f"{reference} has {'dropout' if reference.dropout else 'the process edm'}, of "

@@ -9,7 +9,7 @@ from jaxdiff.samplers.grid import Grid, denoised, float32
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ddim:
-    """Moves along the predicted noise, which is re-derived from the clipped, then nudged x0.
+    """Moves along the predicted noise, which is re-derived from the clipped, then guided x0.
 
     Attributes:
       eta: 0 is deterministic; 1 adds as much noise as ancestral sampling with small variance.

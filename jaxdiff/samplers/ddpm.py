@@ -13,7 +13,7 @@ class Ddpm:
     """x_b ~ N(x0_weight * x0 + x_weight * x_a, variance), from each level a to the next, b.
 
     The variance is the network's where it learned one, else as `Ancestral.log_variance` says.
-    Classifier guidance moves the mean by variance * nudge, after clipping (Dhariwal & Nichol
+    Classifier guidance moves the mean by variance * classifier_score, after clipping (Dhariwal & Nichol
     2021, arXiv:2105.05233, Algorithm 1).
 
     Attributes:
@@ -56,7 +56,7 @@ class Ddpm:
         prediction, state = denoise(x, grid.levels[i], state)
         mean = steps.mean(i, clip(prediction.x0, self.clip), x)
         log_variance = steps.log_variance(i, prediction)
-        if prediction.nudge is not None:
-            mean += jnp.exp(log_variance) * prediction.nudge
+        if prediction.classifier_score is not None:
+            mean += jnp.exp(log_variance) * prediction.classifier_score
         is_last = i == grid.num_steps - 1
         return jnp.where(is_last, mean, mean + jnp.exp(0.5 * log_variance) * noise), carry, state

@@ -42,10 +42,10 @@ def clip(x0, enabled):
 def denoised(prediction, level, clipped):
     """The clean image that a deterministic step moves towards, shaped like the prediction's x0.
 
-    A nudge of classifier guidance moves it by sigma^2 / alpha * nudge, which is eps - sigma * nudge
+    A classifier_score of classifier guidance moves it by sigma^2 / alpha * classifier_score, which is eps - sigma * classifier_score
     (Dhariwal & Nichol 2021, arXiv:2105.05233, Algorithm 2); after clipping, as they do.
     """
     x0 = clip(prediction.x0, clipped)
-    if prediction.nudge is None:
+    if prediction.classifier_score is None:
         return x0
-    return x0 + level.sigma**2 / level.alpha * prediction.nudge
+    return x0 + level.sigma**2 / level.alpha * prediction.classifier_score

@@ -1,4 +1,4 @@
-"""The loop that every sampler runs in, in stretches of steps that evaluate the same networks.
+"""The loop that every sampler runs in, in segments of steps that evaluate the same networks.
 
 A reference of weight 1, or a classifier of scale 0, is not evaluated: where that changes, the loop
 is split. Weights are compared on the host; the steps of a stretch are one `fori_loop` with traced
@@ -15,21 +15,21 @@ from jaxdiff.diffusion.randomness import Purpose, derived, normal
 
 
 @dataclasses.dataclass(frozen=True)
-class Stretch:
+class Segment:
     """Steps start .. stop - 1.
 
     Attributes:
       start, stop: numbers of steps.
       sampler: that takes them; the last step of a second-order sampler is its own.
       active: indices of the references that are evaluated.
-      nudged: whether the classifier is.
+      classifier_active: whether the classifier is.
     """
 
     start: int
     stop: int
     sampler: Any
     active: tuple[int, ...]
-    nudged: bool
+    classifier_active: bool
 
     @property
     def evaluations(self):
@@ -37,7 +37,7 @@ class Stretch:
         return (self.stop - self.start) * self.sampler.evaluations
 
 
-def stretches(sampler, weights, scales=None):
+def segments(sampler, weights, scales=None):
     """Cuts the steps where what is evaluated changes.
 
     Args:
@@ -46,7 +46,7 @@ def stretches(sampler, weights, scales=None):
       scales: [N], 0 where the classifier is off; None without one.
 
     Returns:
-      A list of Stretch, which together are all N steps.
+      A list of Segment, which together are all N steps.
     """
     references, num_steps = weights.shape
     scales = np.zeros(num_steps) if scales is None else scales
@@ -54,7 +54,7 @@ def stretches(sampler, weights, scales=None):
     for i in range(num_steps):
         stepper = sampler.last if i == num_steps - 1 else sampler
         active = tuple(r for r in range(references) if weights[r, i] != 1)
-        step = Stretch(i, i + 1, stepper, active, bool(scales[i] != 0))
+        step = Segment(i, i + 1, stepper, active, bool(scales[i] != 0))
         if found and dataclasses.replace(step, start=found[-1].start) == dataclasses.replace(
             found[-1], stop=i + 1
         ):
@@ -109,6 +109,6 @@ def sample(sampler, grid, guidance, x, keys):
     """
     values = begin(sampler, guidance, x)
     everything = range(len(guidance.references))
-    for part in stretches(sampler, np.zeros((len(everything), grid.num_steps))):
+    for part in segments(sampler, np.zeros((len(everything), grid.num_steps))):
         values = advance(part.sampler, grid, guidance, values, keys, part.start, part.stop)
     return values[0]

@@ -7,7 +7,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import build, results
+from jaxdiff import factory, results
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.data.images import to_float
 from jaxdiff.diffusion.randomness import sample_keys
@@ -20,7 +20,7 @@ from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.encode import DdimEncode
 from jaxdiff.samplers.loop import sample
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.model import open_image_model, unguided
+from jaxdiff.sampling.trained_model import open_image_model, unguided
 from jaxdiff.version import __version__
 
 
@@ -206,7 +206,7 @@ def run(request):
     steps = config.sampling.steps if request.steps is None else request.steps
     num_steps = len(model.process.levels(steps).sigma) - 1
     images = read(request.images, "--images", np.uint8, "sample.py")
-    labels = images.classes(build.sample_shape(config), config.data.num_classes)
+    labels = images.classes(factory.sample_shape(config), config.data.num_classes)
     settings = {
         "jaxdiff": __version__,
         "model": str(model.reference),

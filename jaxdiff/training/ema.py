@@ -16,7 +16,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from jaxdiff.checkpoints.posthoc import gamma, profile_name
+from jaxdiff.checkpoints.power_ema import gamma, profile_name
 
 
 def profiles(training):

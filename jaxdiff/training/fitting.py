@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.memory import physical_memory
 from jaxdiff.training.state import state_bytes
@@ -28,7 +28,7 @@ def check_fits(config, template, mesh, advice):
     training = config.training
     images = training.batch_size / mesh.size
     pixels = images
-    for size in build.sample_shape(config):
+    for size in factory.sample_shape(config):
         pixels *= size
     batch = 8 * pixels  # float32, twice
     if config.model.kind != "toy":

@@ -17,10 +17,10 @@ import contextlib
 import jax
 import numpy as np
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
+from jaxdiff.checkpoints.checkpointer import Store, complete_steps
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS
-from jaxdiff.checkpoints.store import Store, complete_steps
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
@@ -35,14 +35,14 @@ from jaxdiff.parallel.mesh import (
     to_devices,
 )
 from jaxdiff.progress import progress_bar
-from jaxdiff.training import ema, folder
+from jaxdiff.training import ema, workdir
 from jaxdiff.training.fitting import check_fits
 from jaxdiff.training.interrupt import Interrupt
+from jaxdiff.training.metrics_logging import Metrics, Pace, Writer, describe
 from jaxdiff.training.objective import of_config
 from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.report import Metrics, Pace, Writer, describe
-from jaxdiff.training.show import HeldOut, Preview
-from jaxdiff.training.state import IN_A_ROW, Bad, State, all_finite, init_state
+from jaxdiff.training.periodic_eval import HeldOut, Preview
+from jaxdiff.training.state import IN_A_ROW, NonFiniteSteps, State, all_finite, init_state
 from jaxdiff.training.step import make_step, zero_sums
 
 INIT = 2**32 - 1  # step n draws from fold_in(key, n), initial parameters from this
@@ -71,22 +71,22 @@ def train(config, workdir, interrupt=None, restart=False):
     with contextlib.ExitStack() as stack:
         interrupt = interrupt or stack.enter_context(Interrupt())
         stack.enter_context(out_of_memory(SMALLER))
-        stack.enter_context(folder.held(workdir))
+        stack.enter_context(workdir.held(workdir))
         _train(config, workdir, interrupt, restart)
 
 
 def _train(config, workdir, interrupt, restart):
     config_lib.check_fields(config)
-    config = folder.adopt_process(config, workdir)
+    config = workdir.adopt_process(config, workdir)
     config_lib.validate(config)
     training = config.training
     mesh = make_mesh(config.mesh.fsdp)
     check_batch_size(training.batch_size, mesh, training.accumulate)
-    network = build.network(config)
+    network = factory.network(config)
     source = open_split(config.data, "train").in_memory()
-    config = folder.measure(config, workdir, source)
-    data_record = folder.data_record(config, workdir, source)
-    process = build.process(config)
+    config = workdir.measure(config, workdir, source)
+    data_record = workdir.data_record(config, workdir, source)
+    process = factory.process(config)
     optimizer = make_optimizer(training)
     objective = of_config(config, network, process)
     if config.model.kind == "classifier":
@@ -98,7 +98,7 @@ def _train(config, workdir, interrupt, restart):
     profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
     init, template = _layout(config, network, optimizer, profiles, mesh)
     check_fits(config, template, mesh, SMALLER)
-    run = folder.claim(workdir, config, data_record, restart)
+    run = workdir.claim(workdir, config, data_record, restart)
 
     describe(mesh, template)
     state, shardings, number = _start(run, config, init, template)
@@ -168,7 +168,7 @@ def _layout(config, network, optimizer, profiles, mesh):
 
     def init():
         key = jax.random.fold_in(jax.random.key(config.seed), INIT)
-        return init_state(network, optimizer, profiles, key, build.loss_history(config))
+        return init_state(network, optimizer, profiles, key, factory.loss_history(config))
 
     shapes = jax.eval_shape(init)
     return init, placed(shapes, parameter_sharding(mesh, shapes))
@@ -177,13 +177,13 @@ def _layout(config, network, optimizer, profiles, mesh):
 def _start(run, config, init, template):
     """The run's newest good state, or a fresh one: (state, shardings, number of the next batch)."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
-    found = folder.restore(run, template.items())
+    found = workdir.restore(run, template.items())
     if found is None:
         state, number = jax.jit(init, out_shardings=shardings)(), 0
     else:
         items, meta = found
         # Checkpoints of earlier versions count none.
-        bad = Bad(**meta.get("bad", {"total": 0, "in_row": 0, "first": 0}))
+        bad = NonFiniteSteps(**meta.get("bad", {"total": 0, "in_row": 0, "first": 0}))
         bad = jax.device_put(jax.tree.map(np.int32, bad), shardings.bad)
         state = State.from_items(items, bad)
         number = meta["batch"]
@@ -202,7 +202,7 @@ def _farewell(run, number, num_steps, restart):
 
 
 def _require_good(number, state, checkpoints):
-    """Stops a run that cannot go on; waits for the last step. Returns Bad, of Python numbers.
+    """Stops a run that cannot go on; waits for the last step. Returns NonFiniteSteps, of Python numbers.
 
     A bad step or a few leave parameters that are finite, and those may be kept.
     """

@@ -7,7 +7,7 @@ import struct
 from google.protobuf.message import DecodeError
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints import checkpointer
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
@@ -29,7 +29,7 @@ def require_none_lost(run, config):
     Raises:
       UserError: if checkpoints are gone, or the config is.
     """
-    with store.reading(run.folder):
+    with checkpointer.reading(run.folder):
         trace = _trace(run, config)
     # Processes must agree, and files may go while they look.
     if processes.any_process(trace is not None):
@@ -44,7 +44,7 @@ def require_none_lost(run, config):
 
 def _trace(run, config):
     """What shows that a run that cannot be continued was trained, in words; or None."""
-    whole, damaged = store.complete_steps(run.checkpoints), _damaged(run)
+    whole, damaged = checkpointer.complete_steps(run.checkpoints), _damaged(run)
     arrays = [*whole, *damaged, *_steps(run.snapshots)]
     reports = [] if config is None else [*_steps(run.previews), *_events(run)]
     # Step 0 is that of an import whose steps nobody named; training saves none.
@@ -72,7 +72,7 @@ def _names(folder):
 def _steps(folder):
     """Numbers that a folder's entries are named by: 500, 500.png."""
     stems = (name.removesuffix(".png") for name in _names(folder))
-    return [int(stem) for stem in stems if store.is_step(stem)]
+    return [int(stem) for stem in stems if checkpointer.is_step(stem)]
 
 
 def _events(run):
@@ -104,7 +104,7 @@ def set_history_aside(run):
     Raises:
       UserError: if the folder cannot be written.
     """
-    store.together(run.folder, _set_history_aside, run, advice=store.ROOM)
+    checkpointer.together(run.folder, _set_history_aside, run, advice=checkpointer.ROOM)
 
 
 def _set_history_aside(run):

@@ -13,7 +13,7 @@ IN_A_ROW = 10  # bad steps that end a run
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Bad:
+class NonFiniteSteps:
     """Steps whose loss or gradient was not finite; int32 scalars, or what holds one for each.
 
     Attributes:
@@ -37,7 +37,7 @@ class Bad:
         in_row = jnp.where(good, 0, self.in_row + 1)
         first = jnp.where(good, 0, jnp.where(self.in_row == 0, number, self.first))
         is_over = self.in_row >= IN_A_ROW
-        return Bad(
+        return NonFiniteSteps(
             self.total + ~good,
             jnp.where(is_over, self.in_row, in_row),
             jnp.where(is_over, self.first, first),
@@ -55,7 +55,7 @@ class State:
       opt_state: of the optimizer.
       ema: {profile: averaged params}.
       history: LossHistory of the timesteps, where they are drawn by it; else None.
-      bad: Bad, the steps whose loss or gradient was not finite.
+      bad: NonFiniteSteps, the steps whose loss or gradient was not finite.
     """
 
     step: jax.Array
@@ -63,7 +63,7 @@ class State:
     opt_state: Any
     ema: dict[str, Any]
     history: LossHistory | None
-    bad: Bad
+    bad: NonFiniteSteps
 
     def items(self):
         """The arrays that a checkpoint holds; the numbers of `bad` are in its meta."""
@@ -97,7 +97,7 @@ def init_state(network, optimizer, profiles, key, history=None):
         opt_state=optimizer.init(params),
         ema={name: jax.tree.map(jnp.copy, params) for name in profiles},
         history=history,
-        bad=Bad.none(),
+        bad=NonFiniteSteps.none(),
     )
 
 

@@ -18,7 +18,10 @@ from jaxdiff.training.state import State
 
 QUARTILES = 4
 HUGE = 2.0**64  # the square of this is not finite
-COUNTS = {"bad_steps": "total", "bad_in_row": "in_row"}  # metric: field of Bad
+COUNTS = {
+    "non_finite_steps": "total",
+    "non_finite_in_row": "in_row",
+}  # metric: field of NonFiniteSteps
 
 
 def make_step(objective, process, optimizer, config):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints.posthoc import gamma, profile_name
+from jaxdiff.checkpoints.checkpointer import Store
+from jaxdiff.checkpoints.power_ema import gamma, profile_name
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.parallel.mesh import parameter_sharding, placed
 from tests import tiny
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from jaxdiff.checkpoints import ema, rebuild
+from jaxdiff.checkpoints import ema, posthoc_ema
 from jaxdiff.checkpoints.run import resolve
 from jaxdiff.errors import UserError
 from tests.checkpoints.synthetic import make_run
@@ -19,7 +19,7 @@ def test_nothing_is_said_to_be_kept_that_is_not(folder):
     words = rf"{folder} cannot be written \(File too large\): make room, or give --out"
     with small_files(10_000), pytest.raises(UserError, match=words):
         ema.fill(folder, [0.05, 0.07], 400)
-    assert not rebuild.is_kept(rebuild.plan(folder, (0.07,)), 0.07)
+    assert not posthoc_ema.is_kept(posthoc_ema.plan(folder, (0.07,)), 0.07)
     assert ema.fill(folder, [0.05, 0.07], 400) == 1
     assert ema.fill(folder, [0.05, 0.07], 400) == 0
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdiff import build
-from jaxdiff.checkpoints import rebuild, store
-from jaxdiff.checkpoints.posthoc import ROUNDING, profile_name
+from jaxdiff import factory
+from jaxdiff.checkpoints import checkpointer, posthoc_ema
+from jaxdiff.checkpoints.power_ema import ROUNDING, profile_name
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
 from jaxdiff.parallel.mesh import make_mesh, placed, replicated
 from jaxdiff.training import loop
@@ -61,7 +61,7 @@ def without_third(trained, folder, every):
 
 def arguments(run):
     """(shapes, shardings) of the run's parameters."""
-    shapes = build.network(run.config()).shapes
+    shapes = factory.network(run.config()).shapes
     return shapes, jax.tree.map(lambda _: replicated(one_mesh()), shapes)
 
 
@@ -71,7 +71,7 @@ def template(run):
 
 def tracked(run, length):
     name = profile_name(length)
-    items, _ = store.read(run.snapshots, STEPS, {"ema": {name: template(run)}}, partly=True)
+    items, _ = checkpointer.read(run.snapshots, STEPS, {"ema": {name: template(run)}}, partly=True)
     return items["ema"][name]
 
 
@@ -86,9 +86,9 @@ def test_the_third_average_is_rebuilt_and_better_from_more_snapshots(trained, tm
     errors = []
     for every in (8, 4, 2):
         run = without_third(trained, tmp_path / str(every), every)
-        plan = rebuild.plan(run.folder, (THIRD,), STEPS)
+        plan = posthoc_ema.plan(run.folder, (THIRD,), STEPS)
         assert not plan.tracked(THIRD)
-        (got,) = rebuild.rebuild(plan, template(run))
+        (got,) = posthoc_ema.rebuild(plan, template(run))
         errors.append(distance(got, expected) / far)
     assert errors[0] < 0.3
     assert errors[1] < errors[0] / 2
@@ -149,15 +149,15 @@ def test_the_command_lines(trained, tmp_path):
 
 def test_two_processes_rebuild_what_one_does(trained, tmp_path):
     run = without_third(trained, tmp_path / "run", 4)
-    plan = rebuild.plan(run.folder, (0.12,))
-    (expected,) = rebuild.rebuild(plan, template(run))
+    plan = posthoc_ema.plan(run.folder, (0.12,))
+    (expected,) = posthoc_ema.rebuild(plan, template(run))
     arguments = ("-m", "jaxdiff.checkpoints.ema", run.folder, "--length=0.12")
     first, second = run_together(*arguments)
     assert "Rebuilt 1 averages" in first
     assert "|" not in second  # one of them speaks
-    assert rebuild.is_kept(plan, 0.12)
+    assert posthoc_ema.is_kept(plan, 0.12)
     assert [p.name for p in (run.folder / "ema").iterdir()] == ["0.12"]
-    got = rebuild.average(run.folder, 0.12, STEPS, template(run))
+    got = posthoc_ema.average(run.folder, 0.12, STEPS, template(run))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, expected)
 
 
@@ -167,15 +167,17 @@ def test_a_run_may_go_on_with_snapshots_in_bfloat16(trained, tmp_path):
     config = run.config()
     config.training.update(num_steps=STEPS + 2, snapshot_dtype="bfloat16")
     train(config, run.folder)
-    plan = rebuild.plan(run.folder, (0.1, 0.12))
+    plan = posthoc_ema.plan(run.folder, (0.1, 0.12))
     assert plan.step == STEPS + 2
     assert [s.dtype for s in plan.snapshots[-2:]] == ["float32", "bfloat16"]
-    got = rebuild.rebuild(plan, template(run))
-    shapes = jax.tree.leaves(store.shapes(run.snapshots, plan.step, "ema"))
+    got = posthoc_ema.rebuild(plan, template(run))
+    shapes = jax.tree.leaves(checkpointer.shapes(run.snapshots, plan.step, "ema"))
     assert {str(leaf.dtype) for leaf in shapes} == {"bfloat16"}
     # The checkpoint has the first as it was before rounding.
     name = profile_name(0.1)
-    items, _ = store.read(run.checkpoints, plan.step, {"ema": {name: template(run)}}, partly=True)
+    items, _ = checkpointer.read(
+        run.checkpoints, plan.step, {"ema": {name: template(run)}}, partly=True
+    )
     exact = items["ema"][name]
     size = distance(exact, jax.tree.map(np.zeros_like, exact))
     assert 0.5 * ROUNDING["bfloat16"] < distance(got[0], exact) / size < 2 * ROUNDING["bfloat16"]

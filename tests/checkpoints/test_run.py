@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxdiff import config as config_lib
+from jaxdiff.checkpoints.checkpointer import Store
 from jaxdiff.checkpoints.run import LOCK, Run, new_run, read_ema, resolve
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import replicated
 from tests import tiny

@@ -9,8 +9,8 @@ import pytest
 from jaxdiff.data import record
 from jaxdiff.data.source import open_source
 from jaxdiff.errors import UserError
-from jaxdiff.sampling.method import Method, _check_class_names
-from jaxdiff.training import folder
+from jaxdiff.sampling.guidance_config import Method, _check_class_names
+from jaxdiff.training import workdir
 from tests import tiny
 from tests.data.test_prepare import noise, prepare_here, save
 
@@ -51,11 +51,11 @@ def test_a_run_is_not_continued_on_other_data(tmp_path, images, labels, names, w
     run.mkdir()
     config = tiny.config(data__name="data/x")
     source = prepared(tmp_path / "one", IMAGES, LABELS, NAMES)
-    record.write(run, folder.data_record(config, run, source))
-    assert folder.data_record(config, run, source.in_memory()) == record.read(run)
+    record.write(run, workdir.data_record(config, run, source))
+    assert workdir.data_record(config, run, source.in_memory()) == record.read(run)
     other = prepared(tmp_path / "two", images, labels, names)
     with pytest.raises(UserError, match=f"data/x.*{words}"):
-        folder.data_record(config, run, other)
+        workdir.data_record(config, run, other)
 
 
 def test_points_and_large_sets_have_a_checksum_too(tmp_path, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_batch_that_is_larger_than_the_data_is_warned_of(tmp_path, capsys):
     source = prepared(tmp_path, IMAGES, LABELS, NAMES)
     capsys.readouterr()
     for batch, warned in ((6, 0), (7, 1)):
-        folder.data_record(tiny.config(training__batch_size=batch), tmp_path / "run", source)
+        workdir.data_record(tiny.config(training__batch_size=batch), tmp_path / "run", source)
         said = capsys.readouterr().err
         assert said.count("\n") == said.count("training.batch_size is 7") == warned
 

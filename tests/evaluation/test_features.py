@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.data.images import to_float
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
@@ -27,7 +27,7 @@ def classifier(tmp_path_factory):
 
 @pytest.mark.parametrize("pool", ["attention", "adaptive", "spatial", "spatial_v2"])
 def test_the_logits_are_linear_in_the_features(pool):
-    network = build.network(tiny.config(model__pool=pool, **KIND))
+    network = factory.network(tiny.config(model__pool=pool, **KIND))
     params = random_params(network, seed=1)
     x, time = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.zeros(3)
     out = params["head"]["out"]
@@ -39,7 +39,7 @@ def test_the_logits_are_linear_in_the_features(pool):
 def test_features_are_those_of_clean_images_at_time_0(classifier):
     seen, config = open_features(classifier), tiny.config(**KIND)
     images = open_split(config.data, "test").fetch(np.arange(3))["image"]
-    network = build.network(config)
+    network = factory.network(config)
     params = random_params(network, seed=10)  # make_run's, of its last step
     expected = network.features(params, to_float(images), jnp.zeros(3))
     np.testing.assert_allclose(seen(images), expected, rtol=1e-4, atol=1e-5)

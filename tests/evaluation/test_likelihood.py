@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.checkpoints.run import resolve
 from jaxdiff.data.source import open_source
 from jaxdiff.diffusion.denoiser import Condition
@@ -14,7 +14,7 @@ from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import bits
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling.model import applied
+from jaxdiff.sampling.trained_model import applied
 from tests import tiny
 from tests.models.test_unet import random_params
 from tests.sampling.test_job import make_run
@@ -42,7 +42,7 @@ def load(file):
 def direct(numbers, source, steps, seed):
     """The bound of these images, one at a time and without what the job is made of."""
     config = tiny.config()
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     params, levels = random_params(network, seed=10), process.levels(steps)
 
     @jax.jit
@@ -69,7 +69,7 @@ def test_the_job_saves_the_bound_of_every_image(model, source, capsys):
     settings = json.loads(saved.pop("settings").item())
     assert settings["model"] == f"{model}@10"
     assert (settings["split"], settings["num_images"], settings["num_steps"]) == ("test", 13, 5)
-    levels = build.process(tiny.config()).levels("5")
+    levels = factory.process(tiny.config()).levels("5")
     np.testing.assert_array_equal(saved.pop("noise_level"), levels.ratio[:-1])
     assert {name: value.shape for name, value in saved.items()} == {
         name: (13,) if steps is None else (13, steps) for name, steps in TERMS.items()
@@ -87,7 +87,7 @@ def test_the_job_saves_the_bound_of_every_image(model, source, capsys):
 
 def test_batches_and_devices_do_not_matter(source):
     config = tiny.config()
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     params = random_params(network)
 
     def measure(batch_size, devices):

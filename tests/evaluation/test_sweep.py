@@ -18,8 +18,8 @@ from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import HELD, Point, Search, grid
 from jaxdiff.files import read_json, write_json
-from jaxdiff.sampling import job
-from jaxdiff.sampling.model import Model
+from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.trained_model import Model
 from tests import history, tiny
 from tests.conftest import ROOT
 from tests.refusals import check
@@ -227,7 +227,7 @@ def test_the_command_line_of_a_point_asks_for_what_was_sampled(runs):
     words = shlex.split(searched.command(point, "OUT"))
     assert words[:2] == ["python", "sample.py"]
     flags = dict(zip(words[2::2], words[3::2], strict=True))
-    assert job.Request(
+    assert run_sampling.Request(
         model=flags.pop("--model"),
         guide=(flags.pop("--guide"),),
         weight=(float(flags.pop("--weight")),),

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from configs import toy as toy_config
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
+from jaxdiff.checkpoints.checkpointer import Store
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.data import toy
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import toy_figures, toy_score
@@ -26,7 +26,7 @@ def make_run(folder, seed, channels=8, **fields):
     folder.mkdir()
     place.config_file.write_text(config_lib.to_json(config))
     store = Store(place.snapshots)
-    params = random_params(build.network(config), seed=seed)
+    params = random_params(factory.network(config), seed=seed)
     store.save(1, {"ema": {"power_0.01": params}}, {"ema": ["power_0.01"]})
     store.close()
     return str(folder)

@@ -11,7 +11,7 @@ from jaxdiff.guidance.classifier import label_gradient
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 from jaxdiff.samplers.loop import sample
-from tests.guided import nudged, unguided
+from tests.guided import classifier_active, unguided
 
 PROCESS = Adm(schedule=schedules.cosine)
 # Two classes, N(+-MEAN, STD^2), equally likely.
@@ -42,7 +42,7 @@ def test_the_exact_classifier_turns_the_mixture_into_one_class(sampler):
 
     @jax.jit
     def run(scale):
-        guidance = nudged(mixture, classifier, labels, scale, grid.num_steps)
+        guidance = classifier_active(mixture, classifier, labels, scale, grid.num_steps)
         return sample(sampler, grid, guidance, x, keys)
 
     samples = run(1.0)[:, 0]

@@ -11,7 +11,7 @@ import pytest
 from jaxdiff.diffusion.denoiser import Condition, Level, Prediction
 from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.guidance.combiners import Apg, rescale
-from jaxdiff.guidance.equation import Branch, Guidance, Strength
+from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 from jaxdiff.samplers.dpmpp import DpmPp
@@ -19,7 +19,7 @@ from jaxdiff.samplers.grid import denoised
 from jaxdiff.samplers.heun import Heun
 from jaxdiff.samplers.loop import advance, begin, sample
 from tests.closed_forms import BOTH, WIDER, A, B, classifier, edm_levels, preserving, tweedie
-from tests.guided import branch, guided, nudged, unguided
+from tests.guided import branch, classifier_active, guided, unguided
 
 LEVELS = [
     Level(*map(jnp.float32, level))
@@ -60,7 +60,7 @@ def test_several_references_and_a_classifier_add_their_scores():
     guidance = guided(BOTH, WIDER, B, num_steps=1, weights=[1.5, 0.3])
     guidance = dataclasses.replace(
         guidance,
-        gradient=nudged(BOTH, classifier, labels, 2.0, 1).gradient,
+        gradient=classifier_active(BOTH, classifier, labels, 2.0, 1).gradient,
         strength=dataclasses.replace(guidance.strength, scales=jnp.full(1, 2.0)),
     )
 
@@ -166,9 +166,9 @@ def run(sampler, levels, guidance_of, count=32):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_exact_classifier_makes_the_conditional_model(name):
-    """At scale 1, sample for sample: where the nudge goes is exact in deterministic samplers."""
+    """At scale 1, sample for sample: where the classifier_score goes is exact in deterministic samplers."""
     labels = jnp.zeros(32, jnp.int32)
-    by_nudge = run(*SAMPLERS[name], lambda n: nudged(BOTH, classifier, labels, 1.0, n))
+    by_nudge = run(*SAMPLERS[name], lambda n: classifier_active(BOTH, classifier, labels, 1.0, n))
     conditional = run(*SAMPLERS[name], lambda n: unguided(A))
     np.testing.assert_allclose(by_nudge, conditional, atol=2e-3)
 
@@ -177,7 +177,7 @@ def test_in_ancestral_sampling_the_classifier_is_exact_in_the_limit_of_many_step
     labels, errors = jnp.zeros(32, jnp.int32), []
     for count in (20, 160):
         path = Ddpm(clip=False), preserving(edm_levels(count))
-        by_nudge = run(*path, lambda n: nudged(BOTH, classifier, labels, 1.0, n))
+        by_nudge = run(*path, lambda n: classifier_active(BOTH, classifier, labels, 1.0, n))
         errors.append(float(np.abs(by_nudge - run(*path, lambda n: unguided(A))).mean()))
     assert errors[0] > 0.004, errors
     assert errors[1] < errors[0] / 4, errors
@@ -213,11 +213,11 @@ def test_conditions_of_one_network_may_share_a_batch(together):
         return lambda i, keys: Condition(embeddings)
 
     main, guide = network(1.0), network(0.3)
-    branches = [Branch(d, told(n)) for n, d in enumerate([main, guide, main, main, guide])]
+    branches = [NetworkBranch(d, told(n)) for n, d in enumerate([main, guide, main, main, guide])]
     guidance = Guidance(
         main=branches[0],
         references=tuple(branches[1:]),
-        strength=Strength(jnp.array([[2.0], [1.5], [0.5], [3.0]])),
+        strength=GuidanceParams(jnp.array([[2.0], [1.5], [0.5], [3.0]])),
         together=together,
     )
     x, level = jax.random.normal(jax.random.key(9), (5, 4, 3)), Level(1.0, 0.5)
@@ -243,9 +243,9 @@ def test_a_step_decides_once_and_the_corrector_keeps_it():
         return Condition(jnp.full((2, 1), i, jnp.float32))
 
     guidance = Guidance(
-        main=Branch(main, counted),
+        main=NetworkBranch(main, counted),
         references=(branch(lambda x, *_: Prediction(jnp.full_like(x, -1.0))),),
-        strength=Strength(jnp.array([[1.0, 3.0, 1.0]]), jnp.array([0.0, 10.0, 0.0])),
+        strength=GuidanceParams(jnp.array([[1.0, 3.0, 1.0]]), jnp.array([0.0, 10.0, 0.0])),
         gradient=lambda x, level: jnp.ones_like(x),
     )
     sampler, levels = Heun(clip=False), edm_levels(3, 0.5, 2.0)
@@ -262,7 +262,7 @@ def test_a_step_decides_once_and_the_corrector_keeps_it():
     np.testing.assert_allclose(told, [(levels.sigma[1], 1), (levels.sigma[2], 1)], rtol=1e-6)
     for prediction in predictions:
         np.testing.assert_allclose(prediction.x0, 2.0)
-        np.testing.assert_allclose(prediction.nudge, 10.0)
+        np.testing.assert_allclose(prediction.classifier_score, 10.0)
 
 
 @pytest.mark.parametrize("sampler", [Heun(clip=False), DpmPp(clip=False)], ids=["heun", "dpmpp"])

@@ -5,12 +5,12 @@ from math import cos, pi
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.diffusion.schedules import cosine
 from jaxdiff.guidance import weights
 from jaxdiff.guidance.weights import Steps, within
-from jaxdiff.sampling.request import parse_schedule
+from jaxdiff.sampling.options import parse_schedule
 from tests.closed_forms import edm_levels
 
 
@@ -51,7 +51,7 @@ def test_dynamic_guidance_multiplies_the_weight_itself(text):
 
 
 def test_every_schedule_has_its_formula_here():
-    assert {text.split(",")[0] for text in (*FORMULAS, *DYNAMIC)} == set(build.WEIGHTS)
+    assert {text.split(",")[0] for text in (*FORMULAS, *DYNAMIC)} == set(factory.WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ["static", "linear", "invlinear", "cosine", "sine"])

@@ -5,8 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
 from jaxdiff.errors import UserError
 from jaxdiff.interop import openai
 from jaxdiff.interop.openai_infer import Options, infer
@@ -35,7 +35,7 @@ def test_the_network_of_a_golden_case(name):
         del options["image_size"]  # its positions are counted
     config, _ = infer(shapes, Options(**options))
     config_lib.validate(config)
-    assert build.network(config).spec == make(**kwargs, **larger).spec
+    assert factory.network(config).spec == make(**kwargs, **larger).spec
 
 
 MADE = {
@@ -76,7 +76,7 @@ def test_the_network_of_other_options(case):
     shapes = {tensor.name: tensor.their_shape for tensor in tensors(network)}
     low_res = 8 if options.get("super_resolution") else None
     config, _ = infer(shapes, Options(image_size=16, num_heads=2, low_res_size=low_res))
-    found = build.network(config)
+    found = factory.network(config)
     assert {t.name: t.their_shape for t in tensors(found)} == shapes
     assert found.spec.widths == network.spec.widths
     assert found.spec.attention_resolutions[::-1] == network.spec.attention_resolutions[::-1]

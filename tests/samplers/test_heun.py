@@ -88,11 +88,16 @@ def test_churn_keeps_the_distribution():
         assert abs(float(samples.std()) - 0.3) < 0.01
 
 
-def nudged(sampler, i, x, nudge):
-    """A step with a constant nudge of a denoiser that says 3 x, and the levels."""
+def classifier_active(sampler, i, x, classifier_score):
+    """A step with a constant classifier_score of a denoiser that says 3 x, and the levels."""
 
     def denoise(x, level, state):
-        return Prediction(3 * x, nudge=None if nudge is None else jnp.full_like(x, nudge)), state
+        return Prediction(
+            3 * x,
+            classifier_score=None
+            if classifier_score is None
+            else jnp.full_like(x, classifier_score),
+        ), state
 
     levels = edm_levels(4, 0.1, 2.0)
     grid = sampler.grid(levels)
@@ -103,15 +108,15 @@ def nudged(sampler, i, x, nudge):
 def test_the_nudge_moves_the_clipped_prediction_under_heun_and_dpmpp():
     """By s^2 g, at both of Heun's evaluations; after clipping, never before it."""
     x = jnp.linspace(-2, 2, 7)[:, None]
-    moved, s = nudged(Heun(), 1, x, 0.5)
+    moved, s = classifier_active(Heun(), 1, x, 0.5)
     d = (x - np.clip(3 * x, -1, 1) - s[1] ** 2 * 0.5) / s[1]
     end = x + (s[2] - s[1]) * d
     d_end = (end - np.clip(3 * end, -1, 1) - s[2] ** 2 * 0.5) / s[2]
     np.testing.assert_allclose(moved, x + (s[2] - s[1]) * (d + d_end) / 2, rtol=1e-4, atol=1e-5)
-    moved, s = nudged(DpmPp(), 0, x, 0.5)
+    moved, s = classifier_active(DpmPp(), 0, x, 0.5)
     x0 = np.clip(3 * x, -1, 1) + s[0] ** 2 * 0.5
     expected = s[1] / s[0] * x + (1 - s[1] / s[0]) * x0
     np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)
-    moved, s = nudged(Heun().last, 3, x, 0.5)
+    moved, s = classifier_active(Heun().last, 3, x, 0.5)
     expected = np.clip(3 * x, -1, 1) + s[3] ** 2 * 0.5
     np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)

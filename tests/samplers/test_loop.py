@@ -8,7 +8,7 @@ from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 from jaxdiff.samplers.dpmpp import DpmPp
 from jaxdiff.samplers.heun import Heun
-from jaxdiff.samplers.loop import Stretch, advance, begin, sample, stretches
+from jaxdiff.samplers.loop import Segment, advance, begin, sample, segments
 from tests.closed_forms import ONE, edm_levels
 from tests.guided import unguided
 
@@ -17,33 +17,33 @@ HEUN = Heun()
 
 def cut(sampler, weights, scales=None):
     scales = None if scales is None else np.float32(scales)
-    return stretches(sampler, np.float32(weights), scales)
+    return segments(sampler, np.float32(weights), scales)
 
 
 def test_steps_are_cut_where_what_is_evaluated_changes():
     weights = [[1, 2, 3, 1, 1, 1], [1, 1, 5, 5, 1, 1]]
     assert cut(Ddim(), weights, [0, 0, 0, 0, 9, 0]) == [
-        Stretch(0, 1, Ddim(), (), False),
-        Stretch(1, 2, Ddim(), (0,), False),
-        Stretch(2, 3, Ddim(), (0, 1), False),
-        Stretch(3, 4, Ddim(), (1,), False),
-        Stretch(4, 5, Ddim(), (), True),
-        Stretch(5, 6, Ddim(), (), False),
+        Segment(0, 1, Ddim(), (), False),
+        Segment(1, 2, Ddim(), (0,), False),
+        Segment(2, 3, Ddim(), (0, 1), False),
+        Segment(3, 4, Ddim(), (1,), False),
+        Segment(4, 5, Ddim(), (), True),
+        Segment(5, 6, Ddim(), (), False),
     ]
 
 
 def test_one_stretch_serves_all_weights_that_are_not_1():
-    assert cut(Ddpm(), [[0, 2, -3, 0.99]], [1, 2, 3, 4]) == [Stretch(0, 4, Ddpm(), (0,), True)]
+    assert cut(Ddpm(), [[0, 2, -3, 0.99]], [1, 2, 3, 4]) == [Segment(0, 4, Ddpm(), (0,), True)]
 
 
 def test_the_last_step_of_heun_is_eulers():
     plain = np.ones((0, 4))
     assert cut(HEUN, plain) == [
-        Stretch(0, 3, HEUN, (), False),
-        Stretch(3, 4, Heun(corrected=False), (), False),
+        Segment(0, 3, HEUN, (), False),
+        Segment(3, 4, Heun(corrected=False), (), False),
     ]
     assert [part.evaluations for part in cut(HEUN, plain)] == [6, 1]
-    assert cut(HEUN, np.ones((0, 1))) == [Stretch(0, 1, Heun(corrected=False), (), False)]
+    assert cut(HEUN, np.ones((0, 1))) == [Segment(0, 1, Heun(corrected=False), (), False)]
 
 
 @pytest.mark.parametrize("sampler", [Ddpm(), HEUN], ids=["ddpm", "heun"])

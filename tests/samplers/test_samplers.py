@@ -126,11 +126,11 @@ def test_guidance_state_passes_through_every_step():
     np.testing.assert_allclose(x, np.full((2, 3), 0.009), rtol=1e-4)
 
 
-def nudged_step(sampler, i, x, noise, nudge):
+def nudged_step(sampler, i, x, noise, classifier_score):
     grid = sampler.grid(PROCESS.levels("10"))
 
     def denoise(x, level, state):
-        return Prediction(3 * x, jnp.full_like(x, 0.5), nudge=nudge), state
+        return Prediction(3 * x, jnp.full_like(x, 0.5), classifier_score=classifier_score), state
 
     return grid, sampler.step(denoise, grid, i, x, noise, (), ())[0]
 
@@ -138,22 +138,24 @@ def nudged_step(sampler, i, x, noise, nudge):
 @pytest.mark.parametrize("i", [0, 5, 9])
 def test_ddpm_adds_variance_times_nudge_to_the_mean(i):
     """ADM's Algorithm 1: x ~ N(mu + Sigma * g, Sigma); at the last step too."""
-    x, noise, nudge = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    x, noise, classifier_score = jax.random.normal(jax.random.key(0), (3, 4, 5))
     grid, plain = nudged_step(Ddpm(), i, x, noise, None)
-    _, moved = nudged_step(Ddpm(), i, x, noise, nudge)
+    _, moved = nudged_step(Ddpm(), i, x, noise, classifier_score)
     steps = grid.coefficients
     variance = np.exp(0.5 * (steps.log_small[i] + steps.log_large[i]))
-    np.testing.assert_allclose(moved, plain + variance * nudge, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moved, plain + variance * classifier_score, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("i", [0, 5, 9])
 def test_ddim_subtracts_sigma_times_nudge_from_the_noise(i):
     """ADM's Algorithm 2, with eps re-derived from the clipped x0 and no clipping after it."""
-    x, nudge = np.asarray(jax.random.normal(jax.random.key(0), (2, 4, 5)), np.float64)
-    _, moved = nudged_step(Ddim(), i, jnp.asarray(x, jnp.float32), jnp.zeros((4, 5)), nudge)
+    x, classifier_score = np.asarray(jax.random.normal(jax.random.key(0), (2, 4, 5)), np.float64)
+    _, moved = nudged_step(
+        Ddim(), i, jnp.asarray(x, jnp.float32), jnp.zeros((4, 5)), classifier_score
+    )
     levels = PROCESS.levels("10")
     a, b = levels[i], levels[i + 1]
-    eps = (x - a.alpha * np.clip(3 * x, -1, 1)) / a.sigma - a.sigma * nudge
+    eps = (x - a.alpha * np.clip(3 * x, -1, 1)) / a.sigma - a.sigma * classifier_score
     x0 = (x - a.sigma * eps) / a.alpha
     np.testing.assert_allclose(moved, b.alpha * x0 + b.sigma * eps, rtol=2e-4, atol=2e-5)
 

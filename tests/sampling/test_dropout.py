@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.checkpoints.run import read_ema, resolve
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import bits
 from jaxdiff.parallel.mesh import make_mesh, replicated
-from jaxdiff.sampling import job
+from jaxdiff.sampling import run_sampling
 from tests import history, tiny
 from tests.sampling.test_job import make_run
 
@@ -26,17 +26,17 @@ def run(tmp_path_factory):
 
 
 def samples(run, batch_size=5, **fields):
-    request = job.Request(
+    request = run_sampling.Request(
         model=run, out="", num_samples=5, batch_size=batch_size, sigma_max=SIGMA, **fields
     )
-    prepared = job.prepare(request)
+    prepared = run_sampling.prepare(request)
     return prepared.samples(prepared.params(), SEED, NUMBERS, quiet=True)
 
 
 def denoised(run, step, rate, place):
     """D at sigma_max, the network called by hand with masks of step 0 and this place."""
     config, reference = resolve(run).run.config(), resolve(f"{run}@{step}")
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     shardings = jax.tree.map(lambda _: replicated(make_mesh()), network.shapes)
     params = read_ema(reference, network.shapes, shardings)
     keys = sample_keys(SEED, jnp.asarray(NUMBERS))
@@ -81,8 +81,8 @@ def test_what_has_no_dropout_refuses_it(tmp_path):
     fields = {"model__kind": "classifier", "diffusion__label_dropout": 0.0}
     classifier = make_run(tmp_path / "classifier", tiny.config(**fields))
     model = make_run(tmp_path / "model", tiny.config())
-    request = job.Request(model=model, out="", classifier=f"{classifier}:dropout=.1")
+    request = run_sampling.Request(model=model, out="", classifier=f"{classifier}:dropout=.1")
     with pytest.raises(UserError, match="of the kind classifier.*leave dropout out"):
-        job.prepare(request)
+        run_sampling.prepare(request)
     with pytest.raises(UserError, match="dropout, and only a network without has a likelihood"):
         bits.run(bits.Request(model=f"{model}:dropout=.1", split="test"))

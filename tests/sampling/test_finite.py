@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
+from jaxdiff.checkpoints.checkpointer import Store
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import bits, digits
 from jaxdiff.evaluation.search import NonFinite, Point, Search
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import job, latents
-from jaxdiff.training.show import Preview
+from jaxdiff.sampling import latents, run_sampling
+from jaxdiff.training.periodic_eval import Preview
 from tests import tiny
 from tests.models.test_unet import random_params
 
@@ -33,7 +33,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def params(config):
-    params = random_params(build.network(config), seed=1)
+    params = random_params(factory.network(config), seed=1)
     embedding = params["labels"]["embedding"]
     return {**params, "labels": {"embedding": embedding.at[3].set(np.nan)}}
 
@@ -54,7 +54,7 @@ def sampled(model, tmp_path_factory):
     """(folder, what was said) of 25 samples."""
     out = tmp_path_factory.mktemp("samples") / "out"
     with pytest.raises(UserError) as caught:
-        job.run(job.Request(model=model, out=str(out), num_samples=25))
+        run_sampling.run(run_sampling.Request(model=model, out=str(out), num_samples=25))
     return out, str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_asking_again_says_so_again(model, sampled):
     out, said = sampled
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
     with pytest.raises(UserError) as caught:
-        job.run(job.Request(model=model, out=str(out), num_samples=25))
+        run_sampling.run(run_sampling.Request(model=model, out=str(out), num_samples=25))
     assert str(caught.value) == said
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
@@ -106,7 +106,9 @@ def test_encodings_and_likelihoods_of_that_kind_are_named(model, tmp_path):
             latents.Request(model=model, images=str(tmp_path / "images.npz"), out=str(path))
         )
     with pytest.raises(UserError, match="2 of 4.*1, 3"):
-        job.run(job.Request(model=model, out=str(tmp_path / "out"), latents=str(path)))
+        run_sampling.run(
+            run_sampling.Request(model=model, out=str(tmp_path / "out"), latents=str(path))
+        )
     assert not (tmp_path / "out").exists()
     labels = bits.open_split(tiny.config().data, "test").fetch(np.arange(12))["label"]
     (threes,) = np.nonzero(labels == 3)
@@ -126,7 +128,7 @@ def test_a_preview_says_so_and_training_continues(config, params, tmp_path):
         def write_images(self, number, images):
             self.images = images
 
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     show, writer, run = (
         Preview(config, network, process, types.SimpleNamespace(empty=()), make_mesh()),
         Writer(),

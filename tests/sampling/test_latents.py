@@ -9,8 +9,8 @@ from jaxdiff.diffusion import parameterization, schedules
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.errors import UserError
 from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.sampling import job, latents
-from jaxdiff.sampling.generate import Generator, Params
+from jaxdiff.sampling import latents, run_sampling
+from jaxdiff.sampling.pipeline import Generator, Params
 from tests import tiny
 from tests.sampling.test_job import make_run
 from tests.test_command_line import run
@@ -88,7 +88,9 @@ def folder(tmp_path_factory):
     unlabelled = tiny.config(data__num_classes=0, diffusion__label_dropout=0.0)
     for name, config in {"labelled": tiny.config(), "unlabelled": unlabelled}.items():
         model = make_run(folder / name, config)
-        job.run(job.Request(model=model, out=str(folder / f"{name}_samples"), num_samples=13))
+        run_sampling.run(
+            run_sampling.Request(model=model, out=str(folder / f"{name}_samples"), num_samples=13)
+        )
     return folder
 
 
@@ -99,7 +101,7 @@ def encode(folder, name, out, **fields):
 
 
 def sampled(out, **fields):
-    job.run(job.Request(out=str(out), **fields))
+    run_sampling.run(run_sampling.Request(out=str(out), **fields))
     (file,) = out.glob("samples_*.npz")
     with np.load(file) as arrays:
         return dict(arrays)
@@ -179,7 +181,7 @@ def test_only_a_diffusion_model_encodes(tmp_path):
 def test_latents_that_cannot_be_sampled_are_refused(folder, tmp_path):
     def refused(words, **fields):
         with pytest.raises(UserError, match=words):
-            job.run(job.Request(out=str(tmp_path / "out"), **fields))
+            run_sampling.run(run_sampling.Request(out=str(tmp_path / "out"), **fields))
         assert not (tmp_path / "out").exists()
 
     model = str(folder / "labelled")

@@ -8,15 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdiff import build
-from jaxdiff.checkpoints import store
+from jaxdiff import factory
+from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
 from jaxdiff.training import loop
 from jaxdiff.training.objective import Objective
 from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.state import IN_A_ROW, Bad, init_state
+from jaxdiff.training.state import IN_A_ROW, NonFiniteSteps, init_state
 from jaxdiff.training.step import make_step, means, zero_sums
 from tests import tiny
 from tests.training import events
@@ -51,8 +51,10 @@ def start(**overrides):
         make_optimizer(config.training),
         Objective(("loss",), losses, lambda p: p),
     )
-    state = init_state(Five(), optimizer, ["0.995"], jax.random.key(0), build.loss_history(config))
-    step = jax.jit(make_step(objective, build.process(config), optimizer, config))
+    state = init_state(
+        Five(), optimizer, ["0.995"], jax.random.key(0), factory.loss_history(config)
+    )
+    step = jax.jit(make_step(objective, factory.process(config), optimizer, config))
 
     def take(state, sums, kind):
         batch = {"image": np.zeros((4, 1, 1, 1), np.uint8), "label": np.full(4, kind, np.int32)}
@@ -95,7 +97,7 @@ def test_bad_steps_are_counted_and_left_out_of_metrics_and_history():
     assert np.isfinite(state.history.losses).all()
     assert int(state.history.counts.sum()) == 2 * 4
     scalars = means(jax.device_get(sums))
-    assert (scalars["bad_steps"], scalars["bad_in_row"]) == (3, 1)
+    assert (scalars["non_finite_steps"], scalars["non_finite_in_row"]) == (3, 1)
     assert sums["loss"][1] == 2 * 4
     assert sums["grad_norm"][1] == 2
     assert all(np.isfinite(value) for value in scalars.values())
@@ -103,7 +105,7 @@ def test_bad_steps_are_counted_and_left_out_of_metrics_and_history():
 
 @pytest.mark.parametrize("count", [IN_A_ROW - 1, IN_A_ROW])
 def test_a_good_step_ends_a_row_that_is_not_over(count):
-    bad = Bad.none()
+    bad = NonFiniteSteps.none()
     for number in range(1, 31):
         bad = bad.after(number, jnp.asarray(not 5 <= number < 5 + count))
     assert numbers(bad) == ((9, 0, 0) if count < IN_A_ROW else (10, 10, 5))
@@ -137,12 +139,20 @@ def test_a_run_goes_on_after_nine_bad_steps_and_says_so(poisoned, tmp_path, capf
     poisoned(tmp_path, {3, *range(6, 15)}, num_steps=10)
     assert "6 bad steps" in capfd.readouterr().err
     run = Run(tmp_path)
-    assert store.read_meta(run.checkpoints, 10)["bad"] == {"total": 6, "in_row": 5, "first": 6}
+    assert checkpointer.read_meta(run.checkpoints, 10)["bad"] == {
+        "total": 6,
+        "in_row": 5,
+        "first": 6,
+    }
     # The row goes on where the run does, and is not one of ten.
     poisoned(tmp_path, range(6, 15), num_steps=20)
-    assert store.read_meta(run.checkpoints, 20)["bad"] == {"total": 10, "in_row": 0, "first": 0}
+    assert checkpointer.read_meta(run.checkpoints, 20)["bad"] == {
+        "total": 10,
+        "in_row": 0,
+        "first": 0,
+    }
     scalars = events.read(run.tensorboard)
-    assert scalars["bad_steps"] == {5: 1, 10: 6, 15: 10, 20: 10}
+    assert scalars["non_finite_steps"] == {5: 1, 10: 6, 15: 10, 20: 10}
     # There was no good step from 6 to 10.
     assert scalars["loss"].keys() == {5, 15, 20}
     assert np.isfinite(list(scalars["loss"].values())).all()
@@ -165,8 +175,8 @@ def test_ten_bad_steps_in_a_row_end_a_run_and_nothing_is_kept(
     with pytest.raises(UserError, match=f"10 steps in a row, from step 6 on, .* stopped; {where}"):
         poisoned(tmp_path, range(6, 16), num_steps=25, **overrides)
     run = Run(tmp_path)
-    assert store.complete_steps(run.checkpoints) == checkpoints
-    assert store.complete_steps(run.snapshots) == snapshots
+    assert checkpointer.complete_steps(run.checkpoints) == checkpoints
+    assert checkpointer.complete_steps(run.snapshots) == snapshots
 
 
 def test_checkpoints_without_counts_can_be_continued(poisoned, tmp_path, monkeypatch):
@@ -181,4 +191,4 @@ def test_checkpoints_without_counts_can_be_continued(poisoned, tmp_path, monkeyp
         )
         poisoned(tmp_path, (), num_steps=10)
     poisoned(tmp_path, (), num_steps=12)
-    assert store.read_meta(Run(tmp_path).checkpoints, 12)["bad"]["total"] == 0
+    assert checkpointer.read_meta(Run(tmp_path).checkpoints, 12)["bad"]["total"] == 0

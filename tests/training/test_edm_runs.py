@@ -12,7 +12,7 @@ from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
 from jaxdiff.models.toy import constrain
 from jaxdiff.parallel import mesh as mesh_lib
-from jaxdiff.training import folder, loop
+from jaxdiff.training import loop, workdir
 from tests import tiny
 from tests.sampling.test_job import make_run, sample
 from tests.training import events
@@ -147,7 +147,7 @@ def test_the_data_s_deviation_is_measured_once(weighted, tmp_path, monkeypatch, 
     with pytest.raises(UserError, match="data_std .* in the run, now 0.5"):
         loop.train(learned(data_std=0.5), weighted.folder)
     stated = images(diffusion__data_std=0.25)
-    assert folder.measure(stated, tmp_path, digits).diffusion.data_std == 0.25
+    assert workdir.measure(stated, tmp_path, digits).diffusion.data_std == 0.25
 
 
 def test_a_run_with_learned_weights_guides_one_without(weighted, tmp_path):

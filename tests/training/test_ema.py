@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.checkpoints.posthoc import gamma
+from jaxdiff.checkpoints.power_ema import gamma
 from jaxdiff.training.ema import power_share, profiles, warm_decay
 from tests import tiny
 

@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.training import fitting, loop
@@ -20,7 +20,7 @@ def check(limit, monkeypatch, devices=1, **overrides):
     config = tiny.config(**overrides)
     mesh = make_mesh(1, jax.devices()[:devices])
     optimizer, names = make_optimizer(config.training), list(profiles(config.training))
-    _, template = loop._layout(config, build.network(config), optimizer, names, mesh)
+    _, template = loop._layout(config, factory.network(config), optimizer, names, mesh)
     monkeypatch.setattr(fitting, "device_memory", lambda: limit)
     fitting.check_fits(config, template, mesh, "lower training.batch_size")
 

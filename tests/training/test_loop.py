@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.data import pipeline
 from jaxdiff.errors import UserError
@@ -103,8 +103,8 @@ def test_twenty_steps_and_ten_and_ten_are_bit_identical(finished, tmp_path, monk
 
 def test_the_folder_holds_what_the_docs_say(finished):
     assert finished.config() == tiny.config()
-    assert store.complete_steps(finished.checkpoints) == [10, 20]
-    assert store.complete_steps(finished.snapshots) == [5, 10, 15, 20]
+    assert checkpointer.complete_steps(finished.checkpoints) == [10, 20]
+    assert checkpointer.complete_steps(finished.snapshots) == [5, 10, 15, 20]
     assert sorted(p.name for p in (finished.checkpoints / "20").iterdir() if p.is_dir()) == [
         "ema",
         "meta",
@@ -112,13 +112,13 @@ def test_the_folder_holds_what_the_docs_say(finished):
         "params",
         "step",
     ]
-    meta = store.read_meta(finished.checkpoints, 20)
+    meta = checkpointer.read_meta(finished.checkpoints, 20)
     assert (meta["step"], meta["batch"], meta["ema"]) == (20, 20, ["0.995"])
 
 
 def test_a_snapshot_is_the_checkpoint_s_average(finished):
     def arrays(folder, step):
-        meta = store.read_meta(folder, step)
+        meta = checkpointer.read_meta(folder, step)
         return meta["fingerprints"]["ema"]
 
     assert arrays(finished.snapshots, 20) == arrays(finished.checkpoints, 20)
@@ -135,7 +135,7 @@ def test_scalars_and_pictures_are_written_without_tensorflow(tmp_path):
     for name in ("loss", "mse", "vb", "loss_q0", "loss_q3", "grad_norm", "images_per_second"):
         assert list(tags[name]) == [5, 10]
     assert list(tags["samples"]) == [10]
-    assert "bad_steps" not in tags
+    assert "non_finite_steps" not in tags
     assert not {"tensorflow", "torch"} & set(sys.modules)
 
 
@@ -181,7 +181,7 @@ def test_a_killed_run_has_every_point_and_picture_once(first_kill, tmp_path, mon
 
 def number_of(folder):
     """The last step that a run has a checkpoint of; 0 where there is none."""
-    return max(store.complete_steps(folder / "checkpoints"), default=0)
+    return max(checkpointer.complete_steps(folder / "checkpoints"), default=0)
 
 
 def test_a_run_of_another_config_is_refused_and_untouched(finished):
@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(copy, finished, capsys):
         "snapshots-15",
         "snapshots-20",
     ]
-    assert store.complete_steps(copy.snapshots) == [5, 10, 15, 20]
+    assert checkpointer.complete_steps(copy.snapshots) == [5, 10, 15, 20]
     again, before = (saved_values(run.checkpoints, 20) for run in (copy, finished))
     for name, value in before.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
@@ -230,7 +230,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(copy):
         damage(copy.checkpoints / str(step))
     with pytest.raises(UserError, match="None of the checkpoints"):
         loop.train(tiny.config(), copy.folder)
-    assert store.complete_steps(copy.checkpoints) == [10, 20]
+    assert checkpointer.complete_steps(copy.checkpoints) == [10, 20]
 
 
 def test_a_finished_run_is_left_as_it_is(copy):
@@ -259,8 +259,8 @@ def test_parameters_that_are_not_finite_stop_the_run_before_they_are_kept(tmp_pa
     with pytest.raises(UserError, match=words):
         loop.train(tiny.config(training__preview_every=15, training__log_every=50), tmp_path)
     run = Run(pathlib.Path(tmp_path))
-    assert store.complete_steps(run.checkpoints) == [10]
-    assert store.complete_steps(run.snapshots) == [5, 10]
+    assert checkpointer.complete_steps(run.checkpoints) == [10]
+    assert checkpointer.complete_steps(run.snapshots) == [5, 10]
     assert list(run.previews.iterdir()) == []
 
 
@@ -278,7 +278,7 @@ def test_a_full_disk_ends_a_run_that_then_goes_on(copy, finished, caplog):
         pytest.raises(UserError, match="cannot be written .* continues from"),
     ):
         loop.train(tiny.config(), copy.folder)
-    assert store.complete_steps(copy.checkpoints) == [10]
+    assert checkpointer.complete_steps(copy.checkpoints) == [10]
     loop.train(tiny.config(), copy.folder)
     one, two = (saved_values(run.checkpoints, 20) for run in (finished, copy))
     for name, value in one.items():
@@ -290,7 +290,7 @@ def test_a_picture_that_cannot_be_written_ends_a_run_in_a_sentence(tmp_path):
     config = tiny.config(training__num_steps=10, training__preview_every=10)
     with pytest.raises(UserError, match=r"previews cannot be written \(Is a directory\)"):
         loop.train(config, tmp_path)
-    assert store.complete_steps(tmp_path / "checkpoints") == [10]
+    assert checkpointer.complete_steps(tmp_path / "checkpoints") == [10]
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path, monkeypatch):
@@ -322,4 +322,4 @@ def test_a_classifier_trains_on_the_process_of_the_run_it_is_to_guide(tmp_path, 
     with config.unlocked():
         config.training.num_steps = 12
     loop.train(config, run.folder)
-    assert store.complete_steps(run.checkpoints)[-1] == 12
+    assert checkpointer.complete_steps(run.checkpoints)[-1] == 12

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.training import augment
 from jaxdiff.training.objective import classification
 from tests import tiny
@@ -24,7 +24,7 @@ class Fixed:
 
 
 def test_classification_is_cross_entropy_and_ranks():
-    process = build.process(tiny.config())
+    process = factory.process(tiny.config())
     logits = np.log([[0.5, 0.3, 0.1, 0.05, 0.03, 0.02]] * 3)
     network = Fixed(logits)
     x0 = jnp.zeros((3, 4, 4, 1))
@@ -68,7 +68,7 @@ def test_area_downsampling_takes_means_of_squares():
 @pytest.mark.parametrize("pool", ["attention", "spatial_v2"])
 def test_a_classifier_s_network_is_built_from_a_config(pool):
     config = tiny.config(model__kind="classifier", model__pool=pool, diffusion__label_dropout=0.0)
-    network = build.network(config)
+    network = factory.network(config)
     x = jnp.zeros((2, 8, 8, 1))
     logits = jax.eval_shape(network.apply, network.shapes, x, jnp.zeros(2))
     assert logits.shape == (2, 10)

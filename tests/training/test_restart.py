@@ -4,11 +4,11 @@ import shutil
 import pytest
 
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import LOCK, Run, resolve
 from jaxdiff.errors import UserError
-from jaxdiff.training import folder
-from jaxdiff.training.report import Writer
+from jaxdiff.training import workdir
+from jaxdiff.training.metrics_logging import Writer
 from tests import history, tiny
 
 DATA = {"examples": 3}  # the record of the data
@@ -18,7 +18,7 @@ DATA = {"examples": 3}  # the record of the data
 def run(tmp_path):
     """Checkpoints every 10 steps of 100: a run as it is before its first step."""
     run = Run(tmp_path / "run")
-    folder.claim(run.folder, config(), DATA)
+    workdir.claim(run.folder, config(), DATA)
     run.checkpoints.mkdir()
     return run
 
@@ -28,7 +28,7 @@ def config(**overrides):
 
 
 def claim(run, **overrides):
-    return folder.claim(run.folder, config(**overrides), DATA)
+    return workdir.claim(run.folder, config(**overrides), DATA)
 
 
 def report(run, *steps):
@@ -110,29 +110,29 @@ def test_restart_moves_what_there_was_aside_and_deletes_nothing(tmp_path):
     (run.folder / "data.json").write_text(json.dumps({"examples": 3}))
     report(run, 5, 10)
     with pytest.raises(UserError, match="--restart"):
-        folder.claim(place, settings, DATA)
+        workdir.claim(place, settings, DATA)
     for number, held in enumerate(([5, 10], [7]), 1):
-        with folder.held(place):
-            folder.claim(place, settings, DATA, restart=True)
+        with workdir.held(place):
+            workdir.claim(place, settings, DATA, restart=True)
             assert sorted(path.name for path in run.folder.iterdir() if path.is_file()) == [
                 LOCK,
                 "config.json",
                 "data.json",
             ]
-        assert store.complete_steps(run.snapshots) == []
+        assert checkpointer.complete_steps(run.snapshots) == []
         aside = run.folder / f"before-restart-{number}"
-        assert store.complete_steps(aside / "snapshots") == held
+        assert checkpointer.complete_steps(aside / "snapshots") == held
         assert Run(aside).config() == settings
         assert (aside / "data.json").exists()
-        folder.claim(place, settings, DATA)  # begins, and needs no flag again
+        workdir.claim(place, settings, DATA)  # begins, and needs no flag again
         whole(run.snapshots, 7)
     assert resolve(str(run.folder / "before-restart-1")).step == 10
     assert list((run.folder / "before-restart-1" / "tensorboard").iterdir())
 
 
 def test_restart_of_what_has_not_begun_moves_nothing(run):
-    folder.claim(run.folder, config(), DATA, restart=True)
+    workdir.claim(run.folder, config(), DATA, restart=True)
     shutil.rmtree(run.folder)
-    folder.claim(run.folder, config(), DATA, restart=True)
+    workdir.claim(run.folder, config(), DATA, restart=True)
     assert not list(run.folder.glob("before-restart*"))
     assert config_lib.from_json(run.config_file) == config()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, to_devices
 from jaxdiff.training.ema import warm_decay
 from jaxdiff.training.objective import denoising
@@ -25,12 +25,12 @@ def batch(number, size=16):
 
 def run(config, mesh, steps=4, batches=batch):
     """Trains from scratch; returns the states, the fresh one first, and each step's metrics."""
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     optimizer = make_optimizer(config.training)
 
     def init():
         profiles, key = [str(config.training.ema)], jax.random.key(9)
-        return init_state(network, optimizer, profiles, key, build.loss_history(config))
+        return init_state(network, optimizer, profiles, key, factory.loss_history(config))
 
     shardings = parameter_sharding(mesh, jax.eval_shape(init))
     state = jax.jit(init, out_shardings=shardings)()
@@ -102,7 +102,7 @@ def test_labels_are_dropped_at_the_rate_asked_for():
     from jaxdiff.training.step import _draw
 
     config = tiny.config(diffusion__label_dropout=0.3)
-    process = build.process(config)
+    process = factory.process(config)
     many = {"image": np.zeros((20_000, 1, 1, 1), np.uint8), "label": np.arange(20_000) % 10}
     label = _draw(jax.random.key(0), many, process, None, config)["label"]
     dropped = label == 10
@@ -116,7 +116,7 @@ def test_flips_mirror_about_half_of_the_images():
     config = tiny.config(data__augment="flip")
     image = np.tile(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1), (2000, 1, 1, 1))
     rows = {"image": image, "label": np.zeros(2000, np.int32)}
-    x0 = _draw(jax.random.key(0), rows, build.process(config), None, config)["x0"][:, 0, :, 0]
+    x0 = _draw(jax.random.key(0), rows, factory.process(config), None, config)["x0"][:, 0, :, 0]
     flipped = x0[:, 0] == 1
     assert abs(float(flipped.mean()) - 0.5) < 0.05
     np.testing.assert_array_equal(x0[:, 0], -x0[:, 1])
@@ -124,7 +124,7 @@ def test_flips_mirror_about_half_of_the_images():
 
 def test_bytes_are_counted():
     config = tiny.config()
-    network = build.network(config)
+    network = factory.network(config)
     shapes = jax.eval_shape(
         lambda: init_state(network, make_optimizer(config.training), ["0.9"], jax.random.key(0))
     )
@@ -151,8 +151,8 @@ def test_timesteps_are_drawn_by_their_losses_wherever_the_batch_lies(one_device)
 
 def test_the_history_is_saved_and_restored():
     config = tiny.config(diffusion__timestep_sampler="loss_second_moment")
-    network, optimizer = build.network(config), make_optimizer(config.training)
-    history = dataclasses.replace(build.loss_history(config), counts=jnp.arange(20))
+    network, optimizer = factory.network(config), make_optimizer(config.training)
+    history = dataclasses.replace(factory.loss_history(config), counts=jnp.arange(20))
     state = init_state(network, optimizer, ["0.9"], jax.random.key(0), history)
     again = State.from_items(state.items(), state.bad)
     np.testing.assert_array_equal(again.history.counts, np.arange(20))

@@ -7,13 +7,13 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxdiff import build
 from jaxdiff import config as config_lib
+from jaxdiff import factory
 from jaxdiff.diffusion.denoiser import Condition, Level
 from jaxdiff.errors import UserError
 from jaxdiff.models.network import Network
 from jaxdiff.models.unet import Uncertainty
-from jaxdiff.sampling.model import applied
+from jaxdiff.sampling.trained_model import applied
 from jaxdiff.training.objective import Objective, denoising, of_config, uncertain
 from tests import tiny
 from tests.models.test_unet import random_params
@@ -26,8 +26,13 @@ def pair():
     """(network, process, objective) with the head, and the plain objective's."""
     config = tiny.config(**EDM, diffusion__uncertainty=True)
     config_lib.validate(config)
-    network, process = build.network(config), build.process(config)
-    return network, process, of_config(config, network, process), build.network(tiny.config(**EDM))
+    network, process = factory.network(config), factory.process(config)
+    return (
+        network,
+        process,
+        of_config(config, network, process),
+        factory.network(tiny.config(**EDM)),
+    )
 
 
 def without_head(params):
@@ -122,4 +127,4 @@ def test_it_is_for_edm_alone(fields):
 
 def test_a_standard_deviation_that_was_not_measured_is_refused():
     with pytest.raises(UserError, match="train it first"):
-        build.process(tiny.config(diffusion__process="edm", diffusion__data_std=0.0))
+        factory.process(tiny.config(diffusion__process="edm", diffusion__data_std=0.0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.training.report import Writer
+from jaxdiff.training.metrics_logging import Writer
 from tests.disk import small_files
 from tests.training import events
 

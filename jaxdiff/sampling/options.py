@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from jaxdiff import build, cli
+from jaxdiff import cli, factory
 from jaxdiff.config import RANGES
 from jaxdiff.errors import UserError
 from jaxdiff.numbers import whole
@@ -134,11 +134,11 @@ def parse_schedule(text):
       UserError: for a schedule that there is not, or values that it does not take.
     """
     name, *values = text.split(",")
-    if name not in build.WEIGHTS:
+    if name not in factory.WEIGHTS:
         raise UserError(
-            f"--schedule {text} is unknown: the schedules are {', '.join(build.WEIGHTS)}."
+            f"--schedule {text} is unknown: the schedules are {', '.join(factory.WEIGHTS)}."
         )
-    function, names = build.WEIGHTS[name]
+    function, names = factory.WEIGHTS[name]
     if len(values) != len(names):
         form = ",".join([name, *names])
         raise UserError(f"--schedule {text} cannot be read: give {form}.")
@@ -234,7 +234,7 @@ def sampling_config(config, request):
                 f"--{name} {value} has no meaning for the sampler {sampling.sampler}: use {owner}, "
                 "or leave it out."
             )
-    if on_grid and build.takes_timesteps(config, sampling):
+    if on_grid and factory.takes_timesteps(config, sampling):
         raise UserError(
             f"--{on_grid[0]} has no meaning for the sampler {sampling.sampler}, which goes through "
             "the model's own timesteps: use heun or dpmpp, or leave it out."

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import build
-from jaxdiff.checkpoints.store import writing
+from jaxdiff import factory
+from jaxdiff.checkpoints.checkpointer import writing
 from jaxdiff.data.images import to_float
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
-from jaxdiff.sampling import finite, pictures
-from jaxdiff.sampling.generate import Generator, Params
+from jaxdiff.sampling import finite, image_grid
+from jaxdiff.sampling.pipeline import Generator, Params
 from jaxdiff.training.augment import area_downsample
+from jaxdiff.training.metrics_logging import quartiles
 from jaxdiff.training.objective import classification
-from jaxdiff.training.report import quartiles
 from jaxdiff.training.step import add_sums, means, zero_sums
 
 PREVIEW_ROWS = 6
@@ -33,19 +33,19 @@ class Preview:
             rows = source.fetch(np.arange(PREVIEW_ROWS * self._columns) % len(source))
             classes = tuple(rows["label"].tolist()) if classes else ()
             low_res = np.asarray(area_downsample(to_float(rows["image"]), config.data.low_res_size))
-        shape = build.sample_shape(config)
+        shape = factory.sample_shape(config)
         self._is_points = len(shape) == 1
         self._count = POINTS if self._is_points else PREVIEW_ROWS * self._columns
         self._generate = Generator(
             network=network,
             process=process,
-            sampler=build.sampler(config.sampling),
+            sampler=factory.sampler(config.sampling),
             shape=shape,
             classes=classes,
             mesh=mesh,
             low_res=low_res,
         )
-        levels, _ = build.path(config, config.sampling)
+        levels, _ = factory.path(config, config.sampling)
         self._grid = self._generate.sampler.grid(levels)
         self._seed = config.seed
 
@@ -65,13 +65,13 @@ class Preview:
                 found = finite.about(finite.summary(bad), len(x), "samples of the preview")
                 writer.say(f"step {number}: {found}.")
             picture = (
-                pictures.scatter(np.delete(x, bad, 0))
+                image_grid.scatter(np.delete(x, bad, 0))
                 if self._is_points
-                else pictures.grid(finite.pictures_of(x, bad), self._columns, crossed=bad)
+                else image_grid.grid(finite.pictures_of(x, bad), self._columns, crossed=bad)
             )
             with writing(run.previews):
                 picture.save(run.previews / f"{number}.png")
-            writer.write_images(number, {"samples": pictures.to_array(picture)})
+            writer.write_images(number, {"samples": image_grid.to_array(picture)})
 
 
 class HeldOut:

@@ -13,15 +13,15 @@ from jax.sharding import Mesh
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.guidance.classifier import label_gradient
 from jaxdiff.guidance.conditions import embedded, random, same
-from jaxdiff.guidance.equation import Branch, Guidance, Strength
+from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.models.network import Network
 from jaxdiff.parallel.batches import in_batches
 from jaxdiff.parallel.mesh import batch_sharding
-from jaxdiff.samplers.loop import advance, begin, stretches
-from jaxdiff.sampling.model import applied
+from jaxdiff.samplers.loop import advance, begin, segments
+from jaxdiff.sampling.trained_model import applied
 
 
-class Told(enum.Enum):
+class ConditionKind(enum.Enum):
     """What a reference is told: the sample's label, that there is none, or a random one."""
 
     LABEL = "its label"
@@ -30,7 +30,7 @@ class Told(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Against:
+class GuidanceReference:
     """Who the main network is pushed away from.
 
     Attributes:
@@ -38,7 +38,7 @@ class Against:
       guide: which of the guides it is; None: the main network itself.
     """
 
-    told: Told
+    told: ConditionKind
     guide: int | None = None
 
     def named(self, guides):
@@ -102,7 +102,7 @@ class Generator:
     classes: tuple[int, ...]
     mesh: Mesh
     guides: tuple[tuple[Network, Any], ...] = ()
-    references: tuple[Against, ...] = ()
+    references: tuple[GuidanceReference, ...] = ()
     classifier: Network | None = None
     together: bool = False
     start: np.ndarray | None = None
@@ -124,13 +124,13 @@ class Generator:
           seed: in [0, 2^31).
           numbers: [n] int, which samples.
           batch_size: how many at once over all devices.
-          strength: a Strength of NumPy arrays, where there are references or a classifier.
+          strength: a GuidanceParams of NumPy arrays, where there are references or a classifier.
           cads: a Cads, or None.
           quiet: leave out the progress bar.
         """
         numbers = np.asarray(numbers, np.int32)
-        strength = strength or Strength(np.ones((0, grid.num_steps), np.float32))
-        parts = stretches(self.sampler, strength.weights, strength.scales)
+        strength = strength or GuidanceParams(np.ones((0, grid.num_steps), np.float32))
+        parts = segments(self.sampler, strength.weights, strength.scales)
 
         def fetch(rows):
             n = numbers[rows]
@@ -140,7 +140,7 @@ class Generator:
         def generate(*batch):
             values = self._begin(params, grid, strength, seed, *batch)
             for part in parts:
-                which = (part.sampler, part.active, part.nudged)
+                which = (part.sampler, part.active, part.classifier_active)
                 bounds = np.int32(part.start), np.int32(part.stop)
                 values = self._advance(
                     *which, params, grid, strength, cads, seed, bounds, values, *batch
@@ -153,11 +153,11 @@ class Generator:
 
     def evaluations(self, num_steps, strength=None):
         """Evaluations for one sample in N steps."""
-        strength = strength or Strength(np.ones((0, num_steps), np.float32))
+        strength = strength or GuidanceParams(np.ones((0, num_steps), np.float32))
         main, guides, classifier = 0, [0] * len(self.guides), 0
-        for part in stretches(self.sampler, strength.weights, strength.scales):
+        for part in segments(self.sampler, strength.weights, strength.scales):
             main += part.evaluations
-            classifier += part.evaluations * part.nudged
+            classifier += part.evaluations * part.classifier_active
             for reference in (self.references[r] for r in part.active):
                 if reference.guide is None:
                     main += part.evaluations
@@ -182,11 +182,23 @@ class Generator:
     @cached_property
     def _advance(self):
         def run(
-            sampler, active, nudged, params, grid, strength, cads, seed, bounds, values, *batch
+            sampler,
+            active,
+            classifier_active,
+            params,
+            grid,
+            strength,
+            cads,
+            seed,
+            bounds,
+            values,
+            *batch,
         ):
             numbers, labels, *given = batch
             guidance = self.guidance(params, strength, cads, labels, *given)
-            guidance = dataclasses.replace(guidance, active=active, nudged=nudged)
+            guidance = dataclasses.replace(
+                guidance, active=active, classifier_active=classifier_active
+            )
             keys = sample_keys(seed, numbers)
             return advance(sampler, grid, guidance, values, keys, *bounds)
 
@@ -207,14 +219,14 @@ class Generator:
             network, _ = networks[index]
             embed, labelled = partial(network.embed, every[index]), _told(told, labels, network)
             drops = network.drop_rate > 0
-            return Branch(denoisers[index], embedded(embed, labelled, cads, number, drops))
+            return NetworkBranch(denoisers[index], embedded(embed, labelled, cads, number, drops))
 
         gradient = None
         if self.classifier is not None:
             classify = self.process.classifier(partial(self.classifier.apply, params.classifier))
             gradient = label_gradient(classify, labels)
         return Guidance(
-            main=branch(0, Told.LABEL),
+            main=branch(0, ConditionKind.LABEL),
             references=tuple(
                 branch(0 if r.guide is None else 1 + r.guide, r.told, number)
                 for number, r in enumerate(self.references)
@@ -227,8 +239,8 @@ class Generator:
 
 def _told(told, labels, network):
     """What a network is told, as conditions.embedded takes it."""
-    if told is Told.NULL:
+    if told is ConditionKind.NULL:
         return same(jnp.full_like(labels, network.spec.num_classes))
-    if told is Told.RANDOM:
+    if told is ConditionKind.RANDOM:
         return random(network.spec.num_classes)
     return same(labels)

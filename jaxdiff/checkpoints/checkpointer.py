@@ -31,11 +31,11 @@ ANOTHER = "choose another --out"
 DISK = re.compile(r"([^:\s][^:\n]*) \[os_error_code=")
 
 
-class Damaged(Exception):
+class CorruptCheckpoint(Exception):
     """A step that cannot be read back as it was written; the message says how."""
 
 
-class Unwritten(UserError):
+class WriteError(UserError):
     """What the disk refuses to take, such as more than it has room for.
 
     Arguments:
@@ -51,20 +51,20 @@ class Unwritten(UserError):
 
 @contextlib.contextmanager
 def writing(folder, advice=GO_ON):
-    """Says in a sentence what the disk refuses; raises Unwritten."""
+    """Says in a sentence what the disk refuses; raises WriteError."""
     try:
         yield
-    except Unwritten as error:
-        raise Unwritten(folder, error.reason, advice) from error
+    except WriteError as error:
+        raise WriteError(folder, error.reason, advice) from error
     except UserError:
         raise
     except OSError as error:
-        raise Unwritten(folder, error.strerror or error, advice) from error
+        raise WriteError(folder, error.strerror or error, advice) from error
     except ValueError as error:
         # tensorstore's; it raises others as well, which are no matter of the disk.
         if not (match := DISK.search(str(error))):
             raise
-        raise Unwritten(folder, match[1], advice) from error
+        raise WriteError(folder, match[1], advice) from error
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def reading(path):
 class Store:
     """Writes steps into a folder, asynchronously, and reads them back.
 
-    What the disk refuses is raised as Unwritten: by the save itself, or by whatever is called next.
+    What the disk refuses is raised as WriteError: by the save itself, or by whatever is called next.
 
     Arguments:
       folder: made if it does not exist.
@@ -146,7 +146,7 @@ class Store:
             try:
                 with writing(self.folder), contextlib.closing(self._manager):
                     self.wait()
-            except Unwritten:
+            except WriteError:
                 time.sleep(0.2)  # for other writes in flight, which may still make files
                 raise
 
@@ -160,7 +160,7 @@ def together(folder, function, *args, advice=GO_ON):
     except UserError as error:
         problem = error
     if processes.any_process(problem is not None):
-        raise problem or Unwritten(folder, "by another process", advice)
+        raise problem or WriteError(folder, "by another process", advice)
 
 
 def _step_folders(folder):
@@ -223,21 +223,23 @@ def read_meta(folder, step, keys=()):
       keys: fields that it must have, beside those that `Store.save` adds.
 
     Raises:
-      Damaged: if it cannot be read, or was changed since it was written.
+      CorruptCheckpoint: if it cannot be read, or was changed since it was written.
     """
     path = pathlib.Path(folder) / str(step) / "meta" / "metadata"
     try:
         # Steps of earlier versions have no checksum.
         meta = files.load_json(path, ("step", "fingerprints", *keys), checksum=None)
     except OSError as error:
-        raise Damaged(f"its metadata cannot be read ({error.strerror})") from None
+        raise CorruptCheckpoint(f"its metadata cannot be read ({error.strerror})") from None
     except files.BadJson as error:
-        raise Damaged(f"its metadata {error}") from None
+        raise CorruptCheckpoint(f"its metadata {error}") from None
     wrong = [name for name, is_right in META.items() if name in meta and not is_right(meta[name])]
     if wrong:
-        raise Damaged(f"its metadata has {wrong[0]} {str(meta[wrong[0]])[:100]}")
+        raise CorruptCheckpoint(f"its metadata has {wrong[0]} {str(meta[wrong[0]])[:100]}")
     if isinstance(step, int) and not step == meta["step"] == meta.get("batch", step):
-        raise Damaged(f"its metadata is of step {meta['step']}, batch {meta.get('batch')}")
+        raise CorruptCheckpoint(
+            f"its metadata is of step {meta['step']}, batch {meta.get('batch')}"
+        )
     return meta
 
 
@@ -271,10 +273,10 @@ def digest(meta):
     """Text that tells a step's averages from any others, by the checksums in its meta.
 
     Raises:
-      Damaged: if it has none.
+      CorruptCheckpoint: if it has none.
     """
     if "ema" not in meta["fingerprints"]:
-        raise Damaged("its metadata has no fingerprints of averages")
+        raise CorruptCheckpoint("its metadata has no fingerprints of averages")
     text = json.dumps(meta["fingerprints"]["ema"], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -283,7 +285,7 @@ def shapes(folder, step, item):
     """The tree of jax.ShapeDtypeStruct that a step's item was saved as.
 
     Raises:
-      Damaged: if it cannot be read.
+      CorruptCheckpoint: if it cannot be read.
     """
     path = pathlib.Path(folder).absolute() / str(step) / item
     try:
@@ -291,7 +293,7 @@ def shapes(folder, step, item):
             tree = checkpointer.metadata(path).item_metadata.tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
-        raise Damaged(f"{item} cannot be read ({type(error).__name__})") from None
+        raise CorruptCheckpoint(f"{item} cannot be read ({type(error).__name__})") from None
 
 
 def read(folder, step, templates, partly=False):
@@ -308,11 +310,11 @@ def read(folder, step, templates, partly=False):
       ({item: tree of arrays}, meta).
 
     Raises:
-      Damaged: if files are missing, cut short or changed.
+      CorruptCheckpoint: if files are missing, cut short or changed.
     """
     meta = read_meta(folder, step)
     if missing := [name for name in templates if name not in meta["fingerprints"]]:
-        raise Damaged(f"its metadata has no fingerprints of {', '.join(missing)}")
+        raise CorruptCheckpoint(f"its metadata has no fingerprints of {', '.join(missing)}")
     items = {}
     for name, template in templates.items():
         path = pathlib.Path(folder).absolute() / str(step) / name
@@ -321,9 +323,11 @@ def read(folder, step, templates, partly=False):
         if partly:
             expected = {n: v for n, v in expected.items() if n.split("/")[0] in template}
         if names := changed(items[name], expected):
-            raise Damaged(f"{name} holds other values than were saved, first in {names[0]}")
+            raise CorruptCheckpoint(
+                f"{name} holds other values than were saved, first in {names[0]}"
+            )
     if "step" in items and int(items["step"]["step"]) != meta["step"]:
-        raise Damaged(f"its arrays are of step {int(items['step']['step'])}")
+        raise CorruptCheckpoint(f"its arrays are of step {int(items['step']['step'])}")
     return items, meta
 
 
@@ -350,7 +354,7 @@ def _restore(path, template, partly):
         # flight are given the time to end, as only then can they be collected.
         time.sleep(0.2)
         gc.collect()
-    raise Damaged(f"{path.name} cannot be read ({reason})")
+    raise CorruptCheckpoint(f"{path.name} cannot be read ({reason})")
 
 
 def _placed(arrays, template):

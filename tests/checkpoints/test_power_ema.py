@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxdiff.checkpoints import posthoc
-from jaxdiff.checkpoints.posthoc import (
+from jaxdiff.checkpoints import power_ema
+from jaxdiff.checkpoints.power_ema import (
     LONGEST,
     ROUNDING,
     gamma,
@@ -97,7 +97,7 @@ def test_the_linear_solve_finds_a_stored_profile_too(count, rounding):
     for length in TRACKED:
         target = inner_product(gammas, steps, gamma(length), 1000.0)
         square = inner_product(gamma(length), 1000.0, gamma(length), 1000.0)
-        got = posthoc._nearest(products, target, np.full(2 * count, square * rounding**2))
+        got = power_ema._nearest(products, target, np.full(2 * count, square * rounding**2))
         expected = (lengths == length) & (steps == 1000)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 

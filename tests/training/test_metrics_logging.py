@@ -1,6 +1,6 @@
 import dataclasses
 
-from jaxdiff.training.report import AHEAD, Pace
+from jaxdiff.training.metrics_logging import AHEAD, Pace
 
 
 @dataclasses.dataclass

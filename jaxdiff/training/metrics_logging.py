@@ -10,7 +10,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
-from jaxdiff.checkpoints.store import writing
+from jaxdiff.checkpoints.checkpointer import writing
 from jaxdiff.parallel import processes
 from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.state import IN_A_ROW, state_bytes
@@ -136,10 +136,10 @@ class Metrics:
             return
         (number, sums, rate), self._waiting = self._waiting, None
         scalars = means(jax.device_get(sums))
-        in_row, bad = int(scalars.pop("bad_in_row")), int(scalars.pop("bad_steps"))
+        in_row, bad = int(scalars.pop("non_finite_in_row")), int(scalars.pop("non_finite_steps"))
         self.is_over = self.is_over or in_row >= IN_A_ROW
         if bad:
-            scalars["bad_steps"] = bad
+            scalars["non_finite_steps"] = bad
         self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
         accuracy = f"{quartiles(scalars)}, " if "top1" in scalars else ""
         loss = f"loss {scalars['loss']:.4f}, " if "loss" in scalars else ""  # of good steps alone

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.checkpoints.fingerprint import changed, fingerprint
-from jaxdiff.checkpoints.store import (
-    Damaged,
+from jaxdiff.checkpoints.checkpointer import (
+    CorruptCheckpoint,
     Store,
     complete_steps,
     read,
@@ -20,6 +19,7 @@ from jaxdiff.checkpoints.store import (
     shapes,
     writing,
 )
+from jaxdiff.checkpoints.fingerprint import changed, fingerprint
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 from tests.disk import small_files
@@ -105,7 +105,7 @@ def test_damaged_files_are_noticed(saved, one_device, damage):
     assert files
     for path in files:
         damage(path)
-    with pytest.raises(Damaged, match="ema"):
+    with pytest.raises(CorruptCheckpoint, match="ema"):
         read(saved, 2, {"ema": template(tree(), one_device)})
     read(saved, 1, {"ema": template(tree(), one_device)})
 
@@ -120,7 +120,7 @@ def test_a_damaged_step_leaves_nothing_on_stderr(tmp_path, one_device, monkeypat
     for path in data_files(tmp_path):
         path.unlink()
     for _ in range(3):
-        with pytest.raises(Damaged, match="ema cannot be read"):
+        with pytest.raises(CorruptCheckpoint, match="ema cannot be read"):
             read(tmp_path, 1, {"ema": template(values, one_device)})
         gc.collect()
     assert complaints == []
@@ -135,7 +135,7 @@ def test_no_flipped_bit_of_a_step_s_metadata_is_believed(saved):
         damaged = bytearray(text)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(CorruptCheckpoint):
             believed.append(read_meta(saved, 2))
     # Those where the checksum's own name is damaged and nothing else.
     assert len(believed) <= len("checksum")
@@ -144,7 +144,7 @@ def test_no_flipped_bit_of_a_step_s_metadata_is_believed(saved):
 
 def test_metadata_of_another_step_is_noticed(saved):
     shutil.copy(saved / "1" / "meta" / "metadata", saved / "2" / "meta" / "metadata")
-    with pytest.raises(Damaged, match="step 1"):
+    with pytest.raises(CorruptCheckpoint, match="step 1"):
         read_meta(saved, 2)
 
 
@@ -156,7 +156,7 @@ def test_arrays_of_another_step_are_noticed(tmp_path, one_device):
     store.close()
     template_ = {"step": template(state, one_device)}
     assert read(tmp_path, 3, template_)[0]["step"] == state
-    with pytest.raises(Damaged, match="of step 3"):
+    with pytest.raises(CorruptCheckpoint, match="of step 3"):
         read(tmp_path, 4, template_)
 
 
@@ -186,10 +186,10 @@ def test_metadata_that_cannot_be_right_is_noticed(saved, one_device, values):
     path = saved / "2" / "meta" / "metadata"
     path.write_text(json.dumps({"step": 2, "batch": 2, "ema": ["x"], "fingerprints": {}}))
     assert read_meta(saved, 2)["ema"] == ["x"]
-    with pytest.raises(Damaged, match="fingerprints of ema"):
+    with pytest.raises(CorruptCheckpoint, match="fingerprints of ema"):
         read(saved, 2, {"ema": template(tree(), one_device)})
     path.write_text(json.dumps(values))
-    with pytest.raises(Damaged, match="metadata"):
+    with pytest.raises(CorruptCheckpoint, match="metadata"):
         read_meta(saved, 2)
 
 
@@ -197,7 +197,7 @@ def test_metadata_that_cannot_be_right_is_noticed(saved, one_device, values):
 def test_damaged_metadata_is_noticed(saved, content):
     path = saved / "2" / "meta" / "metadata"
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(Damaged, match="metadata"):
+    with pytest.raises(CorruptCheckpoint, match="metadata"):
         read_meta(saved, 2)
 
 
@@ -263,7 +263,7 @@ def test_a_part_of_an_item_is_read_alone(saved, one_device):
     part = {"layer": template(tree(), one_device)["layer"]}
     items, _ = read(saved, 2, {"ema": part}, partly=True)
     jax.tree.map(np.testing.assert_array_equal, items["ema"], {"layer": tree(2)["layer"]})
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptCheckpoint):
         read(saved, 2, {"ema": part})
 
 
@@ -271,14 +271,14 @@ def test_a_part_of_an_item_is_read_alone(saved, one_device):
 def test_arrays_of_other_shapes_are_noticed(saved, one_device, partly):
     values = tree()
     values["half"] = values["half"][:5]
-    with pytest.raises(Damaged, match="ema"):
+    with pytest.raises(CorruptCheckpoint, match="ema"):
         read(saved, 2, {"ema": template(values, one_device)}, partly=partly)
 
 
 def test_the_shapes_of_an_item_are_known_without_reading_it(saved):
     expected = jax.tree.map(lambda x: (x.shape, x.dtype), tree())
     assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes(saved, 2, "ema")) == expected
-    with pytest.raises(Damaged, match="nothing cannot be read"):
+    with pytest.raises(CorruptCheckpoint, match="nothing cannot be read"):
         shapes(saved, 2, "nothing")
 
 

@@ -11,10 +11,10 @@ from jaxdiff.errors import UserError
 from jaxdiff.guidance import weights
 from jaxdiff.guidance.cads import Cads, gamma
 from jaxdiff.guidance.combiners import Apg, Linear
-from jaxdiff.guidance.equation import Strength
-from jaxdiff.sampling.generate import Against, Params, Told
-from jaxdiff.sampling.model import Model, open_model
-from jaxdiff.sampling.request import parse_apg, parse_cads, parse_interval, parse_schedule
+from jaxdiff.guidance.equation import GuidanceParams
+from jaxdiff.sampling.options import parse_apg, parse_cads, parse_interval, parse_schedule
+from jaxdiff.sampling.pipeline import ConditionKind, GuidanceReference, Params
+from jaxdiff.sampling.trained_model import Model, open_model
 
 MOST_NORM = float(np.finfo(np.float32).max)  # shrinks nothing
 
@@ -33,14 +33,14 @@ class Method:
     """
 
     guides: tuple[Model, ...]
-    references: tuple[Against, ...]
+    references: tuple[GuidanceReference, ...]
     classifier: Model | None
-    strength: Strength
+    strength: GuidanceParams
     cads: Cads | None
     notes: tuple[str, ...] = ()
 
     @property
-    def nudges(self):
+    def uses_classifier(self):
         """Whether the classifier is ever evaluated."""
         return self.classifier is not None and bool(np.any(self.strength.scales))
 
@@ -49,7 +49,7 @@ class Method:
         return Params(
             model.params(mesh),
             tuple(guide.params(mesh) for guide in self.guides),
-            self.classifier.params(mesh) if self.nudges else None,
+            self.classifier.params(mesh) if self.uses_classifier else None,
         )
 
     def num_classes(self, model):
@@ -99,7 +99,9 @@ def find(request, model, steps):
         guides=guides,
         references=tuple(against for against, _ in asked),
         classifier=classifier,
-        strength=Strength(_float32(by_step), scales, _combiner(request), _float32(request.rescale)),
+        strength=GuidanceParams(
+            _float32(by_step), scales, _combiner(request), _float32(request.rescale)
+        ),
         cads=_cads(request, steps),
         notes=tuple(
             _never(name, interval, steps)
@@ -121,15 +123,23 @@ def _never(name, interval, steps):
 
 
 def _references(request, guides):
-    """[(Against, w)]: the network itself first, then guides told their label, then told none."""
+    """[(GuidanceReference, w)]: the network itself first, then guides told their label, then told none."""
     asked = []
     if request.cfg is not None:
-        asked.append((Against(Told.RANDOM if request.icg else Told.NULL), request.cfg))
-    for told, values in ((Told.LABEL, request.weight), (Told.NULL, request.guide_null)):
+        asked.append(
+            (
+                GuidanceReference(ConditionKind.RANDOM if request.icg else ConditionKind.NULL),
+                request.cfg,
+            )
+        )
+    for told, values in (
+        (ConditionKind.LABEL, request.weight),
+        (ConditionKind.NULL, request.guide_null),
+    ):
         for number, w in enumerate(values):
-            if told is Told.NULL:
+            if told is ConditionKind.NULL:
                 _check_null_label(guides[number], "guide_null", "use --weight")
-            asked.append((Against(told, number), w))
+            asked.append((GuidanceReference(told, number), w))
     return asked
 
 

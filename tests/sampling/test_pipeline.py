@@ -13,14 +13,14 @@ from jaxdiff.diffusion.adm import Adm
 from jaxdiff.diffusion.parameterization import FIXED_SMALL
 from jaxdiff.guidance.cads import Cads, gamma
 from jaxdiff.guidance.combiners import Apg
-from jaxdiff.guidance.equation import Strength
+from jaxdiff.guidance.equation import GuidanceParams
 from jaxdiff.guidance.weights import Steps, within
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm
 from jaxdiff.samplers.dpmpp import DpmPp
 from jaxdiff.samplers.heun import Heun
-from jaxdiff.sampling.generate import Against, Generator, Params, Told
+from jaxdiff.sampling.pipeline import ConditionKind, Generator, GuidanceReference, Params
 from tests.closed_forms import edm_levels
 
 CLASSES = 10
@@ -31,8 +31,11 @@ SAMPLERS = {
     "heun": Heun(),
     "dpmpp": DpmPp(),
 }
-NULL, ICG = Against(Told.NULL), Against(Told.RANDOM)
-GUIDE, GUIDE_NULL = Against(Told.LABEL, 0), Against(Told.NULL, 0)
+NULL, ICG = GuidanceReference(ConditionKind.NULL), GuidanceReference(ConditionKind.RANDOM)
+GUIDE, GUIDE_NULL = (
+    GuidanceReference(ConditionKind.LABEL, 0),
+    GuidanceReference(ConditionKind.NULL, 0),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ def params_of(gain, seed):
 PARAMS = Params(params_of(1.0, 0), (params_of(0.3, 1),), params_of(0.0, 2))
 
 
-def make(sampler, references=(), counted=False, nudged=False, devices=1, **fields):
+def make(sampler, references=(), counted=False, classifier_active=False, devices=1, **fields):
     """(Generator, the calls of main network, guide and classifier)."""
     calls = [[], [], []] if counted else [None] * 3
     generate = Generator(
@@ -87,7 +90,7 @@ def make(sampler, references=(), counted=False, nudged=False, devices=1, **field
         mesh=make_mesh(devices=jax.devices()[:devices]),
         guides=((Stub(calls[1]), PROCESS),),
         references=references,
-        classifier=StubClassifier(calls[2]) if nudged else None,
+        classifier=StubClassifier(calls[2]) if classifier_active else None,
         **fields,
     )
     return generate, calls
@@ -95,7 +98,7 @@ def make(sampler, references=(), counted=False, nudged=False, devices=1, **field
 
 def constant(num_steps, *weights, scale=None, **fields):
     rows = np.float32(np.reshape(weights, (-1, 1))) * np.ones((1, num_steps), np.float32)
-    return Strength(
+    return GuidanceParams(
         rows, None if scale is None else np.full(num_steps, scale, np.float32), **fields
     )
 
@@ -112,9 +115,11 @@ def draw(generate, num_steps=6, strength=None, cads=None, count=3, batch_size=64
     return generate(PARAMS, grid, 5, numbers, batch_size, strength=strength, cads=cads)
 
 
-def counted_and_promised(sampler, references, strength, num_steps, nudged=False, cads=None):
+def counted_and_promised(
+    sampler, references, strength, num_steps, classifier_active=False, cads=None
+):
     """Evaluations of the main network, the guide and the classifier."""
-    generate, calls = make(sampler, references, counted=True, nudged=nudged)
+    generate, calls = make(sampler, references, counted=True, classifier_active=classifier_active)
     with jax.disable_jit():
         draw(generate, num_steps, strength, cads, count=1)
     told = generate.evaluations(num_steps, strength)
@@ -129,7 +134,7 @@ def inside(num_steps, weights, interval=(0.19, 1.61), scale=None):
     rows = np.float32(rows).reshape(len(weights), num_steps)
     if scale is not None:
         scale = np.float32(within(np.full(num_steps, scale), steps, interval, 0.0))
-    return Strength(rows, scale)
+    return GuidanceParams(rows, scale)
 
 
 def test_the_published_interval_costs_6_of_32_steps():
@@ -141,7 +146,7 @@ def test_the_published_interval_costs_6_of_32_steps():
 def test_an_interval_that_holds_the_last_step_has_one_evaluation_there():
     strength = inside(8, [2.0], (0.0, 0.05), scale=1.0)
     guided_steps = int((strength.weights != 1).sum())
-    counts, promised = counted_and_promised(Heun(), (GUIDE,), strength, 8, nudged=True)
+    counts, promised = counted_and_promised(Heun(), (GUIDE,), strength, 8, classifier_active=True)
     assert counts == promised == (15, 2 * guided_steps - 1, 2 * guided_steps - 1)
 
 
@@ -165,10 +170,10 @@ def test_evaluations_are_those_that_take_place(name):
         ((), constant(n, scale=0.0), True, (each, 0, 0)),
         ((GUIDE,), inside(n, [2.0], wide, scale=1.0), True, (each, gated, gated)),
     ]
-    for references, strength, nudged, expected in cases:
-        cads = annealed(n) if nudged else None
+    for references, strength, classifier_active, expected in cases:
+        cads = annealed(n) if classifier_active else None
         counts, promised = counted_and_promised(
-            SAMPLERS[name], references, strength, n, nudged, cads
+            SAMPLERS[name], references, strength, n, classifier_active, cads
         )
         assert counts == promised == expected
 
@@ -176,7 +181,7 @@ def test_evaluations_are_those_that_take_place(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_weight_1_and_scale_0_are_no_guidance_bit_for_bit(name):
     off = constant(4, 1, 1, 1, scale=0.0, combiner=Apg(0.0, -0.5, np.float32(1)))
-    generate, _ = make(SAMPLERS[name], (NULL, GUIDE, GUIDE_NULL), nudged=True)
+    generate, _ = make(SAMPLERS[name], (NULL, GUIDE, GUIDE_NULL), classifier_active=True)
     with jax.disable_jit():
         np.testing.assert_array_equal(draw(generate, 4, off), draw(make(SAMPLERS[name])[0], 4))
 
@@ -193,7 +198,7 @@ def everything(num_steps, w=2.0):
 
 
 def test_numbers_are_values_and_compile_nothing_new():
-    generate, _ = make(Heun(), (NULL, GUIDE), nudged=True)
+    generate, _ = make(Heun(), (NULL, GUIDE), classifier_active=True)
     first = draw(generate, 6, everything(6), annealed(6))
     assert generate._advance._cache_size() == 2  # Heun's steps, and the last one
     changed = dataclasses.replace(

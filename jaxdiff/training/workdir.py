@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import store
+from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
@@ -103,7 +103,9 @@ def claim(workdir, config, data_record, restart=False):
         set_history_aside(run)
     else:
         require_none_lost(run, old)
-    store.together(run.folder, _write, run, config, data_record, advice="choose another --workdir")
+    checkpointer.together(
+        run.folder, _write, run, config, data_record, advice="choose another --workdir"
+    )
     return run
 
 
@@ -127,12 +129,12 @@ def restore(run, template):
     Raises:
       UserError: if there are checkpoints and none can be read.
     """
-    steps = store.complete_steps(run.checkpoints)
+    steps = checkpointer.complete_steps(run.checkpoints)
     for step in reversed(steps):
         problem = None
         try:
-            items, meta = store.read(run.checkpoints, step, template)
-        except store.Damaged as error:
+            items, meta = checkpointer.read(run.checkpoints, step, template)
+        except checkpointer.CorruptCheckpoint as error:
             problem = error
         # Processes must agree: one that cannot read its part takes all of them a step back.
         if not processes.any_process(problem is not None):

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.checkpoints import store
-from jaxdiff.checkpoints.posthoc import (
+from jaxdiff.checkpoints import checkpointer
+from jaxdiff.checkpoints.power_ema import (
     LONGEST,
     ROUNDING,
     Solution,
@@ -102,7 +102,7 @@ def plan(folder, lengths, step=None):
                 f"No average has the length {length}: it must lie between {SHORTEST:g} and "
                 f"{LONGEST:.4f}, where all steps count alike."
             )
-    steps = store.complete_steps(folder / "snapshots")
+    steps = checkpointer.complete_steps(folder / "snapshots")
     if not steps:
         raise UserError(f"{folder} has no snapshots to rebuild an average from: train it further.")
     step = steps[-1] if step is None else step
@@ -124,9 +124,9 @@ def plan(folder, lengths, step=None):
 
 def _snapshot(folder, step):
     try:
-        meta = store.read_meta(folder / "snapshots", step, ("ema",))
-        sha256 = store.digest(meta)
-    except store.Damaged as error:
+        meta = checkpointer.read_meta(folder / "snapshots", step, ("ema",))
+        sha256 = checkpointer.digest(meta)
+    except checkpointer.CorruptCheckpoint as error:
         raise UserError(_about(folder, step, error)) from None
     return Snapshot(
         step=step,
@@ -217,13 +217,13 @@ def _read(folder, snapshot, template, names):
     stored = jax.tree.map(lambda leaf: leaf.update(dtype=snapshot.dtype), template)
     items, problem = None, None
     try:
-        items, _ = store.read(
+        items, _ = checkpointer.read(
             folder / "snapshots",
             snapshot.step,
             {"ema": dict.fromkeys(names, stored)},
             partly=True,
         )
-    except store.Damaged as error:
+    except checkpointer.CorruptCheckpoint as error:
         problem = error
     if processes.any_process(problem is not None):
         raise UserError(_about(folder, snapshot.step, problem or "another process cannot read it"))
@@ -260,7 +260,7 @@ def average(folder, length, step, template):
     )
     try:
         keep(wanted, [total])
-    except store.Unwritten as error:
+    except checkpointer.WriteError as error:
         _say(f"It is not kept, as {folder / 'ema'} cannot be written ({error.reason}).")
     return total
 
@@ -273,8 +273,10 @@ def _say(text):
 def is_kept(plan, length):
     """Whether the average is under RUN/ema, rebuilt from the very snapshots of the plan."""
     fresh = False
-    with contextlib.suppress(store.Damaged):
-        fresh = store.read_meta(_kept(plan, length), plan.step).get("snapshots") == plan.origin()
+    with contextlib.suppress(checkpointer.CorruptCheckpoint):
+        fresh = (
+            checkpointer.read_meta(_kept(plan, length), plan.step).get("snapshots") == plan.origin()
+        )
     # Another job may put it there between one process's look and the next's.
     return not processes.any_process(not fresh)
 
@@ -286,8 +288,8 @@ def _kept(plan, length):
 def _read_kept(plan, length, template):
     """The average under RUN/ema; None if it is damaged, as it can be rebuilt."""
     name, items = profile_name(length), None
-    with contextlib.suppress(store.Damaged):
-        items, _ = store.read(_kept(plan, length), plan.step, {"ema": {name: template}})
+    with contextlib.suppress(checkpointer.CorruptCheckpoint):
+        items, _ = checkpointer.read(_kept(plan, length), plan.step, {"ema": {name: template}})
     return None if processes.any_process(items is None) else items["ema"][name]
 
 
@@ -297,13 +299,13 @@ def keep(plan, totals):
     They are written beside their place, in a folder that no other job writes to.
 
     Raises:
-      store.Unwritten: if one cannot be written, which leaves what was there before.
+      checkpointer.WriteError: if one cannot be written, which leaves what was there before.
     """
     scratch = plan.folder / "ema" / f".{processes.agree(secrets.randbits(31))}"
     try:
-        store.together(scratch.parent, _make_scratch, scratch)
+        checkpointer.together(scratch.parent, _make_scratch, scratch)
         for m, total in enumerate(totals):
-            store.together(scratch.parent, _keep_one, plan, m, total, scratch / str(m))
+            checkpointer.together(scratch.parent, _keep_one, plan, m, total, scratch / str(m))
     finally:
         if processes.is_first():
             shutil.rmtree(scratch, ignore_errors=True)
@@ -330,7 +332,7 @@ def _keep_one(plan, m, total, scratch):
         "error": float(plan.solution.error[m]),
         "snapshots": plan.origin(),
     }
-    with contextlib.closing(store.Store(scratch)) as folder:
+    with contextlib.closing(checkpointer.Store(scratch)) as folder:
         folder.save(step, {"ema": {profile_name(length): total}}, meta)
     if processes.is_first():
         _replace(scratch / str(step), _kept(plan, length) / str(step))

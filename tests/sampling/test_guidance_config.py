@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.sampling import job
+from jaxdiff.sampling import run_sampling
 from tests import tiny
 from tests.conftest import ROOT
 from tests.refusals import check
@@ -145,7 +145,7 @@ def test_what_has_no_meaning_is_refused(runs, tmp_path, fields, words):
             fields[name] = runs[fields[name]]
     fields["guide"] = tuple(runs[name] for name in fields.get("guide", ()))
     with pytest.raises(UserError, match=words) as caught:
-        job.run(job.Request(**{"out": str(tmp_path / "out"), **fields}))
+        run_sampling.run(run_sampling.Request(**{"out": str(tmp_path / "out"), **fields}))
     text = str(caught.value)
     assert text.endswith(".")
     assert "\n" not in text
@@ -188,7 +188,9 @@ def test_a_guided_job_records_its_references_and_what_they_cost(runs, tmp_path):
     assert (guidance["cads"], guidance["apg"], guidance["rescale"]) == (".6,.9,.1", "0,-.5,10", 0.7)
     assert arrays["arr_0"].std() > 0
     with pytest.raises(UserError, match="another guidance"):
-        job.run(job.Request(out=str(tmp_path / "guided"), **{**fields, "rescale": 0.6}))
+        run_sampling.run(
+            run_sampling.Request(out=str(tmp_path / "guided"), **{**fields, "rescale": 0.6})
+        )
 
 
 @pytest.mark.parametrize("text", ["gs://b/run", "gs://b/run@5", "s3://b/run:ema=.1", "gs:/b/run"])
@@ -199,23 +201,23 @@ def test_networks_on_other_storage_are_refused(runs, tmp_path, text):
         {"model": runs["main"], "classifier": text},
     ):
         with pytest.raises(UserError, match="cannot be read or written yet"):
-            job.run(job.Request(out=str(tmp_path / "out"), **fields))
+            run_sampling.run(run_sampling.Request(out=str(tmp_path / "out"), **fields))
 
 
 def test_a_file_of_tensors_is_no_run(tmp_path):
     with pytest.raises(UserError, match="jaxdiff.interop.openai import 64x64.pt"):
-        job.run(job.Request(model="64x64.pt", out=str(tmp_path / "out")))
+        run_sampling.run(run_sampling.Request(model="64x64.pt", out=str(tmp_path / "out")))
 
 
 def test_an_interval_between_two_steps_is_said_to_guide_nowhere(runs):
     fields = {"model": runs["main"], "out": "", "sampler": "dpmpp", "steps": "3"}
-    levels = job.prepare(job.Request(**fields)).grid.levels.ratio
+    levels = run_sampling.prepare(run_sampling.Request(**fields)).grid.levels.ratio
     low, high = float(levels[1]) * 1.01, float(levels[0]) * 0.99
     between, around = f"{low:.6g},{high:.6g}", f"{low:.6g},{high * 1.1:.6g}"
     classifier = {"classifier": runs["classifier"]}
 
     def notes(**more):
-        prepared = job.prepare(job.Request(**fields, **more))
+        prepared = run_sampling.prepare(run_sampling.Request(**fields, **more))
         assert list(prepared.method.notes) == prepared.settings["notes"]
         return prepared.method.notes
 

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import build
+from jaxdiff import factory
 from jaxdiff.checkpoints.run import Reference, read_ema, resolve
 from jaxdiff.errors import UserError
 from jaxdiff.guidance.conditions import embedded, same
-from jaxdiff.guidance.equation import Branch, Guidance
+from jaxdiff.guidance.equation import Guidance, NetworkBranch
 from jaxdiff.models.network import Network
 from jaxdiff.parallel.mesh import replicated
 
@@ -74,8 +74,8 @@ def open_model(text, flag, kind="a diffusion model"):
     return Model(
         reference=reference,
         config=config,
-        network=dataclasses.replace(build.network(config), drop_rate=reference.dropout),
-        process=build.process(config),
+        network=dataclasses.replace(factory.network(config), drop_rate=reference.dropout),
+        process=factory.process(config),
     )
 
 
@@ -131,7 +131,7 @@ def applied(network, params, low_res=None):
 def unguided(network, process, params, labels):
     """What a network predicts when told `labels` [B] int32; they say nothing to one without."""
     return Guidance(
-        main=Branch(
+        main=NetworkBranch(
             process.denoiser(applied(network, params)),
             embedded(partial(network.embed, params), same(labels)),
         )

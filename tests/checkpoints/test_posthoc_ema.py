@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdiff.checkpoints import rebuild, store
-from jaxdiff.checkpoints.posthoc import ROUNDING, profile_name
-from jaxdiff.checkpoints.rebuild import Snapshot, check, plan
+from jaxdiff.checkpoints import checkpointer, posthoc_ema
+from jaxdiff.checkpoints.posthoc_ema import Snapshot, check, plan
+from jaxdiff.checkpoints.power_ema import ROUNDING, profile_name
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from tests.checkpoints import synthetic
@@ -32,7 +32,7 @@ def run(original, tmp_path):
 
 def reads(monkeypatch):
     """Steps of snapshots in the order that their arrays are read in."""
-    steps, read = [], store.read
+    steps, read = [], checkpointer.read
 
     def noting(folder, step, *args, **kwargs):
         if folder.name == "snapshots":
@@ -49,7 +49,7 @@ def test_averages_are_rebuilt_better_from_more_snapshots(tmp_path, one_device):
     errors = []
     for every in (80, 40, 20):
         run = make_run(tmp_path / str(every), every)
-        got = rebuild.average(run.folder, 0.12, 400, template(one_device))
+        got = posthoc_ema.average(run.folder, 0.12, 400, template(one_device))
         errors.append(distance(got, expected) / far)
     assert errors[0] < 0.2
     assert errors[1] < errors[0] / 4
@@ -60,7 +60,7 @@ def test_averages_are_rebuilt_better_from_more_snapshots(tmp_path, one_device):
 def test_each_snapshot_is_read_once_for_all_lengths(run, one_device, monkeypatch):
     steps = reads(monkeypatch)
     lengths = (0.04, 0.1, 0.15)
-    totals = rebuild.rebuild(plan(run.folder, lengths, 320), template(one_device))
+    totals = posthoc_ema.rebuild(plan(run.folder, lengths, 320), template(one_device))
     assert steps == [40, 80, 120, 160, 200, 240, 280, 320]
     for length, total in zip(lengths, totals, strict=True):
         expected = synthetic.average(length, 320)
@@ -76,8 +76,8 @@ def expected_bias(length, step):
 
 def test_sharded_averages_are_those_of_one_device(run, one_device):
     wanted = plan(run.folder, (0.07,))
-    (one,) = rebuild.rebuild(wanted, template(one_device))
-    (many,) = rebuild.rebuild(wanted, template(make_mesh(8)))
+    (one,) = posthoc_ema.rebuild(wanted, template(one_device))
+    (many,) = posthoc_ema.rebuild(wanted, template(make_mesh(8)))
     kernel = many["layer"]["kernel"]
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(128, 32)}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, many)
@@ -90,18 +90,18 @@ def test_bfloat16_snapshots_are_off_by_their_rounding(tmp_path, one_device):
     np.testing.assert_allclose(
         solution.error, np.hypot(solution.residual, ROUNDING["bfloat16"] * solution.norm), rtol=1e-9
     )
-    (got,) = rebuild.rebuild(wanted, template(one_device))
+    (got,) = posthoc_ema.rebuild(wanted, template(one_device))
     assert got["bias"].dtype == np.float32
     fine = make_run(tmp_path / "fine", 40)
     # The same combination of values that were not rounded: what is left is the rounding alone.
-    other = rebuild.Plan(
+    other = posthoc_ema.Plan(
         fine.folder,
         400,
         (0.03,),
         tuple(Snapshot(s.step, s.profiles, "float32", s.sha256) for s in wanted.snapshots),
         wanted.solution,
     )
-    (exact,) = rebuild.rebuild(other, template(one_device))
+    (exact,) = posthoc_ema.rebuild(other, template(one_device))
     size = np.sqrt(np.mean(np.square(exact["layer"]["kernel"])))
     off = distance(got["layer"], exact["layer"]) / size
     expected = ROUNDING["bfloat16"] * wanted.solution.norm[0]
@@ -110,7 +110,7 @@ def test_bfloat16_snapshots_are_off_by_their_rounding(tmp_path, one_device):
 
 def test_a_tracked_average_at_its_step_is_read_and_not_kept_twice(run, one_device, monkeypatch):
     steps = reads(monkeypatch)
-    got = rebuild.average(run.folder, 0.05, 200, template(one_device))
+    got = posthoc_ema.average(run.folder, 0.05, 200, template(one_device))
     assert steps == [200]
     np.testing.assert_array_equal(got["bias"], np.float32(expected_bias(0.05, 200)))
     assert not (run.folder / "ema").exists()
@@ -118,21 +118,21 @@ def test_a_tracked_average_at_its_step_is_read_and_not_kept_twice(run, one_devic
 
 def test_what_was_rebuilt_is_kept(run, one_device, monkeypatch):
     steps = reads(monkeypatch)
-    first = rebuild.average(run.folder, 0.07, 80, template(one_device))
+    first = posthoc_ema.average(run.folder, 0.07, 80, template(one_device))
     assert steps == [40, 80]
     # Read into another sharding, too.
-    second = rebuild.average(run.folder, 0.07, 80, template(make_mesh(8)))
+    second = posthoc_ema.average(run.folder, 0.07, 80, template(make_mesh(8)))
     assert steps == [40, 80]
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert [p.name for p in (run.folder / "ema").iterdir()] == ["0.07"]
-    meta = store.read_meta(run.folder / "ema" / "0.07", 80)
+    meta = checkpointer.read_meta(run.folder / "ema" / "0.07", 80)
     assert (meta["step"], meta["ema"]) == (80, [profile_name(0.07)])
     assert 0 < meta["residual"] < meta["error"] < 0.1
 
 
 @pytest.mark.parametrize("change", ["another", "fewer", "damage", "values"])
 def test_what_was_kept_is_rebuilt_when_it_no_longer_holds(run, one_device, monkeypatch, change):
-    before = rebuild.average(run.folder, 0.07, 120, template(one_device))
+    before = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     if change == "another":
         synthetic.add_snapshots(run, [60])
     elif change == "fewer":
@@ -145,59 +145,59 @@ def test_what_was_kept_is_rebuilt_when_it_no_longer_holds(run, one_device, monke
             if path.is_file():
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     steps = reads(monkeypatch)
-    after = rebuild.average(run.folder, 0.07, 120, template(one_device))
+    after = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     assert len(steps) == {"another": 4, "fewer": 2}.get(change, 3)
     assert (distance(before, after) == 0) == (change == "damage")
-    rebuild.average(run.folder, 0.07, 120, template(one_device))
+    posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     assert len(steps) == {"another": 4, "fewer": 2}.get(change, 3)
 
 
 def test_later_snapshots_change_nothing(run, one_device, monkeypatch):
-    rebuild.average(run.folder, 0.07, 80, template(one_device))
+    posthoc_ema.average(run.folder, 0.07, 80, template(one_device))
     synthetic.add_snapshots(run, [100])
     steps = reads(monkeypatch)
-    rebuild.average(run.folder, 0.07, 80, template(one_device))
+    posthoc_ema.average(run.folder, 0.07, 80, template(one_device))
     assert steps == []
 
 
 def test_a_run_that_cannot_be_written_to_is_sampled_all_the_same(run, one_device, capsys):
     (run.folder / "ema").write_text("in the way")
-    got = rebuild.average(run.folder, 0.07, 400, template(one_device))
+    got = posthoc_ema.average(run.folder, 0.07, 400, template(one_device))
     assert distance(got, synthetic.average(0.07, 400)) < 0.03
     assert "It is not kept, as " in capsys.readouterr().out
 
 
 def test_a_full_disk_keeps_nothing_and_is_no_obstacle(run, one_device, capsys, caplog):
     caplog.set_level(logging.CRITICAL, "absl")
-    before = rebuild.average(run.folder, 0.07, 120, template(one_device))
+    before = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     shutil.rmtree(run.folder / "ema")
     capsys.readouterr()
     with small_files(10_000):
-        got = rebuild.average(run.folder, 0.07, 120, template(one_device))
+        got = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     jax.tree.map(np.testing.assert_array_equal, got, before)
     assert f"{run.folder / 'ema'} cannot be written (File too large)." in capsys.readouterr().out
     assert list((run.folder / "ema").iterdir()) == []
     wanted = plan(run.folder, (0.07,), 120)
     with small_files(10_000), pytest.raises(UserError, match="ema cannot be written .* make room"):
-        rebuild.keep(wanted, [got])
+        posthoc_ema.keep(wanted, [got])
 
 
 def test_what_cannot_be_renamed_is_not_called_kept(run, one_device):
     (run.folder / "ema" / "0.07").mkdir(parents=True)
     (run.folder / "ema" / "0.07" / "120").touch()  # moved out of the way
     wanted = plan(run.folder, (0.07, 0.08), 120)
-    totals = rebuild.rebuild(wanted, template(one_device))
+    totals = posthoc_ema.rebuild(wanted, template(one_device))
     (run.folder / "ema" / "0.08").touch()
     with pytest.raises(UserError, match="ema cannot be written"):
-        rebuild.keep(wanted, totals)
-    assert rebuild.is_kept(wanted, 0.07)
-    assert not rebuild.is_kept(wanted, 0.08)
+        posthoc_ema.keep(wanted, totals)
+    assert posthoc_ema.is_kept(wanted, 0.07)
+    assert not posthoc_ema.is_kept(wanted, 0.08)
 
 
 def test_of_two_jobs_that_keep_the_same_the_later_gives_way(run, one_device, monkeypatch):
     wanted = plan(run.folder, (0.07,), 120)
-    totals = rebuild.rebuild(wanted, template(one_device))
-    rebuild.keep(wanted, totals)
+    totals = posthoc_ema.rebuild(wanted, template(one_device))
+    posthoc_ema.keep(wanted, totals)
     place, rename = run.folder / "ema" / "0.07" / "120", pathlib.Path.rename
     written = place.stat().st_ino
 
@@ -207,9 +207,9 @@ def test_of_two_jobs_that_keep_the_same_the_later_gives_way(run, one_device, mon
         return rename(path, target)
 
     monkeypatch.setattr(pathlib.Path, "rename", not_there_yet)
-    rebuild.keep(wanted, totals)
+    posthoc_ema.keep(wanted, totals)
     assert place.stat().st_ino == written
-    assert rebuild.is_kept(wanted, 0.07)
+    assert posthoc_ema.is_kept(wanted, 0.07)
 
 
 def test_what_a_killed_job_left_is_removed_after_a_day(run, one_device):
@@ -218,7 +218,7 @@ def test_what_a_killed_job_left_is_removed_after_a_day(run, one_device):
         folder.mkdir(parents=True)
         (folder / "file").touch()
         os.utime(folder, (time.time() - 3600 * age,) * 2)
-    rebuild.average(run.folder, 0.07, 80, template(one_device))
+    posthoc_ema.average(run.folder, 0.07, 80, template(one_device))
     left = sorted(path.name for path in (run.folder / "ema").iterdir())
     assert left == [".2", ".mine", "0.05", "0.07"]
 
@@ -226,12 +226,12 @@ def test_what_a_killed_job_left_is_removed_after_a_day(run, one_device):
 def test_what_is_rebuilt_is_told_once_with_its_estimated_error(run, one_device, capsys):
     solution = plan(run.folder, (0.04,), 320).solution
     for _ in range(2):
-        rebuild.average(run.folder, 0.04, 320, template(one_device))
+        posthoc_ema.average(run.folder, 0.04, 320, template(one_device))
     error = np.sqrt(solution.residual[0] ** 2 + (ROUNDING["float32"] * solution.norm[0]) ** 2)
     assert capsys.readouterr().out == (
         f"Average 0.04 of {run.folder} at step 320: from 8 snapshots, estimated error {error:.2g}\n"
     )
-    rebuild.average(run.folder, 0.05, 320, template(one_device))
+    posthoc_ema.average(run.folder, 0.05, 320, template(one_device))
     assert capsys.readouterr().out == ""
 
 
@@ -240,10 +240,10 @@ def test_a_damaged_snapshot_is_named(run, one_device):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(UserError, match="snapshots/160 is damaged: .*; move it elsewhere"):
-        rebuild.average(run.folder, 0.07, 400, template(one_device))
+        posthoc_ema.average(run.folder, 0.07, 400, template(one_device))
     assert not (run.folder / "ema").exists()
     # It is not in the way of what came before.
-    rebuild.average(run.folder, 0.07, 120, template(one_device))
+    posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
 
 
 def test_a_changed_value_is_noticed(run, one_device):
@@ -253,7 +253,7 @@ def test_a_changed_value_is_noticed(run, one_device):
     del values["checksum"]
     meta.write_text(json.dumps(values))
     with pytest.raises(UserError, match="other values than were saved, first in power_0.1/bias"):
-        rebuild.average(run.folder, 0.07, 400, template(one_device))
+        posthoc_ema.average(run.folder, 0.07, 400, template(one_device))
 
 
 @pytest.mark.parametrize("length", [0.0, -0.1, 1e-160, 0.289, float("nan"), float("inf")])

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff import build, results
 from jaxdiff import config as config_lib
+from jaxdiff import factory, results
+from jaxdiff.checkpoints.checkpointer import Store
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.checkpoints.store import Store
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import job
-from jaxdiff.sampling.generate import Generator, Params
+from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.pipeline import Generator, Params
 from tests import history, tiny
 from tests.models.test_unet import random_params
 
@@ -26,7 +26,7 @@ def make_run(folder, config, seed=0):
     run.config_file.write_text(config_lib.to_json(config))
     store = Store(run.snapshots)
     for step in (5, 10):
-        params = random_params(build.network(config), seed=seed + step)
+        params = random_params(factory.network(config), seed=seed + step)
         store.save(step, {"ema": {"0.995": params}}, {"ema": ["0.995"]})
     store.close()
     return str(folder)
@@ -44,7 +44,7 @@ def unlabelled(tmp_path_factory):
 
 
 def sample(out, **fields):
-    job.run(job.Request(out=str(out), **fields))
+    run_sampling.run(run_sampling.Request(out=str(out), **fields))
     (file,) = out.glob("samples_*.npz")
     with np.load(file) as arrays:
         return dict(arrays), json.loads((out / "manifest.json").read_text())
@@ -114,7 +114,7 @@ def test_a_sample_is_the_same_in_any_batch_on_any_devices(sampler):
     product and of a difference. A wrong key, label or padding differs by 0.2 to 2.
     """
     config = tiny.config(sampling__sampler=sampler, sampling__eta=0.5 if sampler == "ddim" else 0.0)
-    network, process = build.network(config), build.process(config)
+    network, process = factory.network(config), factory.process(config)
     params, levels = random_params(network), process.levels("4")
     bound = 4 * np.finfo(np.float32).eps / levels.alpha[0]
     assert bound < 2e-4
@@ -123,7 +123,7 @@ def test_a_sample_is_the_same_in_any_batch_on_any_devices(sampler):
         generate = Generator(
             network=network,
             process=process,
-            sampler=build.sampler(config.sampling),
+            sampler=factory.sampler(config.sampling),
             shape=(8, 8, 1),
             classes=tuple(range(10)),
             mesh=make_mesh(devices=jax.devices()[:devices]),
@@ -150,7 +150,7 @@ def test_the_same_request_again_gives_the_same_files(labelled, tmp_path, monkeyp
     again, second = sample(tmp_path, **fields)
     assert first == second
     np.testing.assert_array_equal(again["arr_0"], arrays["arr_0"])
-    monkeypatch.setattr(job.Job, "samples", None)  # a finished job samples nothing
+    monkeypatch.setattr(run_sampling.Job, "samples", None)  # a finished job samples nothing
     _, third = sample(tmp_path, **fields)
     assert first == third
     (tmp_path / "grid.png").write_bytes(b"theirs")
@@ -165,13 +165,17 @@ def test_the_same_request_again_gives_the_same_files(labelled, tmp_path, monkeyp
 
 def test_a_folder_that_is_being_sampled_to_is_refused(labelled, tmp_path):
     out = tmp_path / "out"
-    prepared = job.prepare(job.Request(model=labelled, out=str(out), num_samples=4))
-    with results.claimed_folder(out, prepared.settings, job.SETTINGS):
+    prepared = run_sampling.prepare(
+        run_sampling.Request(model=labelled, out=str(out), num_samples=4)
+    )
+    with results.claimed_folder(out, prepared.settings, run_sampling.SETTINGS):
         for fields in ({}, {"seed": 1}):
             with pytest.raises(UserError, match="in use by process"):
-                job.run(job.Request(model=labelled, out=str(out), num_samples=4, **fields))
+                run_sampling.run(
+                    run_sampling.Request(model=labelled, out=str(out), num_samples=4, **fields)
+                )
     with pytest.raises(UserError, match="config.json"):
-        job.run(job.Request(model=labelled, out=labelled))
+        run_sampling.run(run_sampling.Request(model=labelled, out=labelled))
 
 
 def test_a_run_that_was_made_again_is_another(tmp_path):
@@ -206,19 +210,19 @@ def test_samples_of_another_request_are_not_overwritten(labelled, tmp_path):
 )
 def test_requests_that_cannot_be_met_are_refused(labelled, tmp_path, fields, words):
     with pytest.raises(UserError, match=words):
-        job.run(job.Request(model=labelled, out=str(tmp_path / "out"), **fields))
+        run_sampling.run(run_sampling.Request(model=labelled, out=str(tmp_path / "out"), **fields))
     assert not (tmp_path / "out").exists()
 
 
 def test_classes_of_a_model_without_labels_are_refused(unlabelled, tmp_path):
     with pytest.raises(UserError, match="trained without labels"):
-        job.run(job.Request(model=unlabelled, out=str(tmp_path), classes="1"))
+        run_sampling.run(run_sampling.Request(model=unlabelled, out=str(tmp_path), classes="1"))
 
 
 def test_an_unwritable_folder_is_refused(labelled, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        job.run(job.Request(model=labelled, out=str(tmp_path / "file" / "out")))
+        run_sampling.run(run_sampling.Request(model=labelled, out=str(tmp_path / "file" / "out")))
 
 
 def test_a_damaged_snapshot_is_refused(tmp_path):
@@ -227,7 +231,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path):
         if path.is_file() and path.stat().st_size > 10_000:
             path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match="10 is damaged.*use another step"):
-        job.run(job.Request(model=model, out=str(tmp_path / "out")))
+        run_sampling.run(run_sampling.Request(model=model, out=str(tmp_path / "out")))
 
 
 def test_every_sampler_serves_a_model_of_edm(tmp_path):
@@ -290,12 +294,14 @@ def test_a_classifier_guides_and_scale_zero_does_not(labelled, unlabelled, class
 def test_a_classifier_that_does_not_fit_is_refused(labelled, classifiers, tmp_path, name, words):
     classifier = classifiers[name] if name else labelled
     with pytest.raises(UserError, match=words):
-        job.run(job.Request(model=labelled, out=str(tmp_path / "out"), classifier=classifier))
+        run_sampling.run(
+            run_sampling.Request(model=labelled, out=str(tmp_path / "out"), classifier=classifier)
+        )
 
 
 def test_a_classifier_is_not_sampled(classifiers, tmp_path):
     with pytest.raises(UserError, match="is a classifier: --model wants a diffusion model"):
-        job.run(job.Request(model=classifiers["fits"], out=str(tmp_path / "out")))
+        run_sampling.run(run_sampling.Request(model=classifiers["fits"], out=str(tmp_path / "out")))
 
 
 def test_a_model_of_super_resolution_enlarges_a_file_with_its_labels(labelled, tmp_path):
@@ -316,9 +322,12 @@ def test_a_model_of_super_resolution_enlarges_a_file_with_its_labels(labelled, t
     np.testing.assert_array_equal(other["arr_0"][1:], large["arr_0"][1:])
     out = str(tmp_path / "refused")
     for request, words in [
-        (job.Request(model=model, out=out), "give a file of them with --low_res"),
-        (job.Request(**{**fields, "model": labelled}, out=out), "does not enlarge images"),
-        (job.Request(**fields, out=out, classes="3"), "--classes 3 has no meaning with --low_res"),
+        (run_sampling.Request(model=model, out=out), "give a file of them with --low_res"),
+        (run_sampling.Request(**{**fields, "model": labelled}, out=out), "does not enlarge images"),
+        (
+            run_sampling.Request(**fields, out=out, classes="3"),
+            "--classes 3 has no meaning with --low_res",
+        ),
     ]:
         with pytest.raises(UserError, match=words):
-            job.run(request)
+            run_sampling.run(request)

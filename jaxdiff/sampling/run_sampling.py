@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 
-from jaxdiff import build, results
+from jaxdiff import factory, results
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.data.images import to_float
 from jaxdiff.errors import UserError
@@ -17,13 +17,13 @@ from jaxdiff.parallel.memory import out_of_memory, physical_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.results import replace
 from jaxdiff.samplers.grid import Grid
-from jaxdiff.sampling import finite, pictures
-from jaxdiff.sampling import method as method_lib
-from jaxdiff.sampling.generate import Generator
+from jaxdiff.sampling import finite, image_grid
+from jaxdiff.sampling import guidance_config as method_lib
+from jaxdiff.sampling.guidance_config import Method
 from jaxdiff.sampling.latents import given_with
-from jaxdiff.sampling.method import Method
-from jaxdiff.sampling.model import Model, open_model
-from jaxdiff.sampling.request import Request, parse_classes, sampling_config
+from jaxdiff.sampling.options import Request, parse_classes, sampling_config
+from jaxdiff.sampling.pipeline import Generator
+from jaxdiff.sampling.trained_model import Model, open_model
 from jaxdiff.version import __version__
 
 NUM_SAMPLES = 64
@@ -91,11 +91,11 @@ def prepare(request: Request):
         request = dataclasses.replace(request, num_samples=NUM_SAMPLES)
     _check_numbers(request)
     model = open_model(request.model, "model")
-    _check_memory(build.sample_shape(model.config), request.num_samples)
+    _check_memory(factory.sample_shape(model.config), request.num_samples)
     _check_low_res(model, request)
     sampling = sampling_config(model.config, request)
-    sampler = build.sampler(sampling)
-    levels, steps = build.path(model.config, sampling)
+    sampler = factory.sampler(sampling)
+    levels, steps = factory.path(model.config, sampling)
     method = method_lib.find(request, model, steps)
     generate = _generator(model, sampler, method, request, given)
     grid = sampler.grid(levels)
@@ -209,7 +209,7 @@ def _check_low_res(model, request):
 
 def _generator(model, sampler, method, request, given):
     """What makes the samples: the method's networks, with what files give."""
-    shape, num_classes = build.sample_shape(model.config), method.num_classes(model)
+    shape, num_classes = factory.sample_shape(model.config), method.num_classes(model)
     if given is None and request.classes is None:
         classes = method.classes(model)
     elif given is None:
@@ -229,7 +229,7 @@ def _generator(model, sampler, method, request, given):
         mesh=make_mesh(),
         guides=tuple((guide.network, guide.process) for guide in method.guides),
         references=method.references,
-        classifier=method.classifier.network if method.nudges else None,
+        classifier=method.classifier.network if method.uses_classifier else None,
         together=together,
         start=given.array if request.latents else None,
         low_res=to_float(given.array) if request.low_res else None,
@@ -314,7 +314,7 @@ def _write(out, settings, samples, labels, bad):
 
 def _picture(samples, labels, num_classes, bad):
     if samples.ndim == 2:
-        return pictures.scatter(np.delete(samples, bad, 0))
+        return image_grid.scatter(np.delete(samples, bad, 0))
     shown = samples[:MAX_TILES]
     captions = () if labels is None else [str(label) for label in labels[:MAX_TILES]]
-    return pictures.grid(shown, pictures.columns_for(len(shown), num_classes), captions, bad)
+    return image_grid.grid(shown, image_grid.columns_for(len(shown), num_classes), captions, bad)
