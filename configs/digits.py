@@ -8,34 +8,31 @@ included. Of 1,000 samples (50 DDPM steps) 98.9 % are read as the label they wer
 least diverse class has 87 % of the data's diversity; docs/getting_started.md has the commands.
 """
 
-from jaxdiff.config import base
+from jaxdiff.config import ADM, DDPM, DataConfig, Label, RunConfig, TrainingConfig, UNetConfig
 
 
 def get_config():
-    config = base()
-    config.data.name = "digits"
-    config.data.image_size = 8
-    config.data.channels = 1
-    config.data.num_classes = 10
-
-    config.model.channels = 32
-    config.model.channel_mult = (1, 2)
-    config.model.num_res_blocks = 1
-    config.model.attention_resolutions = (4,)
-    config.model.head_channels = 32
-
-    config.diffusion.label_dropout = 0.1
-
-    config.training.num_steps = 1500
-    config.training.batch_size = 64
-    config.training.learning_rate = 1e-3
-    config.training.warmup_steps = 100
-    config.training.ema = 0.995
-    config.training.log_every = 50
-    config.training.checkpoint_every = 500
-    config.training.snapshot_every = 250
-    config.training.preview_every = 500
-
-    config.sampling.sampler = "ddpm"
-    config.sampling.steps = "50"
-    return config
+    return RunConfig(
+        data=DataConfig(prepare="studies.digits.data:prepare", image_size=8, channels=1),
+        model=UNetConfig(
+            channels=32,
+            channel_mult=(1, 2),
+            num_res_blocks=1,
+            attention_resolutions=(4,),
+            head_channels=32,
+            conditions=(Label(10),),
+        ),
+        diffusion=ADM(condition_dropout=0.1),
+        training=TrainingConfig(
+            num_steps=1500,
+            batch_size=64,
+            learning_rate=1e-3,
+            warmup_steps=100,
+            ema=0.995,
+            log_every=50,
+            checkpoint_every=500,
+            snapshot_every=250,
+            preview_every=500,
+        ),
+        sampling=DDPM(steps=50),
+    )

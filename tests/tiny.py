@@ -1,6 +1,7 @@
 """A run small enough for tests: the digits config with one level of 32 channels."""
 
 from configs import digits
+from jaxdiff.config import replaced
 
 OVERRIDES = {
     "model.channel_mult": (1,),
@@ -13,16 +14,16 @@ OVERRIDES = {
     "training.checkpoint_every": 10,
     "training.snapshot_every": 5,
     "training.preview_every": 1000,
-    "sampling.steps": "4",
+    "sampling.steps": 4,
 }
 
 
 def config(**overrides):
-    """The tiny config; overrides name fields as section__field."""
-    result = digits.get_config()
+    """The tiny config; overrides name fields as section__field, and sections of another kind."""
     fields = {name.replace("__", "."): value for name, value in overrides.items()}
-    result.update_from_flattened_dict({**OVERRIDES, **fields})
-    return result
+    sections = {name: value for name, value in fields.items() if "." not in name}
+    defaults = {n: v for n, v in OVERRIDES.items() if n.partition(".")[0] not in sections}
+    return replaced(digits.get_config(), {**defaults, **fields})
 
 
 def flags(**overrides):
