@@ -7,9 +7,8 @@ of CPU time. Of 40,000 points without guidance 7.5 % are outliers (mean of three
 6.8 % in the authors' program): docs/guidance.md has the tables.
 """
 
-from studies.toy.kinds import LogDensityEDM, ToyNetwork, TreeData
-
 from jaxdiff.config import Heun, RunConfig, TrainingConfig
+from studies.toy.kinds import LogDensityEDM, ToyNetwork, TreeData
 
 
 def get_config():
