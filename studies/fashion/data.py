@@ -56,7 +56,8 @@ def _job(args):
     out = files.parse_path(cli.require("out", args.out, "a folder such as data/fashion"), "--out")
     made = splits(folder)
     prepare_arrays(out, made, CLASS_NAMES)
-    print(f"{out}: {', '.join(f'{split} {len(each["x"]):,}' for split, each in made.items())}")
+    sizes = ", ".join(f"{split} {len(each['x']):,}" for split, each in made.items())
+    print(f"{out}: {sizes}")
 
 
 def main():
