@@ -115,7 +115,7 @@ class Pipeline:
         with_x=True,
         bar=None,
     ):
-        """Samples `numbers`, in batches of `batch_size`.
+        """Samples `numbers`, in batches of `batch_size`; the last one is padded to it.
 
         Args:
           params: Params.
@@ -154,9 +154,8 @@ class Pipeline:
             given = jax.tree.map(lambda array: array[rows], (cond or {}, start))
             return numbers[rows], *given
 
-        return in_batches(
-            run, fetch, len(numbers), batch_size=batch_size, mesh=self.mesh, bar=bar, quiet=True
-        )
+        sizes = {"batch_size": batch_size, "even": False, "mesh": self.mesh}
+        return in_batches(run, fetch, len(numbers), **sizes, bar=bar, quiet=True)
 
     def evaluations(self, num_steps, guidance=None):
         """Evaluations for one sample in N steps."""
