@@ -1,111 +1,45 @@
-"""Command lines: flags in, one sentence out when something is wrong."""
+"""Command lines: flags in, one sentence out when something is wrong.
 
-import contextlib
+A command is a module that imports nothing heavy, with a function
+
+    def main():
+        parser = cli.Parser(__doc__)
+        cli.add_flag(parser, "out", help="Folder of the results")
+        cli.run(_job, parser)
+
+where `_job(args)` imports what it needs; so `--help` and a misspelt flag are answered at once.
+"""
+
+import argparse
 import logging as python_logging
 import os
 import pathlib
-import re
 import signal
 import sys
-import traceback
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
 
 from jaxdiff import stopping
+from jaxdiff.config.fields import checked_value, expected, hints, meanings, nearest
+from jaxdiff.config.overrides import config_from, described, parsed
+from jaxdiff.config.serialization import import_modules, to_dict
 from jaxdiff.errors import UserError
 
 
-def run(main, *positional, more=False):
-    """Runs `main` after parsing flags; mistakes of the user end in a sentence and status 1.
+def run(main, parser, arguments=None):
+    """Calls `main(args)` with the parsed flags; a UserError ends in a sentence and status 1.
+
+    Ctrl-C ends in a sentence and status 130, SIGTERM in one and 143.
 
     Args:
-      main: called with the positional arguments.
-      positional: what each of them is, such as "the folder of a run".
-      more: whether there may be further ones, like the last.
+      main: what the command does.
+      parser: a Parser.
+      arguments: of the command line; by default those of this program.
     """
     stopping.listen()
-    logging.set_verbosity(logging.ERROR)  # libraries' notes on what they do would drown ours
-    _silence_orbax()
-    flags.FLAGS.set_gnu_getopt()  # else what follows a positional argument would not be parsed
-    app.run(lambda argv: _run(main, positional, more, argv[1:]), flags_parser=_parse)
-
-
-def _silence_orbax():
-    """Errors of its threads are logged with their tracebacks, and then raised."""
-    logging.get_absl_logger().addFilter(lambda r: "orbax" not in pathlib.Path(r.pathname).parts)
-    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-
-
-def _run(main, positional, more, values):
-    with _sentences():
-        if not more and (stray := values[len(positional) :]):
-            raise UserError(f"The argument {stray[0]} was not expected: options start with --.")
-        if missing := positional[len(values) :]:
-            raise UserError(f"An argument is missing: give {missing[0]}.")
-        main(*values)
-
-
-def _parse(argv):
-    with _sentences():
-        # Of two files the library runs the second in what the first has defined.
-        if (count := sum(bool(re.match("--?config(=|$)", text)) for text in argv)) > 1:
-            raise UserError(f"--config is given {count} times: give one config file.")
-        try:
-            return flags.FLAGS(argv)
-        except flags.Error as error:
-            raise UserError(_about_flags(error)) from None
-        except BaseException as error:  # a config file is a program, and may do anything
-            in_config = _lines_of_config(error)
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            if isinstance(error, SystemExit) and in_config is None:
-                raise  # --help
-            raise UserError(_about_config(error, in_config)) from None
-
-
-def _about_flags(error):
-    text = str(error) or f"A file of flags cannot be read ({error.__cause__ or error.__context__})"
-    if "Error whilst parsing config file" in text:  # a TypeError, which comes as its traceback
-        text = f"The config file cannot be read ({text.strip().splitlines()[-1]}): correct it"
-    return f"{text}.".replace("..", ".")
-
-
-def _lines_of_config(error):
-    """["FILE, line N"] of what a config file did before an error; None if none was being read."""
-    frames = traceback.extract_tb(error.__traceback__)
-    reading = [n for n, frame in enumerate(frames) if "config_flags" in frame.filename]
-    if not reading:
-        return None
-    later = (frame for frame in frames[reading[-1] + 1 :] if "<frozen" not in frame.filename)
-    return [f"{frame.filename}, line {frame.lineno}" for frame in later]
-
-
-def _about_config(error, in_config):
-    """What went wrong in a config file, or with a field that it does not have."""
-    if match := re.search(r'Did you mean "(.+?)" instead of "(.+?)"\?', str(error)):
-        return f'The config has no field {match[2]}: did you mean "{match[1]}"?'
-    if "has no attribute 'get_config'" in str(error):
-        return "The config file has no function get_config: give one such as configs/digits.py."
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, SyntaxError):
-        return f"The config file cannot be read ({what}): correct it."
-    own = [place for place in in_config or () if "ml_collections" not in place]
-    if own:
-        return f"The config file cannot be read ({own[-1]}: {what}): correct it."
-    if isinstance(error, (AttributeError, KeyError)):
-        text = str(error.args[0]) if error.args else ""
-        if field := re.search(r"lookup: ([\w.]+)", text) or re.fullmatch(
-            r"[\"']*([\w.]+)[\"']*", text
-        ):
-            return f"The config has no field {field[1]}: jaxdiff/config.py lists those that it has."
-    return f"The config or the flags cannot be read ({what}): correct them."
-
-
-@contextlib.contextmanager
-def _sentences():
+    _silence_libraries()
     try:
-        yield
+        main(parser.parse_args(arguments))
     except UserError as error:
         _say(error)
         sys.exit(1)
@@ -114,10 +48,181 @@ def _sentences():
         sys.exit(128 + signal.SIGINT)
 
 
+def _silence_libraries():
+    """Libraries log less than errors, and orbax's threads errors that are raised as well."""
+    logging.set_verbosity(logging.ERROR)
+    logging.get_absl_logger().addFilter(lambda r: "orbax" not in pathlib.Path(r.pathname).parts)
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+
+
 def _say(message):
     """Prints a sentence on one line, whatever the parts of it that libraries wrote."""
     line = " ".join(str(message).split())
     print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are UserErrors and whose booleans are --NAME and --noNAME.
+
+    Arguments:
+      description: what the command does; its lines are printed as they are.
+    """
+
+    def __init__(self, description):
+        self._names = []  # of all flags, with their dashes
+        self._hints = {}  # {name: type of the value}
+        self._config = None
+        self._takes_config = self._needs_config = False
+        super().__init__(
+            prog=os.path.basename(sys.argv[0]),
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def add_argument(self, *names, **settings):
+        """As argparse's."""
+        action = super().add_argument(*names, **settings)
+        self._names += action.option_strings
+        return action
+
+    def parse_args(self, arguments=None):
+        """The flags by name, and `config` if `add_config` was called.
+
+        Raises:
+          UserError: for flags that are unknown, have no value or a wrong one.
+        """
+        arguments = sys.argv[1:] if arguments is None else arguments
+        if self._takes_config:
+            self._config, arguments = config_from(arguments)
+        args, others = self.parse_known_args([self._plain(text) for text in arguments])
+        if others:
+            raise UserError(f"The argument {others[0]} was not expected: flags begin with --.")
+        for name, hint in self._hints.items():
+            setattr(args, name, _read(f"--{name}", getattr(args, name), hint))
+        import_modules(getattr(args, "imports", ()))
+        if self._takes_config:
+            args.config = self._config
+            if args.config is None and (self._needs_config or args.print_config):
+                raise UserError("--config is missing: give a config file such as configs/NAME.py.")
+            if args.print_config:
+                _print_config(args.config)
+        return args
+
+    def _plain(self, text):
+        """An argument as argparse knows it: --NAME for --NAME=true, --noNAME for --NAME=false."""
+        name, equals, value = text.partition("=")
+        if not name.startswith("--") or name == "--":
+            return text
+        if name not in self._names:
+            raise UserError(f"There is no flag {name}: {nearest(name, self._names)}")
+        if not equals or f"--no{name[2:]}" not in self._names:
+            return text
+        return name if parsed(value, bool, name) else f"--no{name[2:]}"
+
+    def format_help(self):
+        """As argparse's, and every field of the config that is given."""
+        lines = described(self._config) if self._config else []
+        return "\n".join([super().format_help(), *lines, ""])
+
+    def error(self, message):
+        """Raises what argparse has found as a UserError."""
+        text = message.removeprefix("argument ")
+        raise UserError(f"The command line cannot be read ({text}): --help lists what it takes.")
+
+
+def _read(name, value, hint):
+    """What a flag's text, or each of its texts, stands for; its default as it is."""
+    if isinstance(value, list):
+        return [_read(name, each, hint) for each in value]
+    return checked_value(name, parsed(value, hint, name), hint) if isinstance(value, str) else value
+
+
+def _print_config(config):
+    from jaxdiff.files import json_text
+
+    print(json_text(to_dict(config)))
+    sys.exit(0)
+
+
+def add_config(parser, required=True):
+    """Lets a command take a run's config, as `args.config`: --config, its fields, --print_config.
+
+    Args:
+      parser: a Parser.
+      required: whether the config must be given; else `args.config` may be None.
+    """
+    parser._takes_config, parser._needs_config = True, required
+    add_flag(
+        parser,
+        "config",
+        help="Config file of the run, or the name of one that is installed with jaxdiff; "
+        "--config.SECTION.FIELD=VALUE sets a field of it, and with --help lists them all",
+    )
+    add_flag(parser, "print_config", bool, False, "Print the config as config.json has it, and end")
+
+
+def add_imports(parser):
+    """Adds --import MODULE, repeatable: modules with kinds of networks, data and so on."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="Module with kinds of networks, data and so on that the run uses; repeatable",
+    )
+
+
+def add_flag(parser, name, hint=str, default=None, help="", repeated=False):
+    """Adds a flag --NAME, whose value is read and checked as a setting of that type is.
+
+    Args:
+      parser: a Parser.
+      name: of the flag, and of the attribute of the parsed arguments.
+      hint: type of the value, such as int, bool, Literal["a", "b"], Annotated[int, Range(1, 100)],
+        or tuple[float, ...], which is written with commas.
+      default: the value where none is given.
+      help: what it means.
+      repeated: whether it may be given several times; the value is then a list.
+    """
+    details = [] if hint in (str, bool) else [expected(hint)]
+    details += [] if default in (None, "", (), False) else [f"default: {default}"]
+    text = f"{help} ({'; '.join(details)})" if details else help
+    text = text.replace("%", "%%")  # which argparse would format
+    if hint is bool:
+        names = f"--{name}", f"--no{name}"
+        parser.add_argument(*names, dest=name, action=_Boolean, nargs=0, default=default, help=text)
+        return
+    parser._hints[name] = hint
+    parser.add_argument(
+        f"--{name}",
+        dest=name,
+        metavar="VALUE",
+        action="append" if repeated else "store",
+        default=[] if repeated else default,
+        help=text,
+    )
+
+
+class _Boolean(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
+
+
+def add_settings(parser, cls, names=None, prefix=""):
+    """Adds a flag --[PREFIX]FIELD for fields of a class of settings, None where it is not given.
+
+    Args:
+      parser: a Parser.
+      cls: the class.
+      names: of the fields; by default all.
+      prefix: of the flags' names.
+    """
+    for name in names or hints(cls):
+        add_flag(
+            parser, prefix + name, hints(cls)[name], help=meanings(cls).get(name, "").rstrip(".")
+        )
 
 
 def require(name, value, example):
@@ -127,33 +232,8 @@ def require(name, value, example):
     return value
 
 
-def number(name, text):
-    """A number in a list that a flag holds."""
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"--{name} holds {text}, which is no number: give numbers.") from None
-
-
-def require_config(holder):
-    """The ConfigDict of a config flag; UserError if there is no file of one."""
-    if holder.value is None and not flags.FLAGS[holder.name].present:
-        raise UserError("--config is missing: give a config file such as configs/digits.py.")
-    if isinstance(holder.value, ConfigDict):
-        return holder.value
-    name = config_flags.get_config_filename(flags.FLAGS[holder.name])
-    if type(holder.value).__name__ == "_ErrorConfig":  # of ml_collections, as it opens the file
-        raise UserError(
-            f"The config file {name} cannot be found: give one such as configs/digits.py."
-        )
-    raise UserError(
-        f"The config file {name} returns {type(holder.value).__name__}: its get_config must return "
-        "a config that began as jaxdiff.config.base()."
-    )
-
-
 def use_compilation_cache():
-    """Keeps compiled programs in the user's cache folder, unless JAX has been told another."""
+    """Keeps compiled programs in the user's cache folder, unless JAX is set to use another."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:

@@ -1,174 +1,356 @@
-"""Paths that users give, and JSON files that carry a checksum of their own content."""
+"""Files on a disk or in a bucket: the one module that opens, writes, moves and removes them.
+
+A path is an `etils.epath.Path`: runs/digits, gs://bucket/run, or another address that epath opens.
+What is refused, by the disk or the bucket, is raised as a UserError that names the path.
+
+Writes are atomic: a file has its old content, or all of the new. In a bucket there are no folders:
+one exists while something is in it, making one does nothing, and moving one copies its files.
+"""
 
 import contextlib
+import fcntl
 import hashlib
+import importlib.util
 import json
 import os
-import pathlib
 import re
 import secrets
 import shutil
+import tempfile
 
+from etils import epath
+
+from jaxdiff import buckets
+from jaxdiff.buckets import is_remote
+from jaxdiff.checked_json import RESTORE, json_text, parse_json
 from jaxdiff.errors import UserError
 
-CHECKSUM = "checksum"  # the field that holds it
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+class WriteError(UserError):
+    """What a disk or bucket refuses to take.
+
+    Arguments:
+      path: that cannot be written.
+      reason: why, in the system's words; also an attribute.
+    """
+
+    def __init__(self, path, reason):
+        super().__init__(
+            f"{path} cannot be written ({reason}): make room or see that you may write there, and "
+            "give the same command again, or choose another place."
+        )
+        self.reason = reason
 
 
-def local_path(text, name):
-    """The path that a text names, on a file system that is mounted here.
+def parse_path(text, name):
+    """The path that a user's text names.
 
     Args:
-      text: a path, such as runs/digits.
+      text: a path or an address, such as runs/digits or gs://bucket/run.
       name: where it was given, for the message: "--out", "data.name".
 
     Raises:
-      UserError: for an address such as gs://bucket/x, which `pathlib` would take for the local
-        folder gs:/bucket/x.
+      UserError: for an address of another kind, or one whose package is not installed.
     """
-    if match := SCHEME.match(str(text)):
+    text = os.fspath(text)
+    if not (match := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/[^/])?", text)):
+        return epath.Path(text)
+    kind, package = match[1], buckets.PACKAGES.get(match[1])
+    if package is None or match[2] is None:
         raise UserError(
-            f"{name} is {text}, and storage of the kind {match[1]}:// cannot be read or written "
-            "yet: give a path on a disk of this machine, or mount the bucket and give its path."
+            f"{name} is {text}, which cannot be opened: give a path on this machine, or an address "
+            f"such as {', '.join(f'{known}://bucket/x' for known in buckets.PACKAGES)}."
         )
-    return pathlib.Path(text)
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Yields a new path beside `path` to write to, which then replaces it: whole or not at all.
-
-    The name is unique, so that programs that write the same file do not meet; where writing fails
-    nothing is left.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def creating(path):
-    """Yields a new path beside `path` to make a file or a folder at, which then takes that name.
-
-    Whole or not at all: where making it fails nothing is left, and what has that name already,
-    even since just now, stays as it is. An empty folder may make room for a folder.
-
-    Raises:
-      OSError: if there is something of that name, or it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        if partial.is_dir():
-            partial.rename(path)  # which fails where there is a file, or a folder with content
-        else:
-            path.touch(exist_ok=False)
-            partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-class BadJson(Exception):
-    """A JSON file that cannot be used; the message says why, to follow the file's name."""
-
-
-def write_json(path, values):
-    """Writes a dict as JSON with a checksum of itself, under another name first."""
-    with replacing(path) as partial:
-        partial.write_text(json_text(values), "utf-8")
-
-
-def json_text(values):
-    """What `write_json` writes: the dict with its checksum."""
-    return json.dumps(with_checksum(values), indent=2) + "\n"
-
-
-def with_checksum(values):
-    """A dict of JSON values, and in the field "checksum" the SHA-256 of the rest."""
-    return {**values, CHECKSUM: _checksum(values)}
-
-
-def read_json(path, keys=(), checksum=True, advice="restore the file from a copy"):
-    """The dict in a JSON file, without its checksum.
-
-    Args:
-      path: the file.
-      keys: fields that it must have.
-      checksum: whether it must hold a checksum of itself that matches, as `write_json` writes it;
-        None: one that it holds must match.
-      advice: what to do about a damaged file, to end the message.
-
-    Raises:
-      UserError: if the file cannot be read, is not JSON in UTF-8, is not a dict with these keys, or
-        was changed since it was written.
-    """
-    try:
-        return load_json(path, keys, checksum)
-    except OSError as error:
+    if importlib.util.find_spec(package) is None:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): see that it is a file that you may read."
-        ) from None
-    except BadJson as error:
-        raise UserError(f"{path} {error}: {advice}.") from None
+            f"{name} is {text}, and {kind}:// needs the package {package}: pip install {package}."
+        )
+    buckets.forget_listings()
+    return epath.Path(text)
 
 
-def load_json(path, keys=(), checksum=True):
-    """As `read_json`, for those who say themselves what to do; raises BadJson or OSError."""
-    return _parse(path.read_bytes(), keys, checksum)
-
-
-def parse_json(content, name, advice, keys=(), checksum=True):
-    """As `read_json`, for text or bytes that are part of something, whose name is `name`."""
-    try:
-        return _parse(content, keys, checksum)
-    except BadJson as error:
-        raise UserError(f"{name} {error}: {advice}.") from None
-
-
-def _parse(content, keys, checksum):
-    try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content
-        values = json.loads(text, object_pairs_hook=_without_repeats)
-        reason = _flaw(values, keys, checksum)
-    except UnicodeDecodeError:
-        reason = "is not text in UTF-8"
-    except RecursionError:
-        reason = "is not JSON that can be read, as it is nested too deeply"
-    except ValueError as error:
-        reason = f"is not JSON ({error})"
-    if reason:
-        raise BadJson(reason)
-    return {name: value for name, value in values.items() if name != CHECKSUM}
-
-
-def _flaw(values, keys, checksum):
-    """What is wrong with the content of a file, to follow its name; or None."""
-    if not isinstance(values, dict):
-        return f"holds {type(values).__name__} where a dict of names to values was expected"
-    if missing := [name for name in keys if name not in values]:
-        return f"lacks {', '.join(missing)}"
-    if checksum is False:
-        return None
-    if CHECKSUM not in values:
-        return "lacks the checksum of itself that it was written with" if checksum else None
-    if values[CHECKSUM] != _checksum(values):
-        return "has been changed since it was written, as its checksum says"
+def _reason(error):
+    """Why the disk or the bucket refuses, in its words; None for an error of another origin."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in buckets.ERRORS:
+        return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return None
 
 
-def _without_repeats(pairs):
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a name stands twice in one dict")
-    return values
+@contextlib.contextmanager
+def reading(path):
+    """Raises what the disk or the bucket refuses to give as a UserError."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := _reason(error)) is None:
+            raise
+        raise UserError(
+            f"{path} cannot be read ({reason}): see that it is there and that you may read it."
+        ) from error
 
 
-def _checksum(values):
-    rest = {name: value for name, value in values.items() if name != CHECKSUM}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+@contextlib.contextmanager
+def writing(path):
+    """Raises what the disk or the bucket refuses to take as a WriteError."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := _reason(error)) is None:
+            raise
+        raise WriteError(path, reason) from error
+
+
+# What there is.
+
+
+def exists(path):
+    """Whether there is a file or a folder."""
+    with reading(path):
+        if is_remote(path):
+            return path.exists()
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
+def is_folder(path):
+    """Whether there is a folder; in a bucket, whether anything is in it."""
+    return exists(path) and path.is_dir()
+
+
+def names(folder):
+    """Names of what is in a folder, sorted; none where there is no such folder."""
+    with reading(folder):
+        try:
+            return sorted(filter(None, (path.name for path in folder.iterdir())))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def size(path):
+    """Bytes of a file."""
+    with reading(path):
+        return path.stat().length
+
+
+# Reading.
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Yields a binary file for reading, which can be sought in."""
+    with reading(path), path.open("rb") as file:
+        yield file
+
+
+def read_bytes(path):
+    """The content of a file."""
+    with opened(path) as file:
+        return file.read()
+
+
+def read_text(path):
+    """The content of a text file in UTF-8; UserError if it is not that."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8: {RESTORE}.") from None
+
+
+def local_copy(path):
+    """A local file or folder of the same content: the path itself, or a copy of what is remote.
+
+    A file or folder of a bucket is copied whole into $JAXDIFF_CACHE (~/.cache/jaxdiff if that is
+    not set), once per host for all processes. A copy that is there is used while names, sizes and
+    versions of the files in the bucket are the same.
+    """
+    if not is_remote(path):
+        return path
+    with reading(path):
+        found = buckets.versions(path)
+    if not found:
+        raise UserError(f"{path} cannot be read (there is nothing): give another path.")
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+    cache = epath.Path(os.environ.get("JAXDIFF_CACHE") or "~/.cache/jaxdiff").expanduser()
+    copy, partial = cache / digest / path.name, cache / f"{digest}.partial"
+    with writing(cache):
+        os.makedirs(cache, exist_ok=True)
+        with open(cache / f"{digest}.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.exists(copy.parent):
+                shutil.rmtree(partial, ignore_errors=True)  # of a program that was killed
+                print(f"Copying {path} to {copy}.", flush=True)
+                buckets.download(path, partial / path.name)
+                os.rename(partial, copy.parent)
+    return copy
+
+
+# Writing.
+
+
+@contextlib.contextmanager
+def replacing(path, new=False):
+    """Yields a binary file to write, which can be sought in and becomes `path` at the end.
+
+    Where writing fails `path` stays as it was, and nothing else is left. Folders above it are made.
+
+    Args:
+      path: of the file.
+      new: whether what has that name already, even since just now, must not be replaced.
+
+    Raises:
+      WriteError: if the file cannot be written; with `new`, if there is something.
+    """
+    with writing(path), _temporary(path) as partial:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if new and not create(path, b""):
+            raise FileExistsError(None, "There is something of that name")
+        if is_remote(path):
+            buckets.storage(path).put_file(os.fspath(partial), os.fspath(path))
+        else:
+            os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _temporary(path):
+    """Yields a new local path: beside `path` if that is local; what is there at the end is removed.
+
+    The name is unique, so that programs that write the same file do not meet.
+    """
+    if is_remote(path):
+        folder = epath.Path(tempfile.gettempdir())
+    else:
+        folder = path.parent
+        os.makedirs(folder, exist_ok=True)
+    partial = folder / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+    try:
+        yield partial
+    finally:
+        remove_tree(partial)
+
+
+def write_bytes(path, content):
+    """Writes a file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path, text):
+    """Writes a text file in UTF-8, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def create(path, content):
+    """Writes a new file, exclusively: returns False if there is one, even since just now.
+
+    Of programs that call it at once one gets True, on a local disk and on gs://.
+    """
+    with writing(path):
+        if not is_remote(path):
+            os.makedirs(path.parent, exist_ok=True)
+            try:
+                file = open(path, "xb")  # noqa: SIM115
+            except FileExistsError:
+                return False
+            with file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            return True
+        if buckets.kind(path) == "gs":
+            return buckets.swap(path, content, 0) is not None
+        is_new = not path.exists()
+        if is_new:
+            path.write_bytes(content)
+        return is_new
+
+
+@contextlib.contextmanager
+def new_folder(path, last=None):
+    """Yields a local folder to fill, which becomes `path` at the end: whole or not at all.
+
+    In a bucket its files are copied one by one, and the one whose presence says that the folder
+    is whole comes last.
+
+    Args:
+      path: of the folder; it may exist if nothing is in it.
+      last: name of that file.
+
+    Raises:
+      WriteError: if it cannot be written, or something is there.
+    """
+    with writing(path), _temporary(path) as partial:
+        os.mkdir(partial)
+        yield partial
+        if is_remote(path):
+            if path.exists():
+                raise FileExistsError(None, "There is something of that name")
+            buckets.upload(partial, path, last)
+        else:
+            os.rename(partial, path)  # which fails where there is a file, or a folder with content
+
+
+def make_folder(path):
+    """Makes a folder and those above it; one that is there stays, and a bucket needs none."""
+    if not is_remote(path):
+        with writing(path):
+            os.makedirs(path, exist_ok=True)
+
+
+def remove(path):
+    """Removes a file, if it is there."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
+def remove_tree(path):
+    """Removes a file or a folder with all that is in it, if it is there."""
+    with writing(path):
+        if is_remote(path):
+            buckets.remove_tree(path)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_if_empty(folder):
+    """Removes a local folder in which nothing is; whatever else it is stays."""
+    if not is_remote(folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def move(path, to):
+    """Moves a file or a folder to a place where there is nothing; in a bucket, file by file."""
+    if exists(to):
+        raise WriteError(to, "there is something of that name")
+    with writing(to):
+        if is_remote(path):
+            buckets.move(path, to)
+        else:
+            os.makedirs(to.parent, exist_ok=True)
+            os.rename(path, to)
+
+
+def copy(path, to):
+    """Copies a file, whole or not at all."""
+    with opened(path) as source, replacing(to) as file:
+        shutil.copyfileobj(source, file, 2**22)
+
+
+def write_json(path, values):
+    """Writes a dict as JSON with its checksum."""
+    write_text(path, json_text(values))
+
+
+def read_json(path, keys=(), advice=RESTORE):
+    """The dict in a JSON file, without its checksum; UserError as `parse_json`."""
+    return parse_json(read_text(path), path, keys, advice)

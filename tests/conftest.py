@@ -28,6 +28,8 @@ import pytest  # noqa: E402
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests import object_storage  # noqa: E402
+
 
 def pytest_xdist_auto_num_workers(config):
     """Two processes, or none beside this one for a single file."""
@@ -38,6 +40,13 @@ def pytest_xdist_auto_num_workers(config):
 def goldens():
     """The folder of golden values that the repository holds."""
     return pathlib.Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """A bucket of Google's storage that is served here: an epath, gs://tests."""
+    with object_storage.emulator() as path:
+        yield path
 
 
 @pytest.fixture

@@ -1,0 +1,268 @@
+"""Places that belong to one program or one request: locks, and folders claimed by their settings.
+
+A lock is held by one program at a time. On a local disk it is the kernel's (flock), which frees it
+however the holder ends. On gs:// it is an object that its holder writes again every BEAT seconds;
+one that is not written for DEAD seconds belonged to a program that was killed, and is taken over.
+Other storage has no exclusive writes, and so no locks.
+
+A claim stays: a folder of results holds the settings of the request that made them, written before
+the work begins, and takes results of no other.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import fnmatch
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+
+from jaxdiff import buckets, files
+from jaxdiff.arrays import load_npz, save_npz
+from jaxdiff.checked_json import json_text, parse_json
+from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
+
+LOCK = ".lock"  # the name of a folder's
+BEAT, DEAD = 15.0, 60.0  # seconds
+# What makes a folder one of something else: of a run, of a dataset.
+OTHERS = {"config.json": "a run", "dataset_info.json": "a dataset"}
+OUT = "choose another --out"
+
+
+def in_first(function, *args):
+    """What `function` returns in the first process, None in others; its UserError is all's."""
+    result = problem = None
+    if processes.is_first():
+        try:
+            result = function(*args)
+        except UserError as error:
+            problem = error
+    if processes.any_process(problem is not None):
+        raise problem or UserError("The first process says what is wrong.")
+    return result
+
+
+# Locks.
+
+
+@contextlib.contextmanager
+def lock(path, what):
+    """Holds the file `path` while the context is open, and removes it at the end.
+
+    In a job of many processes the first one holds it for all of them; if it cannot, each raises.
+
+    Args:
+      path: of the lock, such as runs/digits/.lock.
+      what: it protects, to begin a sentence: "The folder runs/digits".
+
+    Raises:
+      UserError: if another program holds it, naming its process, host and when it began.
+    """
+    take = {"": _take_local, "gs": _take_object}.get(buckets.kind(path), lambda *_: None)
+    release = in_first(take, path, what)
+    try:
+        yield
+    finally:
+        if release:
+            release()
+
+
+def _take_local(path, what):
+    """Locks a file and writes the holder into it; returns a function that releases it."""
+    while True:
+        with files.writing(path):
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise _in_use(what, file.read()) from None
+        except OSError:
+            pass  # a file system without locks: nothing is protected
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                break
+        file.close()  # its holder has just removed it
+    with files.writing(path):
+        file.truncate(0)
+        file.write(_holder())
+        file.flush()
+
+    def release():
+        files.remove(path)
+        file.close()
+
+    return release
+
+
+def _take_object(path, what):
+    """Writes an object, again and again in a thread; returns a function that releases it."""
+    content = _holder()
+    generation = _swap(path, content, 0) or _take_over(path, what, content)
+    end = threading.Event()
+
+    def beat(generation):
+        while not end.wait(BEAT):
+            with contextlib.suppress(UserError):  # the bucket cannot be reached just now
+                generation = _swap(path, content, generation) or generation
+
+    thread = threading.Thread(target=beat, args=(generation,), daemon=True)
+    thread.start()
+
+    def release():
+        end.set()
+        thread.join()
+        if files.exists(path) and files.read_text(path) == content:
+            files.remove(path)
+
+    return release
+
+
+def _take_over(path, what, content):
+    """Takes the lock of a killed program; UserError if its holder writes it meanwhile."""
+    with files.reading(path):
+        first = now = buckets.generation(path)
+    print(f"{what} is locked: waiting up to {DEAD:g} s to see whether its holder is alive.")
+    end = time.monotonic() + DEAD
+    while now == first and time.monotonic() < end:
+        time.sleep(DEAD / 20)
+        with files.reading(path):
+            now = buckets.generation(path)
+    generation = _swap(path, content, now) if now in (0, first) else None
+    if generation is None:
+        raise _in_use(what, files.read_text(path))
+    return generation
+
+
+def _swap(path, content, generation):
+    with files.writing(path):
+        return buckets.swap(path, content, generation)
+
+
+def _holder():
+    """Who this program is, as text that no other writes."""
+    since = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return json.dumps(
+        {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": since,
+            "token": secrets.token_hex(8),
+        }
+    )
+
+
+def _in_use(what, holder):
+    try:
+        values = json.loads(holder)
+        holder = f"process {values['pid']} on {values['host']} since {values['since']}"
+    except (ValueError, KeyError, TypeError):  # it has only just been locked
+        holder = "another program"
+    return UserError(
+        f"{what} is in use by {holder}: wait until that ends, or choose another place."
+    )
+
+
+# Claims.
+
+
+@contextlib.contextmanager
+def claimed_folder(out, settings, name, own=()):
+    """Holds a folder for the results of one request while the context is open.
+
+    The settings are written first, and stay; what fails before any result is there takes them back.
+
+    Args:
+      out: the folder, made if it is not there.
+      settings: of the request, a dict that JSON can hold.
+      name: of the JSON file that keeps them.
+      own: patterns of files that will be written, which nobody else may have written there.
+
+    Raises:
+      UserError: if the folder is a run's or a dataset's, cannot be written, is in use by another
+        program, or holds the results of other settings or files of somebody else.
+    """
+    is_new = in_first(_make, out)
+    try:
+        with lock(out / LOCK, f"The folder {out}"):
+            in_first(_claim, out, settings, name, own)
+            try:
+                yield
+            except BaseException:
+                if processes.is_first() and {*files.names(out)} <= {name, LOCK}:
+                    files.remove(out / name)
+                raise
+    except BaseException:
+        if is_new:
+            files.remove_if_empty(out)
+        raise
+
+
+def _make(out):
+    """Makes a folder of results, unless it is something else's; whether it is a new one."""
+    for file, kind in OTHERS.items():
+        if files.exists(out / file):
+            raise UserError(f"{out} is the folder of {kind}, as it holds {file}: {OUT}.")
+    is_new = not files.exists(out)
+    files.make_folder(out)
+    return is_new
+
+
+def _claim(out, settings, name, own):
+    """Writes the settings, unless they are there already, or something that is not theirs."""
+    path = out / name
+    if not files.exists(path):
+        found = (file for file in files.names(out) for p in own if fnmatch.fnmatch(file, p))
+        if theirs := next(found, None):
+            raise UserError(f"{out} holds {theirs}, but no {name} that says what made it: {OUT}.")
+        if files.create(path, json_text(settings).encode()):
+            return
+    check_same(out, files.read_json(path, advice=OUT), settings)
+
+
+@contextlib.contextmanager
+def claimed_file(path, settings):
+    """The same for one npz file, which `save` writes with its settings inside.
+
+    Raises:
+      UserError: if it cannot be written, is in use by another program, or holds something else.
+    """
+    in_first(files.make_folder, path.parent)
+    with lock(path.with_name(f".{path.name}.lock"), f"The file {path}"):
+        in_first(_check_file, path, settings)
+        yield
+
+
+def _check_file(path, settings):
+    if not files.exists(path):
+        return
+    try:
+        text = str(load_npz(path, ["settings"])["settings"])
+    except UserError:
+        raise UserError(f"{path} is not a file that this command wrote: {OUT}.") from None
+    check_same(path, parse_json(text, f"What says what made {path}", advice=OUT), settings)
+
+
+def save(path, settings, arrays):
+    """Writes a dict of arrays as npz, and beside them `settings`, as JSON text; in one process."""
+    if processes.is_first():
+        save_npz(path, {"settings": json_text(settings), **arrays})
+
+
+def check_same(out, old, settings):
+    """Refuses results of settings, as they were read, other than these.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    settings = json.loads(json.dumps(settings))  # as they would be read
+    if different := [k for k in {**settings, **old} if k not in old or old[k] != settings.get(k)]:
+        raise UserError(
+            f"{out} holds the results of another request, with another {', '.join(different)}: "
+            f"{OUT}."
+        )

@@ -1,0 +1,38 @@
+"""Trains a run: its folder is made, or continued where it holds the run already.
+
+python train.py --config configs/NAME.py --workdir runs/NAME
+"""
+
+import sys
+
+from jaxdiff import cli
+from jaxdiff.training.interrupt import Interrupt
+
+
+def main():
+    """The command line of training."""
+    parser = cli.Parser(__doc__)
+    cli.add_config(parser)
+    cli.add_imports(parser)
+    cli.add_flag(parser, "workdir", help="Folder of the run")
+    cli.add_flag(
+        parser,
+        "restart",
+        bool,
+        False,
+        "Move what the run holds into its folder before-restart-1, and begin at step 0",
+    )
+    cli.add_flag(parser, "distributed", bool, False, "Many hosts run this program")
+    cli.run(_train, parser)
+
+
+def _train(args):
+    workdir = cli.require("workdir", args.workdir, "a folder such as runs/NAME")
+    with Interrupt(ends_program=True) as interrupt:
+        cli.use_compilation_cache()
+        from jaxdiff.parallel import processes
+        from jaxdiff.training.loop import train
+
+        processes.initialize(args.distributed)
+        train(args.config, workdir, interrupt, args.restart)
+    sys.exit(interrupt.status)
