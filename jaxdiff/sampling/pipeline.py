@@ -1,8 +1,8 @@
-"""Samples by number: equation (1) and (2) put together of networks, and run in batches."""
+"""Samples by number: equations (1) and (2) put together of networks, and run in batches."""
 
 import dataclasses
 import enum
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,39 +12,33 @@ from jax.sharding import Mesh
 
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.guidance.classifier import label_gradient
-from jaxdiff.guidance.conditions import embedded, random, same
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
+from jaxdiff.models.condition import Dropout
 from jaxdiff.models.network import Network
 from jaxdiff.parallel.batches import in_batches
 from jaxdiff.parallel.mesh import batch_sharding
 from jaxdiff.samplers.loop import advance, begin, segments
-from jaxdiff.sampling.trained_model import applied
 
 
 class ConditionKind(enum.Enum):
-    """What a reference is told: the sample's label, that there is none, or a random one."""
+    """What a reference is conditioned on: the sample's condition, the null one, a random label."""
 
-    LABEL = "its label"
-    NULL = "no label"
-    RANDOM = "a random label"
+    CONDITION = "condition"
+    NULL = "null"
+    RANDOM = "random"
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceReference:
-    """Who the main network is pushed away from.
+    """The weaker prediction D_i that guidance extrapolates away from.
 
     Attributes:
-      told: what that network is told.
-      guide: which of the guides it is; None: the main network itself.
+      condition: what it is conditioned on.
+      guide: number of the guide that predicts it; None: the main network itself.
     """
 
-    told: ConditionKind
+    condition: ConditionKind
     guide: int | None = None
-
-    def named(self, guides):
-        """What it is in words; `guides` are the references to networks that guide."""
-        network = "the model" if self.guide is None else guides[self.guide]
-        return f"the reference {network} ({self.told.value})"
 
 
 @jax.tree_util.register_dataclass
@@ -79,83 +73,95 @@ class Evaluations:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Generator:
-    """Makes samples of one network with one sampler, guided or not.
+class Pipeline:
+    """Samples one network with one sampler, guided or not.
+
+    Equal pipelines share their compiled programs, so all fields must be hashable.
 
     Attributes:
-      network, process, sampler: what is sampled and how.
-      shape: of one sample.
-      classes: sample n has the label classes[n mod count]; empty for a network without labels.
+      network, process: what is sampled.
+      sampler: such as jaxdiff.samplers.heun.HeunSampler.
+      codec: whose `decode` makes images of samples.
       mesh: devices to spread a batch over.
-      guides: (network, process) of each guide.
-      references: who to be pushed away from, in the order of the strength's weights.
-      classifier: a network that guides to the labels, of the same process; or None.
-      together: predictions of one network for several conditions come from one batch.
-      start: [N, ...] float32, unit noise that sample n starts from; None: noise of its own.
-      low_res: [N, h, w, C] float32, what a network of super-resolution makes sample n of.
+      dropout: rate that the network is sampled with, in [0, 1).
+      guides: (network, process, dropout) of each guide.
+      references: in the order of the weights.
+      classifier: a network that classifies noisy samples of the same process; or None.
+      together: predictions of one network under several conditions come from one batch.
     """
 
     network: Network
     process: Any
     sampler: Any
-    shape: tuple[int, ...]
-    classes: tuple[int, ...]
+    codec: Any
     mesh: Mesh
-    guides: tuple[tuple[Network, Any], ...] = ()
+    dropout: float = 0.0
+    guides: tuple[tuple[Network, Any, float], ...] = ()
     references: tuple[GuidanceReference, ...] = ()
     classifier: Network | None = None
     together: bool = False
-    start: np.ndarray | None = None
-    low_res: np.ndarray | None = None
-
-    def labels(self, numbers):
-        """Labels [B] int32 of the samples with these numbers [B] int."""
-        classes = np.asarray(self.classes or (0,), np.int32)
-        return classes[numbers % len(classes)]
 
     def __call__(
-        self, params, grid, seed, numbers, batch_size, strength=None, cads=None, quiet=True
+        self,
+        params,
+        grid,
+        seed,
+        numbers,
+        batch_size,
+        cond=None,
+        guidance=None,
+        cads=None,
+        start=None,
+        with_x=True,
+        bar=None,
     ):
-        """Samples `numbers` as [len(numbers), ...] float32 NumPy, in batches of `batch_size`.
+        """Samples `numbers`, in batches of `batch_size`; the last one is padded to it.
 
         Args:
           params: Params.
-          grid: the sampler's.
+          grid: the sampler's, of N steps.
           seed: in [0, 2^31).
           numbers: [n] int, which samples.
           batch_size: how many at once over all devices.
-          strength: a GuidanceParams of NumPy arrays, where there are references or a classifier.
+          cond: {name: array [n, ...]}, the conditions of these samples; None: there are none.
+          guidance: a GuidanceParams of NumPy arrays, where there are references or a classifier.
           cads: a Cads, or None.
-          quiet: leave out the progress bar.
+          start: [n, ...] float32, unit noise to start from; None: each sample's own.
+          with_x: whether x is returned beside images.
+          bar: a progress bar to be updated; None: no progress is shown.
+
+        Returns:
+          {"images": uint8 [n, H, W, C] (what the codec decodes), "finite": bool [n], "x": float32
+          [n, ...]}, NumPy arrays in every process. Images of samples that are not finite mean
+          nothing.
         """
         numbers = np.asarray(numbers, np.int32)
-        strength = strength or GuidanceParams(np.ones((0, grid.num_steps), np.float32))
-        parts = segments(self.sampler, strength.weights, strength.scales)
+        guidance = guidance or _unguided(grid.num_steps)
+        parts = segments(self.sampler, guidance.weights, guidance.scales)
 
-        def fetch(rows):
-            n = numbers[rows]
-            given = [array[n] for array in (self.start, self.low_res) if array is not None]
-            return n, self.labels(n), *given
-
-        def generate(*batch):
-            values = self._begin(params, grid, strength, seed, *batch)
+        def run(numbers, cond, start):
+            batch = (params, seed, numbers, cond)
+            values, conditions = _begin(self, *batch, grid.levels[0], guidance, start)
             for part in parts:
                 which = (part.sampler, part.active, part.classifier_active)
                 bounds = np.int32(part.start), np.int32(part.stop)
-                values = self._advance(
-                    *which, params, grid, strength, cads, seed, bounds, values, *batch
+                values = _advance(
+                    self, which, *batch, grid, guidance, cads, bounds, conditions, values
                 )
-            return values[0]
+            return _finish(self, values[0], with_x)
 
-        return in_batches(
-            generate, fetch, len(numbers), batch_size=batch_size, mesh=self.mesh, quiet=quiet
-        )
+        def fetch(rows):
+            given = jax.tree.map(lambda array: array[rows], (cond or {}, start))
+            return numbers[rows], *given
 
-    def evaluations(self, num_steps, strength=None):
+        sizes = {"batch_size": batch_size, "even": False, "mesh": self.mesh}
+        return in_batches(run, fetch, len(numbers), **sizes, bar=bar, quiet=True)
+
+    def evaluations(self, num_steps, guidance=None):
         """Evaluations for one sample in N steps."""
-        strength = strength or GuidanceParams(np.ones((0, num_steps), np.float32))
+        guidance = guidance or _unguided(num_steps)
         main, guides, classifier = 0, [0] * len(self.guides), 0
-        for part in segments(self.sampler, strength.weights, strength.scales):
+        for part in segments(self.sampler, guidance.weights, guidance.scales):
             main += part.evaluations
             classifier += part.evaluations * part.classifier_active
             for reference in (self.references[r] for r in part.active):
@@ -165,82 +171,128 @@ class Generator:
                     guides[reference.guide] += part.evaluations
         return Evaluations(main, tuple(guides), classifier)
 
-    @cached_property
-    def _begin(self):
-        def run(params, grid, strength, seed, numbers, labels, *given):
-            keys = sample_keys(seed, numbers)
-            if self.start is None:
-                noise = normal(derived(keys, Purpose.START, 0), self.shape)
-            else:
-                noise = given[0]
-            x = self.process.start(keys, noise, grid.levels[0])
-            guidance = self.guidance(params, strength, None, labels, *given)
-            return begin(self.sampler, guidance, x)
+    def conditions(self, params, cond):
+        """Conditions of the main network and each reference; None where a step draws its own."""
+        main = self.network.embed(params.main, cond)
+        others = []
+        for reference in self.references:
+            network, own = self._network(params, reference.guide)
+            embed = {
+                ConditionKind.CONDITION: network.embed,
+                ConditionKind.NULL: network.null,
+                ConditionKind.RANDOM: lambda *_: None,
+            }[reference.condition]
+            others.append(embed(own, cond))
+        return (main, *others)
 
-        return jax.jit(run, out_shardings=batch_sharding(self.mesh))
-
-    @cached_property
-    def _advance(self):
-        def run(
-            sampler,
-            active,
-            classifier_active,
-            params,
-            grid,
-            strength,
-            cads,
-            seed,
-            bounds,
-            values,
-            *batch,
-        ):
-            numbers, labels, *given = batch
-            guidance = self.guidance(params, strength, cads, labels, *given)
-            guidance = dataclasses.replace(
-                guidance, active=active, classifier_active=classifier_active
-            )
-            keys = sample_keys(seed, numbers)
-            return advance(sampler, grid, guidance, values, keys, *bounds)
-
-        return jax.jit(run, static_argnums=(0, 1, 2), out_shardings=batch_sharding(self.mesh))
-
-    def guidance(self, params, strength, cads, labels, *given):
-        """The equation for a batch; traced."""
-        low_res = None if self.low_res is None else given[-1]
-        networks = [(self.network, self.process), *self.guides]
-        every = [params.main, *params.guides]
+    def guidance(self, params, cond, guidance, cads, conditions):
+        """The equations for a batch, traced; arguments as in `__call__`, and its conditions."""
+        networks = [(self.network, self.process, self.dropout), *self.guides]
         # One denoiser a network, so that the equation sees which predictions can share a batch.
         denoisers = [
-            process.denoiser(applied(network, own, low_res))
-            for (network, process), own in zip(networks, every, strict=True)
+            process.denoiser(partial(network.apply, own))
+            for (network, process, _), own in zip(
+                networks, (params.main, *params.guides), strict=True
+            )
         ]
 
-        def branch(index, told, number=None):
-            network, _ = networks[index]
-            embed, labelled = partial(network.embed, every[index]), _told(told, labels, network)
-            drops = network.drop_rate > 0
-            return NetworkBranch(denoisers[index], embedded(embed, labelled, cads, number, drops))
+        def branch(which, condition, number=None):
+            rate, place = networks[which][2], 0 if number is None else 1 + number
 
+            def at_step(i, keys):
+                found = condition(i, keys) if callable(condition) else condition
+                if cads is None:
+                    return found
+                main, other = (Purpose.CADS_MAIN, i), (Purpose.CADS_REFERENCE, i, number)
+                return cads.anneal(found, i, derived(keys, *(main if number is None else other)))
+
+            def dropout(i, keys):
+                return Dropout(rate, derived(keys, Purpose.DROPOUT, i, place)) if rate else None
+
+            return NetworkBranch(denoisers[which], at_step, dropout)
+
+        def reference(number, each, condition):
+            if each.condition is ConditionKind.RANDOM:
+                condition = self._random_labels(params, each.guide, cond)
+            return branch(0 if each.guide is None else 1 + each.guide, condition, number)
+
+        main, *others = conditions
+        pairs = zip(self.references, others, strict=True)
         gradient = None
         if self.classifier is not None:
             classify = self.process.classifier(partial(self.classifier.apply, params.classifier))
-            gradient = label_gradient(classify, labels)
+            gradient = label_gradient(classify, cond[self.classifier.config.label.name])
         return Guidance(
-            main=branch(0, ConditionKind.LABEL),
-            references=tuple(
-                branch(0 if r.guide is None else 1 + r.guide, r.told, number)
-                for number, r in enumerate(self.references)
-            ),
-            strength=strength,
+            main=branch(0, main),
+            references=tuple(reference(n, *pair) for n, pair in enumerate(pairs)),
+            params=guidance,
             gradient=gradient,
             together=self.together,
         )
 
+    def _network(self, params, guide):
+        if guide is None:
+            return self.network, params.main
+        return self.guides[guide][0], params.guides[guide]
 
-def _told(told, labels, network):
-    """What a network is told, as conditions.embedded takes it."""
-    if told is ConditionKind.NULL:
-        return same(jnp.full_like(labels, network.spec.num_classes))
-    if told is ConditionKind.RANDOM:
-        return random(network.spec.num_classes)
-    return same(labels)
+    def _random_labels(self, params, guide, cond):
+        """Conditions on labels that each step draws uniformly (Sadat et al. 2024, arXiv:2407.02687)."""
+        network, own = self._network(params, guide)
+
+        def condition(i, keys):
+            keys = derived(keys, Purpose.RANDOM_LABEL, i)
+            labels = {
+                each.name: jax.vmap(
+                    lambda key, each=each: jax.random.randint(key, (), 0, each.classes)
+                )(keys)
+                for each in network.config.conditions
+            }
+            return network.embed(own, {**cond, **labels})
+
+        return condition
+
+
+def _unguided(num_steps):
+    return GuidanceParams(np.ones((0, num_steps), np.float32))
+
+
+def _split(mesh, tree):
+    """A tree of arrays [B, ...] split over the devices by sample."""
+    return jax.lax.with_sharding_constraint(tree, batch_sharding(mesh))
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(pipeline, params, seed, numbers, cond, level, guidance, start):
+    """(values before the first step, the conditions)."""
+    keys = sample_keys(seed, numbers)
+    if start is None:
+        start = normal(derived(keys, Purpose.START, 0), pipeline.network.signature.shape)
+    conditions = pipeline.conditions(params, cond)
+    x = pipeline.process.start(keys, start, level)
+    equations = pipeline.guidance(params, cond, guidance, None, conditions)
+    return _split(pipeline.mesh, (begin(pipeline.sampler, equations, x), conditions))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _advance(
+    pipeline, which, params, seed, numbers, cond, grid, guidance, cads, bounds, conditions, values
+):
+    """The values after some steps; `which`: (sampler, active references, classifier active)."""
+    sampler, active, classifier_active = which
+    equations = dataclasses.replace(
+        pipeline.guidance(params, cond, guidance, cads, conditions),
+        active=active,
+        classifier_active=classifier_active,
+    )
+    keys = sample_keys(seed, numbers)
+    return _split(pipeline.mesh, advance(sampler, grid, equations, values, keys, *bounds))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _finish(pipeline, x, with_x):
+    """What is returned of samples x."""
+    found = {
+        "images": pipeline.codec.decode(x),
+        "finite": jnp.isfinite(x).reshape(len(x), -1).all(1),
+    }
+    return _split(pipeline.mesh, {**found, "x": x} if with_x else found)
