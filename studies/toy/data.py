@@ -8,7 +8,6 @@ import dataclasses
 from functools import cache
 
 import numpy as np
-
 from jaxdiff.diffusion.mixture import GaussianMixture
 
 DEPTH = 7
