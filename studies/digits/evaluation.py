@@ -33,8 +33,9 @@ def held_out():
 
 @lru_cache(maxsize=1)
 def _real():
-    from jaxdiff.data.digits import load, split_indices
     from sklearn.svm import SVC
+
+    from jaxdiff.data.digits import load, split_indices
 
     images, labels = load()
     splits = {

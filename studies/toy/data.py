@@ -8,6 +8,7 @@ import dataclasses
 from functools import cache
 
 import numpy as np
+
 from jaxdiff.diffusion.mixture import GaussianMixture
 
 DEPTH = 7

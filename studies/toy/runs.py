@@ -6,7 +6,6 @@ from functools import cached_property, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxdiff.sampling.options import Request
 
 from jaxdiff import factory
 from jaxdiff.data import toy
@@ -17,6 +16,7 @@ from jaxdiff.guidance.equation import Guidance, NetworkBranch
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.loop import advance, begin, sample, segments
 from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.options import Request
 from jaxdiff.sampling.trained_model import applied, open_model
 
 BATCH = 8192

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxdiff.diffusion.mixture import GaussianMixture
 
 from jaxdiff.diffusion.denoiser import Condition, Level
 from jaxdiff.diffusion.edm import LOG_DENSITY, PRECONDITIONED, Edm, sigmas
+from jaxdiff.diffusion.mixture import GaussianMixture
 from jaxdiff.diffusion.randomness import Purpose, derived
 from jaxdiff.errors import UserError
 

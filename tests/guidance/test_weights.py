@@ -4,13 +4,13 @@ from math import cos, pi
 
 import numpy as np
 import pytest
-from jaxdiff.sampling.options import parse_schedule
 
 from jaxdiff import factory
 from jaxdiff.diffusion.adm import Adm
 from jaxdiff.diffusion.schedules import cosine
 from jaxdiff.guidance import weights
 from jaxdiff.guidance.weights import Steps, within
+from jaxdiff.sampling.options import parse_schedule
 from tests.closed_forms import edm_levels
 
 

@@ -1,8 +1,8 @@
 import pytest
-from tests.sampling.test_job import make_run
 
 from jaxdiff.evaluation import guidance
 from tests import tiny
+from tests.sampling.test_job import make_run
 
 pytestmark = pytest.mark.usefixtures("alone")
 
