@@ -14,9 +14,9 @@ import pathlib
 
 import numpy as np
 from absl import flags
+from jaxdiff.evaluation.digits import read_samples, score
 
 from jaxdiff import cli, results
-from jaxdiff.evaluation.digits import read_samples, score
 from jaxdiff.files import local_path
 
 

@@ -50,6 +50,7 @@ def rows(early, small, classifier):
 def measure(model, methods, out, num_samples, sampler, steps):
     """A row of COLUMNS for each method; writes its samples under `out`."""
     from jaxdiff.evaluation.digits import read_samples, score
+
     from jaxdiff.sampling import run_sampling
 
     common = {"model": model, "num_samples": num_samples, "batch_size": 250}
@@ -102,9 +103,8 @@ def _relative_speed(request, plain):
 
 def draw(table, out, path):
     """Diversity against agreement for each method, and images of all classes by each."""
-    from matplotlib.figure import Figure
-
     from jaxdiff.evaluation.digits import read_samples
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))

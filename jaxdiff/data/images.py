@@ -1,6 +1,4 @@
-"""Making an image the size and colour that a network wants."""
-
-import math
+"""Bringing images to the size, colours and range that a network takes. NumPy."""
 
 import numpy as np
 from PIL import Image
@@ -12,9 +10,9 @@ def fit(image, size, channels, how="crop"):
     `crop` is what ADM does (Dhariwal & Nichol 2021, arXiv:2105.05233, their data preparation): it
     halves with a box filter while the shorter side is at least twice `size`, then scales the
     shorter side to `size` bicubically and crops the middle.
-    `pad` resamples nothing: a side that is shorter is framed with black, alike on both ends (a
-    pixel more at the bottom or right where the difference is odd), and one that is longer is
-    cropped to its middle.
+    `pad` resamples nothing: a shorter side is framed with black, the same on both ends (a pixel
+    more at the bottom or right where the difference is odd), and a longer one is cropped to its
+    middle.
     An image that fits already is returned as it is.
 
     Args:
@@ -31,7 +29,7 @@ def fit(image, size, channels, how="crop"):
     picture = _picture(image, channels)
     if how == "crop":
         picture = _scaled(picture, size)
-    # Towards zero, so that an odd pixel goes right. What lies outside becomes black.
+    # Towards zero, so that an odd pixel goes right. What is outside becomes black.
     left, top = (int((side - size) / 2) for side in picture.size)
     picture = picture.crop((left, top, left + size, top + size))
     return np.asarray(picture).reshape(size, size, channels)
@@ -62,25 +60,30 @@ def _scaled(picture, size):
     return picture.resize(shape, Image.Resampling.BICUBIC)
 
 
-def free_memory():
-    """Bytes of memory that are free, or inf where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return math.inf
+def area_means(images, size):
+    """Images at a lower resolution, the means of squares of pixels, in [-1, 1].
+
+    Args:
+      images: uint8 [N, H, W, C]; H and W are multiples of `size`.
+      size: height and width wanted.
+
+    Returns:
+      float32 [N, size, size, C].
+    """
+    count, height, width, channels = images.shape
+    squares = images.reshape(count, size, height // size, size, width // size, channels)
+    return squares.mean((2, 4), dtype=np.float32) / np.float32(127.5) - 1
 
 
 def to_float(images):
-    """uint8 0 .. 255 to float32 -1 .. 1; NumPy or JAX arrays. Data that are not bytes stay."""
+    """uint8 0 .. 255 to float32 -1 .. 1. Data that are not bytes stay as they are."""
     if images.dtype != np.uint8:
         return images
     return images.astype("float32") / 127.5 - 1
 
 
 def to_uint8(images):
-    """Float -1 .. 1 (clipped) to uint8 0 .. 255, rounded to the nearest; NumPy.
+    """Float -1 .. 1 (clipped) to uint8 0 .. 255, rounded to the nearest.
 
     Raises:
       ValueError: for what is not finite, which no byte represents.

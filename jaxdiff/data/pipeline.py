@@ -8,10 +8,11 @@ from functools import lru_cache
 
 import grain
 import numpy as np
+from absl import flags
 
 from jaxdiff.parallel import processes
 
-LENGTH = 2**62  # examples: as good as endless, and what 64 bits can count
+LENGTH = 2**62  # examples: practically endless, and within 64 bits
 
 
 def batches(source, batch_size, seed, first_batch=0, workers=0):
@@ -22,11 +23,11 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
       batch_size: examples in a global batch, a multiple of the number of processes.
       seed: of the order, which differs from epoch to epoch; in [0, 2^31).
       first_batch: number of the first batch.
-      workers: processes that read and decode; 0 does it in a thread of this one, which is best
-        for data held in memory.
+      workers: processes that read and decode; 0: a thread of this one, which is best for data held
+        in memory.
 
     Yields:
-      What `Source.fetch` returns, for batch_size / processes examples.
+      {"x", "cond"} as `Source.fetch` returns them, of batch_size / processes examples.
     """
     part = batch_size // processes.count()
     mine = processes.index() * part + np.arange(part)
@@ -39,6 +40,7 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
     numbers = grain.MapDataset.range(first_batch, LENGTH // batch_size)
     dataset = numbers.map(read).to_iter_dataset(threads)
     if workers:
+        flags.FLAGS.mark_as_parsed()  # Grain reads its own, also in programs without absl's flags
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
 

@@ -8,8 +8,8 @@ empty       numbers of the classes that have no example
 
 import hashlib
 
+from jaxdiff import files
 from jaxdiff.errors import UserError
-from jaxdiff.files import read_json, write_json
 
 NAME = "data.json"
 FIELDS = ("examples", "sha256", "classes", "empty")
@@ -30,7 +30,7 @@ def describe(source):
     return {
         "examples": len(source),
         "sha256": checksum(source),
-        "classes": list(source.label_names),
+        "classes": list(source.class_names),
         "empty": list(source.empty),
     }
 
@@ -40,19 +40,14 @@ def checksum(source):
 
     Of a dataset of more than ALL examples SOME are read, which takes seconds however large it is;
     of one that `jaxdiff.data.prepare` has made, the checksum of all its sources counts as well.
+    Every array of an example counts, also those that no condition of the model reads.
     """
     digest = hashlib.sha256(f"{len(source)}\n{source.origin}\n".encode())
-    if source.stored is None:  # points, which their origin defines
-        return digest.hexdigest()
-    from tensorflow_datasets.proto import tf_example_pb2
-
     count = len(source) if len(source) <= ALL else SOME
     numbers = [n * len(source) // count for n in range(count)]
     for start in range(0, count, ROWS):
-        for row in source.read(source.stored, numbers[start : start + ROWS]):
-            # The order in which an example's features were written is chance.
-            example = tf_example_pb2.Example.FromString(row)
-            digest.update(example.SerializeToString(deterministic=True))
+        for row in source.raw(numbers[start : start + ROWS]):
+            digest.update(row)
     return digest.hexdigest()
 
 
@@ -60,20 +55,15 @@ def read(folder):
     """The record in a run's folder; None where there is none, as in imported runs.
 
     Raises:
-      UserError: if it is damaged.
+      UserError: if it is corrupt.
     """
     path = folder / NAME
-    try:
-        if not path.exists():
-            return None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check the name.") from None
-    return read_json(path, FIELDS)
+    return files.read_json(path, FIELDS) if files.exists(path) else None
 
 
 def write(folder, record):
     """Writes the record of a run."""
-    write_json(folder / NAME, record)
+    files.write_json(folder / NAME, record)
 
 
 def check(folder, record, name):
@@ -97,13 +87,13 @@ def check(folder, record, name):
         different.append("the checksum of the examples")
     if different:
         raise UserError(
-            f"The dataset {name} is another than the one that {folder} was trained on, in "
-            f"{', '.join(different)}: restore that one, or choose another --workdir."
+            f"The dataset {name} is not the one that {folder} was trained on: it differs in "
+            f"{', '.join(different)}; restore that one, or choose another --workdir."
         )
 
 
 def are_named(classes):
-    """Whether classes are called otherwise than by their numbers, which say nothing of them."""
+    """Whether classes have names other than their numbers, which say nothing of them."""
     return bool(classes) and classes != [str(number) for number in range(len(classes))]
 
 

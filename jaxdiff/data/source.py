@@ -1,89 +1,190 @@
-"""Datasets as arrays by index: any TFDS dataset in ArrayRecord files, read without TensorFlow.
+"""One split of a dataset as arrays by index.
 
-Points are data as well: `toy_a` and `toy_ab` are those of jaxdiff.data.toy, drawn when opened.
+An example is {"x": uint8 image [H, W, C] or float array, "cond": {condition's name: array}}.
+A dataset is any of TFDS in ArrayRecord files, read without TensorFlow: its feature `image` is x,
+and the condition NAME is its feature NAME. As `image` is x, the condition `image` is the feature
+`condition_image`.
 """
 
 import dataclasses
+import importlib
 import json
+import math
+import os
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.data.dataset import shortened
-from jaxdiff.data.images import fit
-from jaxdiff.data.prepared import INFO, REQUEST, read_summary
+from jaxdiff import files
+from jaxdiff.claims import in_first
+from jaxdiff.config import DataConfig, Image, Label, Vector, label_of
+from jaxdiff.data.images import area_means, fit, to_float
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path, read_json
-from jaxdiff.parallel import processes
 
 IN_MEMORY_BYTES = 256 * 2**20
-CHUNK = 1024
-REPEAT = "prepare the dataset again"  # advice about a damaged one
-POINTS = {"toy_a": "A", "toy_ab": "AB"}  # the classes of the toy that are meant
+CHUNK = 1024  # examples that are decoded at once
+# Files of a dataset: TFDS's description, our request for it, and what there is in it.
+INFO, REQUEST, SUMMARY = "dataset_info.json", "request.json", "summary.json"
+AGAIN = "prepare the dataset again"
+
+
+def feature_of(condition):
+    """The dataset's feature that holds the condition of this name."""
+    return "condition_image" if condition == "image" else condition
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split of a dataset, its images fitted to one shape.
+    """One split of a dataset.
 
     Attributes:
-      records: len and __getitems__(indices), such as a TFDS data source; or the dict of all
-        images [N, H, W, C] uint8 and labels [N] int32, held in memory.
-        Points are images [N, D] float32, always held in memory.
-      size: number of examples.
-      image_size, channels: of the images that `fetch` returns.
-      label_names: of the classes, in order; empty where the dataset has no labels.
-      fit: how images of another size are brought to it, see `jaxdiff.data.images.fit`.
+      rows: `Arrays` or `Records`.
+      class_names: of the labels, in order; empty without labels.
       empty: numbers of the classes that have no example, where that is known.
-      stored: len and __getitems__(indices) -> bytes, the examples as they are stored; None: not.
-      shards: (file, number of examples) of each file that holds them, in order.
+      label: name of the condition that `class_names` are of.
       origin: text that says what the examples were made of, as far as that is known.
+      stored: the rows as they are stored, where `rows` are a copy of them in memory.
     """
 
-    records: object
-    size: int
-    image_size: int
-    channels: int
-    label_names: tuple[str, ...]
-    fit: str = "crop"
+    rows: Any
+    class_names: tuple[str, ...] = ()
     empty: tuple[int, ...] = ()
-    stored: Any = None
-    shards: tuple[tuple[str, int], ...] = ()
+    label: str = "label"
     origin: str = ""
+    stored: Any = None
 
     def __len__(self):
-        return self.size
+        return len(self.rows)
 
     def fetch(self, indices):
-        """Returns {"image": uint8 [n, H, W, C], "label": int32 [n]} of these examples.
-
-        Points come under the same name, float32 [n, D].
+        """Returns {"x": [n, ...], "cond": {name: [n, ...]}} of the examples at these indices.
 
         Raises:
-          UserError: if a file is missing or damaged, or an example has a label of no class.
+          UserError: if a file is missing or corrupt, or an example has a label of no class.
         """
-        if isinstance(self.records, dict):
-            return {name: array[indices] for name, array in self.records.items()}
-        rows = self.read(self.records, indices)
-        shape = (self.image_size, self.channels, self.fit)
-        images = np.stack([fit(row["image"], *shape) for row in rows])
-        if not self.label_names:
-            return {"image": images, "label": np.zeros(len(rows), np.int32)}
-        labels = np.asarray([row["label"] for row in rows], np.int32)
-        if not 0 <= labels.min() <= labels.max() < len(self.label_names):
-            wrong = labels[(labels < 0) | (labels >= len(self.label_names))][0]
-            raise UserError(
-                f"An example of the dataset has the label {wrong}, and there are "
-                f"{len(self.label_names)} classes: prepare another, or set data.num_classes to 0."
-            )
-        return {"image": images, "label": labels}
+        return self.rows.fetch(indices)
 
-    def read(self, records, indices):
-        """What `records` or `stored` hold at these indices.
+    def raw(self, indices):
+        """The bytes of each of these examples, as they are stored."""
+        return (self.stored or self.rows).raw(indices)
 
-        Raises:
-          UserError: if that cannot be read, which names the file.
-        """
+    def all(self):
+        """All examples in the dataset's order, as `fetch` returns them."""
+        return self.fetch(np.arange(len(self)))
+
+    def in_memory(self):
+        """The same source holding its decoded arrays, if they take less than 256 MB."""
+        first = self.fetch([0])
+        size = sum(array.nbytes for array in (first["x"], *first["cond"].values()))
+        if isinstance(self.rows, Arrays) or size * len(self) >= IN_MEMORY_BYTES:
+            return self
+        parts = [
+            self.fetch(range(start, min(start + CHUNK, len(self))))
+            for start in range(0, len(self), CHUNK)
+        ]
+        x = np.concatenate([part["x"] for part in parts])
+        cond = {n: np.concatenate([part["cond"][n] for part in parts]) for n in first["cond"]}
+        missing = _missing(self.class_names, cond.get(self.label))
+        return dataclasses.replace(self, rows=Arrays(x, cond), empty=missing, stored=self.rows)
+
+
+def _missing(class_names, labels):
+    """Numbers of the classes that no label names."""
+    return tuple(np.setdiff1d(np.arange(len(class_names)), labels).tolist()) if class_names else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """Examples in memory: x [N, ...] and cond {name: [N, ...]}."""
+
+    x: np.ndarray
+    cond: dict[str, np.ndarray]
+
+    def __len__(self):
+        return len(self.x)
+
+    def fetch(self, indices):
+        """See `Source.fetch`."""
+        cond = {name: array[indices] for name, array in self.cond.items()}
+        return {"x": self.x[indices], "cond": cond}
+
+    def raw(self, indices):
+        """See `Source.raw`."""
+        return [b"".join(a[n].tobytes() for a in (self.x, *self.cond.values())) for n in indices]
+
+
+def from_arrays(x, cond=None, class_names=(), origin=""):
+    """A Source of arrays in memory, for data kinds from elsewhere.
+
+    Args:
+      x: [N, ...], uint8 or float32.
+      cond: {condition's name: [N, ...]}.
+      class_names: of the condition `label`.
+      origin: text that says what they were made of.
+    """
+    cond = cond or {}
+    missing = _missing(class_names, cond.get("label"))
+    return Source(Arrays(x, cond), tuple(class_names), missing, origin=origin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Examples in ArrayRecord files.
+
+    Attributes:
+      records: TFDS's data source of the split.
+      data: the DataConfig: what images are brought to.
+      conditions: those that are read.
+      shards: (file, number of examples) of each file, in order.
+    """
+
+    records: Any
+    data: DataConfig
+    conditions: tuple
+    shards: tuple[tuple[str, int], ...]
+
+    def __len__(self):
+        return len(self.records)
+
+    def fetch(self, indices):
+        """See `Source.fetch`."""
+        rows = self._read(self.records, indices)
+        x = np.stack([self._fitted(row["image"], self.data.channels) for row in rows])
+        cond = {c.name: self._condition(c, rows, x) for c in self.conditions}
+        return {"x": x, "cond": cond}
+
+    def raw(self, indices):
+        """See `Source.raw`."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        for row in self._read(self.records.data_source, indices):
+            # The order in which an example's features were written is chance.
+            example = tf_example_pb2.Example.FromString(row)
+            yield example.SerializeToString(deterministic=True)
+
+    def _fitted(self, image, channels):
+        return fit(image, self.data.image_size, channels, self.data.fit)
+
+    def _condition(self, condition, rows, x):
+        """The array of a condition: labels, vectors or images of these rows."""
+        if _is_low_res(condition, self.data):
+            return area_means(x, self.data.low_res_size)
+        values = [row[feature_of(condition.name)] for row in rows]
+        if isinstance(condition, Label):
+            return _labels(condition, values)
+        if isinstance(condition, Vector):
+            return np.asarray(values, np.float32).reshape(len(rows), -1)
+        # What is as large as the image stays aligned with it.
+        images = [
+            self._fitted(value, condition.channels)
+            if value.shape[:2] == row["image"].shape[:2]
+            else value
+            for value, row in zip(values, rows, strict=True)
+        ]
+        return to_float(np.stack(images))
+
+    def _read(self, records, indices):
+        """What the data source or its files hold at these indices; UserError names the file."""
         numbers = [int(i) for i in indices]
         try:
             return records.__getitems__(numbers)
@@ -91,11 +192,11 @@ class Source:
             raise
         except Exception as error:  # readers and decoders raise what they like
             raise UserError(
-                f"{self._damaged(records, numbers)} is missing or damaged ({_first_line(error)}): "
-                "restore the file from a copy, or prepare the dataset again."
+                f"{self._corrupt(records, numbers)} is missing or corrupt ({_line(error)}): "
+                f"restore the file from a copy, or {AGAIN}."
             ) from None
 
-    def _damaged(self, records, numbers):
+    def _corrupt(self, records, numbers):
         """The file of the first of these examples that cannot be read."""
         for number in numbers:
             try:
@@ -107,96 +208,170 @@ class Source:
                     number -= count
         return "A file of the dataset"
 
-    def all(self):
-        """All examples in the dataset's order, as `fetch` returns them."""
-        return self.fetch(np.arange(self.size))
 
-    def in_memory(self):
-        """The same source holding its decoded arrays, if they take less than 256 MB."""
-        if isinstance(self.records, dict):
-            return self
-        if self.size * self.image_size**2 * self.channels >= IN_MEMORY_BYTES:
-            return self
-        chunks = [
-            self.fetch(range(start, min(start + CHUNK, self.size)))
-            for start in range(0, self.size, CHUNK)
-        ]
-        arrays = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
-        missing = np.setdiff1d(np.arange(len(self.label_names)), arrays["label"])
-        return dataclasses.replace(self, records=arrays, empty=tuple(missing.tolist()))
+def _is_low_res(condition, data):
+    return isinstance(condition, Image) and condition.name == "image" and data.low_res_size > 0
 
 
-def open_source(name, split, *, image_size, channels, num_classes, fit="crop"):
+def _labels(condition, values):
+    labels = np.asarray(values, np.int32)
+    if not 0 <= labels.min() <= labels.max() < condition.classes:
+        wrong = labels[(labels < 0) | (labels >= condition.classes)][0]
+        raise UserError(
+            f"An example of the dataset has the {condition.name} {wrong}, and there are "
+            f"{condition.classes} classes: use a split that has labels, or model.conditions = ()."
+        )
+    return labels
+
+
+def open_split(data, split, conditions):
     """Opens one split of a dataset.
 
     Args:
-      name: `digits` (prepared at first use), `toy_a` or `toy_ab` (points), the name of a TFDS
-        dataset that has been prepared as ArrayRecord, or the folder of one.
+      data: a DataConfig, or settings of a data kind from elsewhere.
       split: such as "train".
-      image_size, channels: what images are fitted to.
-      num_classes: how many classes the dataset must have; 0 ignores labels.
-      fit: how: `crop` or `pad`, see `jaxdiff.data.images.fit`.
+      conditions: those of the model; an example's `cond` holds their arrays and no others.
+
+    Returns:
+      A `Source`.
 
     Raises:
-      UserError: for a dataset that is unknown, not prepared, or has other classes.
+      UserError: for a dataset that is unknown or not prepared, and for conditions that it lacks.
     """
-    if name in POINTS:
-        return _open_points(name, split)
-    builder = _builder(name)
-    _check_images(name, builder.info.features)
-    names = _label_names(name, builder.info.features) if num_classes else ()
-    origin, counts = _prepared(name, names)
-    if num_classes != len(names):
-        raise UserError(
-            f"data.num_classes is {num_classes}, but the dataset {name} has {len(names)} classes: "
-            f"set it to {len(names)}, or to 0 to ignore labels."
-        )
+    if not isinstance(data, DataConfig):
+        return data.open(split, conditions)
+    name = data.name or _prepared(data.prepare)
+    folder = files.local_copy(files.parse_path(name, "data.name"))
+    builder = _builder(name, folder)
     if split not in builder.info.splits:
         raise UserError(
             f"The dataset {name} has no split {split}: it has {', '.join(builder.info.splits)}."
         )
+    features = builder.info.features
+    _check_images(name, features)
+    for condition in conditions:
+        _check_condition(name, features, condition, data)
+    if data.low_res_size and not any(_is_low_res(c, data) for c in conditions):
+        raise UserError(
+            f"data.low_res_size is {data.low_res_size}, but model.conditions has no Image named "
+            f"image: add Image({data.channels}), or set it to 0."
+        )
     records = _records(name, builder, split)
+    shards = builder.info.splits[split].file_instructions
+    rows = Records(records, data, tuple(conditions), tuple((s.filename, s.take) for s in shards))
+    origin, counts = _summary(folder)
+    if (label := label_of(conditions)) is None:
+        return Source(rows, origin=origin)
+    names = tuple(features[feature_of(label.name)].names)
     empty = tuple(c for c, count in enumerate(counts.get(split, ())) if not count)
-    return Source(
-        records,
-        len(records),
-        image_size,
-        channels,
-        names,
-        fit,
-        empty=empty if names else (),
-        stored=records.data_source,
-        shards=_shards(builder, split),
-        origin=origin,
+    return Source(rows, names, empty, label.name, origin)
+
+
+def _prepared(function):
+    """The folder of the dataset that a function, given as `module:function`, prepares."""
+    module, _, attribute = function.partition(":")
+    try:
+        prepare = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"data.prepare is {function}, which cannot be imported ({error}): give "
+            "module:function that Python finds from here."
+        ) from None
+    return os.fspath(in_first(prepare) or prepare())
+
+
+def _builder(name, folder):
+    """TFDS's builder of a folder, or of a name that it knows."""
+    import tensorflow_datasets as tfds
+
+    if files.exists(folder / INFO):
+        try:
+            return tfds.builder_from_directory(os.fspath(folder))
+        except Exception as error:  # its files may say anything
+            raise _unreadable(name, error) from None
+    if files.exists(folder / REQUEST):
+        raise UserError(
+            f"The preparation of {name} was not finished: repeat its command, which continues it."
+        )
+    try:
+        builder = tfds.builder(name)
+        is_prepared = builder.is_prepared()
+    except Exception as error:  # TFDS raises what it likes
+        raise UserError(
+            f"data.name {name[:80]} is neither a dataset that TFDS can open ({_line(error)}) nor a "
+            "folder with a prepared one: check the spelling, or make one of npz files or pictures "
+            "with `python -m jaxdiff.data.prepare`."
+        ) from None
+    if not is_prepared:
+        raise UserError(
+            f"The dataset {name} has not been prepared in {builder.data_path}: {_how_to_build(name)}."
+        )
+    return builder
+
+
+def _how_to_build(name):
+    return (
+        f"prepare it with `pip install -e '.[tf]' && tfds build {name} --file_format=array_record`"
     )
 
 
-def _label_names(name, features):
-    """Names of the classes; none where there are no labels."""
-    if "label" not in features:
-        return ()
-    label = features["label"]
-    names = tuple(getattr(label, "names", None) or ())
-    if not names:
-        raise UserError(
-            f"The label of the dataset {name} is {type(label).__name__} and no ClassLabel with "
-            "classes: set data.num_classes to 0, which ignores it."
-        )
-    return names
+def _unreadable(name, error):
+    return UserError(f"The dataset {name} cannot be read ({_line(error)}): {AGAIN}.")
+
+
+def _line(error):
+    """The first line of what an exception says."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".:")[:200]
 
 
 def _check_images(name, features):
-    if "image" not in features:
+    """Refuses a dataset without a feature `image` that is an image."""
+    image = features["image"] if "image" in features else None
+    shape = getattr(image, "shape", None) or ()
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or image.np_dtype != np.uint8:
         raise UserError(
-            f"The dataset {name} has the features {', '.join(features)} and no image: "
-            "set data.name to a dataset of images."
+            f"The dataset {name} has no feature `image` of uint8 [H, W, C], C 1, 3 or 4: it has "
+            f"{', '.join(features)}; use a dataset of images."
         )
-    shape, dtype = (getattr(features["image"], field, None) for field in ("shape", "np_dtype"))
-    if dtype != np.uint8 or len(shape or ()) != 3 or shape[2] not in (1, 3, 4):
+
+
+def _check_condition(name, features, condition, data):
+    """Refuses a condition that is no feature of the dataset, or one of another size."""
+    if _is_low_res(condition, data):
+        fits, found = condition.channels == data.channels, f"of {data.channels} channels"
+    elif (key := feature_of(condition.name)) not in features:
+        fits, found = False, f"not there, but {', '.join(features)}"
+    else:
+        feature = features[key]
+        fits, found = _fits(condition, feature, features["image"], data), _described(feature)
+    if not fits:
         raise UserError(
-            f"The images of the dataset {name} are {dtype} {shape}, where uint8 [H, W, C] with C 1 "
-            "to 4 was expected: set data.name to a dataset of such images."
+            f"model.conditions has {condition}, but the feature {feature_of(condition.name)} of "
+            f"the dataset {name} is {found}: set the condition to what the dataset has."
         )
+
+
+def _fits(condition, feature, image, data):
+    shape = getattr(feature, "shape", None)
+    if shape is None:
+        return False
+    if isinstance(condition, Label):
+        return getattr(feature, "num_classes", None) == condition.classes
+    if isinstance(condition, Vector):
+        return None not in shape and math.prod(shape) == condition.size
+    if isinstance(condition, Image):
+        # Of another size than the image, it cannot be cropped with it.
+        is_cropped = image.shape[:2] != (data.image_size, data.image_size)
+        is_aligned = shape[:2] == image.shape[:2] or not is_cropped
+        return len(shape) == 3 and shape[2] == condition.channels and is_aligned
+    return False
+
+
+def _described(feature):
+    if (classes := getattr(feature, "num_classes", None)) is not None:
+        return f"a label of {classes} classes"
+    return f"{getattr(feature, 'np_dtype', '')} {getattr(feature, 'shape', '')}".strip()
 
 
 def _records(name, builder, split):
@@ -205,7 +380,7 @@ def _records(name, builder, split):
         records = builder.as_data_source(split=split)
     except NotImplementedError:
         raise UserError(
-            f"The dataset {name} is not stored as ArrayRecord: {_how_to_prepare(name)}."
+            f"The dataset {name} is not stored as ArrayRecord: {_how_to_build(name)}."
         ) from None
     except Exception as error:  # of what its files say
         raise _unreadable(name, error) from None
@@ -214,147 +389,10 @@ def _records(name, builder, split):
     return records
 
 
-def _shards(builder, split):
-    instructions = builder.info.splits[split].file_instructions
-    return tuple((str(each.filename), each.take) for each in instructions)
-
-
-def _prepared(name, names):
-    """(what it was made of, {split: images of each class}) of a dataset of our own preparing.
-
-    Args:
-      name: of the dataset.
-      names: of its classes, as TFDS reads them; empty if they are to be ignored.
-    """
-    folder = local_path(name, "data.name")
-    if name == "digits" or not (folder / REQUEST).exists():
+def _summary(folder):
+    """(what it was made of, {split: images of each class}) of a dataset of our own preparing."""
+    if not files.exists(folder / SUMMARY):
         return "", {}
-    request = read_json(folder / REQUEST, ("sources",), checksum=None, advice=REPEAT)
-    origin = json.dumps(request["sources"], sort_keys=True)
-    summary = read_summary(folder)
-    if summary is None:
-        return origin, {}
-    prepared_names, counts = summary
-    if names and names != prepared_names:
-        raise UserError(
-            f"label.labels.txt in {folder} is missing or damaged, as it does not hold the names of "
-            f"the classes: {REPEAT}."
-        )
-    return origin, counts
-
-
-def open_split(data, split):
-    """The same for a config's section `data`."""
-    return open_source(
-        data.name,
-        split,
-        image_size=data.image_size,
-        channels=data.channels,
-        num_classes=data.num_classes,
-        fit=data.fit,
-    )
-
-
-def _open_points(name, split):
-    from jaxdiff.data import toy
-
-    if split not in toy.SPLITS:
-        raise UserError(
-            f"The data {name} have no split {split}: they have {', '.join(toy.SPLITS)}."
-        )
-    points = toy.points(POINTS[name], split)
-    records = {"image": points, "label": np.zeros(len(points), np.int32)}
-    return Source(
-        records,
-        len(points),
-        image_size=1,
-        channels=points.shape[1],
-        label_names=(),
-        origin=f"{name} {split} {toy.SPLITS[split]}",
-    )
-
-
-def _how_to_prepare(name):
-    return (
-        f"prepare it with `pip install -e '.[tf]' && tfds build {name} --file_format=array_record`"
-    )
-
-
-def _builder(name):
-    import tensorflow_datasets as tfds
-
-    if name == "digits":
-        return processes.first_then_rest(_prepare_digits)
-    folder = local_path(name, "data.name")
-    try:
-        is_folder, is_begun = (folder / INFO).exists(), (folder / REQUEST).exists()
-    except (OSError, ValueError):  # no name of a folder: it is too long, or holds a zero
-        is_folder, is_begun = False, False
-    if is_folder:
-        return _from_folder(name, folder)
-    if is_begun:
-        raise UserError(
-            f"The preparation of {name} was not finished: repeat its command, which continues it."
-        )
-    try:
-        builder = tfds.builder(name)
-        is_prepared = builder.is_prepared()
-    except Exception as error:  # a name may be that of a program, and TFDS asserts what it likes
-        raise UserError(
-            f"data.name {shortened(name)} is neither a dataset that TFDS can open "
-            f"({_first_line(error)}) nor a folder with a prepared one: check the spelling against "
-            "https://www.tensorflow.org/datasets/catalog, or make one of npz files or pictures "
-            "with `python -m jaxdiff.data.prepare`."
-        ) from None
-    if not is_prepared:
-        raise UserError(
-            f"The dataset {name} has not been prepared in {builder.data_path}: "
-            f"{_how_to_prepare(name)}."
-        )
-    return builder
-
-
-def _from_folder(name, folder):
-    import tensorflow_datasets as tfds
-
-    for file, keys in ((INFO, ("name", "splits", "version")), ("features.json", ())):
-        read_json(folder / file, keys, checksum=False, advice=REPEAT)
-    try:
-        builder = tfds.builder_from_directory(str(folder))
-        if not isinstance(builder.info.features, tfds.features.FeaturesDict):
-            raise ValueError("an example is no dict of features")
-        return builder
-    except Exception as error:  # what the two files say may be anything
-        raise _unreadable(name, error) from None
-
-
-def _unreadable(name, error):
-    return UserError(
-        f"{INFO} or features.json of the dataset {name} is damaged ({_first_line(error)}): "
-        f"{REPEAT}."
-    )
-
-
-def _first_line(error):
-    """What an exception says, as a part of a sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shortened(lines[0].rstrip(".:"), 200) if lines else type(error).__name__
-
-
-def _prepare_digits():
-    from jaxdiff.data.digits import Digits
-
-    try:
-        builder = Digits(file_format="array_record")
-        builder.download_and_prepare()
-    except OSError as error:
-        raise UserError(
-            f"The digits cannot be written ({error.strerror or error}): set the environment "
-            "variable TFDS_DATA_DIR to a folder that can be written."
-        ) from None
-    except Exception as error:  # what its files say may be anything
-        raise UserError(
-            f"The digits that were prepared in TFDS_DATA_DIR, or ~/tensorflow_datasets, cannot be "
-            f"read ({_first_line(error)}): remove the folder digits there."
-        ) from None
-    return builder
+    request = files.read_json(folder / REQUEST, ("sources",), advice=AGAIN)
+    summary = files.read_json(folder / SUMMARY, ("counts",), advice=AGAIN)
+    return json.dumps(request["sources"], sort_keys=True), summary["counts"]

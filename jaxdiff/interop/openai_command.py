@@ -1,80 +1,140 @@
-"""The commands `import` and `export` of `python -m jaxdiff.interop.openai`."""
+"""Released checkpoints as runs, and runs as such checkpoints: the commands `import` and `export`.
 
-from absl import flags
-from ml_collections import config_flags
+An imported checkpoint is a run with one snapshot, so every program that takes a run takes it.
+"""
 
-from jaxdiff import cli
+import argparse
+import contextlib
+
+from jaxdiff import cli, factory, files
+from jaxdiff.checkpoints.checkpointer import Checkpointer
+from jaxdiff.checkpoints.run import Run, read_ema, resolve
+from jaxdiff.config import ADM, ClassifierConfig, UNetConfig
 from jaxdiff.errors import UserError
-from jaxdiff.interop.openai_infer import Options
-from jaxdiff.interop.openai_run import export_run, import_file
+from jaxdiff.interop import openai, openai_state
+from jaxdiff.interop.openai_flags import config_of
+from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.tensor_files import torch_file
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    help_string="import: a config with the network's sizes, such as configs/adm/imagenet64.py. "
-    "Default: they are read off the tensors, and what those do not say is said with the flags "
-    "below.",
-)
-OUT = flags.DEFINE_string("out", None, "import: folder of the run; export: the file. New.")
-STEP = flags.DEFINE_integer(
-    "step",
-    None,
-    "import: of training. Default: what the file or its name says, or 0.",
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-)
-ATTENTION_ORDER = flags.DEFINE_enum(
-    "attention_order",
-    None,
-    ["legacy", "new"],
-    "Order of queries, keys and values in the file; new: made with use_new_attention_order. "
-    "Default: that of the released network of the config's sizes, which is new for 64 x 64 only.",
-)
-
-IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "import: height and width of images.", lower_bound=1, upper_bound=2**16
-)
-LOW_RES_SIZE = flags.DEFINE_integer(
-    "low_res_size",
-    None,
-    "import: of super-resolution, the size that images are enlarged from.",
-    lower_bound=1,
-    upper_bound=2**16,
-)
-HEAD_CHANNELS = flags.DEFINE_integer(
-    "head_channels", None, "import: width of an attention head.", lower_bound=1, upper_bound=2**20
-)
-NUM_HEADS = flags.DEFINE_integer(
-    "num_heads", None, "import: or the number of heads.", lower_bound=1, upper_bound=2**20
-)
-SCHEDULE = flags.DEFINE_enum(
-    "schedule", None, ["linear", "cosine"], "import: the noise schedule of training."
-)
-OPTIONS = (IMAGE_SIZE, LOW_RES_SIZE, HEAD_CHANNELS, NUM_HEADS, SCHEDULE)
+ORDERS = {"legacy": False, "new": True}
 
 
-def run():
-    """Runs the command line."""
-    cli.run(main, "`import` or `export`", "a file to import, or a run to export")
+def parser():
+    """The flags of both commands."""
+    parser = argparse.ArgumentParser(
+        prog="openai", description="Imports and exports ADM's checkpoints; see docs/openai.md."
+    )
+    cli.add_config(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="import|export")
+    order = {
+        "choices": ORDERS,
+        "help": "Order of queries, keys and values in the file; new: with use_new_attention_order.",
+    }
+    add = commands.add_parser("import", help="Makes a run of a file.")
+    add.add_argument("file", metavar="FILE", help="That torch.save wrote.")
+    add.add_argument("--out", required=True, metavar="RUN", help="Folder of the run; new.")
+    add.add_argument(
+        "--flags", help="Instead of --config: the flags that guided-diffusion made the model with."
+    )
+    add.add_argument("--attention_order", **order)
+    add.add_argument("--entry", help="Place of the network, in a file that holds several.")
+    add.add_argument("--step", type=int, default=0, help="Of training; default: 0.")
+    add = commands.add_parser("export", help="Writes the network of a run as a file.")
+    add.add_argument("run", metavar="RUN", help="RUN or RUN@STEP.")
+    add.add_argument("--out", required=True, metavar="FILE", help="The file; new.")
+    add.add_argument("--attention_order", required=True, **order)
+    return parser
 
 
-def main(command, source):
+def main(args):
     """Imports a file, or exports a run."""
-    new_order = None if ATTENTION_ORDER.value is None else ATTENTION_ORDER.value == "new"
-    if command not in ("import", "export"):
-        raise UserError(f"The command {command} is unknown: give `import` or `export`.")
-    given = {flag.name: flag.value for flag in OPTIONS if flag.value is not None}
-    with_config = CONFIG.value is not None
-    if given and (with_config or command == "export"):
-        raise UserError(
-            f"--{min(given)} has no meaning {'with --config' if with_config else 'here'}: "
-            f"{'set it in the config' if with_config else 'leave it out'}."
-        )
-    if command == "export":
-        out = cli.require("out", OUT.value, "a new file such as exported.pt")
-        export_run(source, out, new_order=new_order)
+    if args.command == "export":
+        export_run(args.run, args.out, new_order=ORDERS[args.attention_order])
         return
-    out = cli.require("out", OUT.value, "a new folder such as runs/imported")
-    if NUM_HEADS.value and HEAD_CHANNELS.value:
-        raise UserError("--num_heads and --head_channels say the same in two ways: give one.")
-    config = cli.require_config(CONFIG) if with_config else None
-    import_file(source, config, out, step=STEP.value, new_order=new_order, options=Options(**given))
+    if (args.config is None) == (args.flags is None):
+        raise UserError(
+            f"{args.file} does not say what network it holds: give either --config, such as "
+            "configs/adm/imagenet64.py, or --flags, the flags of the program that trained it."
+        )
+    if (args.config is None) == (args.attention_order is not None):
+        raise UserError(
+            "--attention_order is given with --config, and only with it: of the released "
+            "networks, 64x64_diffusion.pt has the new order and all others the legacy one."
+        )
+    new_order = args.attention_order and ORDERS[args.attention_order]
+    import_file(
+        args.file,
+        args.out,
+        config=args.config,
+        new_order=new_order,
+        flags=args.flags,
+        entry=args.entry,
+        step=args.step,
+    )
+
+
+def import_file(path, out, *, config=None, new_order=False, flags=None, entry=None, step=0):
+    """Makes a run whose averaged network is that of a PyTorch file.
+
+    Args:
+      path: of the file.
+      out: the run's folder; made, or empty.
+      config: RunConfig of the network; None: made of `flags`.
+      new_order: whether its attention was made with use_new_attention_order, where there is a
+        config.
+      flags: text, the flags that guided-diffusion made it with.
+      entry: place of the network in the file, such as `ema/module.`; None: there is only one.
+      step: that the network has in the run.
+
+    Raises:
+      UserError: if one of them cannot be used, or they do not fit.
+    """
+    out = files.parse_path(out, "--out")
+    Run(out).check_name("--out")
+    state_dict = openai_state.find(torch_file.read_nested(path), path, entry)
+    if config is None:
+        config, new_order = config_of(flags, state_dict)
+    _check_kind(config)
+    network = factory.network(config)
+    params = openai.from_state_dict(network, state_dict, new_order=new_order)
+    profile = str(config.training.ema)
+    with files.new_folder(out, last="config.json") as folder:
+        run = Run(folder)
+        with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
+            meta = {"step": step, "batch": step, "ema": [profile]}
+            snapshots.save(step, {"ema": {profile: params}}, meta)
+        run.write_config(config)
+    print(f"Imported {path}: {out}@{step}")
+
+
+def export_run(reference, out, *, new_order=False):
+    """Writes the averaged network of a run as a PyTorch file.
+
+    Args:
+      reference: RUN or RUN@STEP.
+      out: the file, which must not exist.
+      new_order: whether its attention is to be read with use_new_attention_order.
+
+    Raises:
+      UserError: if one of them cannot be used, or no released network is like that one.
+    """
+    reference, out = resolve(reference), files.parse_path(out, "--out")
+    config = reference.run.config()
+    _check_kind(config)
+    if reference.dropout:
+        raise UserError(f"{reference} has dropout, which no file says: leave it out.")
+    network = factory.network(config)
+    params = read_ema(reference, network.shapes, make_mesh())
+    torch_file.write(out, openai.to_state_dict(network, params, new_order=new_order), new=True)
+    print(f"Exported {reference}: {out}")
+
+
+def _check_kind(config):
+    if not isinstance(config.diffusion, ADM) or not isinstance(
+        config.model, UNetConfig | ClassifierConfig
+    ):
+        raise UserError(
+            f"The config has the process {config.diffusion.kind} and the network "
+            f"{config.model.kind}: checkpoints of that code are of the process adm and the "
+            "networks unet and classifier."
+        )

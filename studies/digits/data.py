@@ -1,13 +1,19 @@
-"""The handwritten digits that scikit-learn ships, as a TFDS dataset that needs no network.
+"""The handwritten digits that scikit-learn ships: a dataset that needs no network.
 
 1,797 scans of 8 x 8 pixels in 10 classes (Alpaydin & Kaynak 1998, UCI Machine Learning
-Repository). Values 0 .. 16 are scaled linearly to 0 .. 255.
+Repository). Values 0 .. 16 are scaled linearly to 0 .. 255. Beside its label each digit has two
+conditions made of it: a vector, the 16 values of its thumbnail, and an image, its edges.
 """
 
+import hashlib
+import os
+
 import numpy as np
-import tensorflow_datasets as tfds
+
+from jaxdiff import files
 
 TEST_SIZE = 297
+EDGE = 128  # a difference of neighbouring pixels, 0 .. 255, from which on it is an edge
 
 
 def load():
@@ -29,37 +35,40 @@ def split_indices(labels):
     return {"train": train, "test": test}
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
-    """DatasetBuilder of `digits`; registered with TFDS by being imported."""
+def thumbnails(images):
+    """The means of squares of 2 x 2 pixels, rows of 16 values in [-1, 1]: [N, 16] float32."""
+    squares = images.astype(np.float32).reshape(-1, 4, 2, 4, 2)
+    return squares.mean((2, 4)).reshape(-1, 16) / 127.5 - 1
 
-    VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    # Not an Image feature: that would need TensorFlow to encode an array.
-                    "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://archive.ics.uci.edu/dataset/80",
-        )
+def edges(images):
+    """Where a pixel differs from the one to its right or below it: [N, 8, 8, 1] uint8, 0 or 255."""
+    values = images.astype(np.int32)
+    right = np.abs(np.diff(values, axis=2, append=values[:, :, -1:]))
+    below = np.abs(np.diff(values, axis=1, append=values[:, -1:]))
+    return np.where(np.maximum(right, below) >= EDGE, 255, 0).astype(np.uint8)
 
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        images, labels = load()
-        return {
-            split: self._examples(images[chosen], labels[chosen])
-            for split, chosen in split_indices(labels).items()
-        }
 
-    def _generate_examples(self):
-        raise AssertionError("the split generators yield the examples themselves")
+def splits():
+    """{"train", "test"} of {"x": images, "cond": {"label", "vector", "image"}}."""
+    images, labels = load()
+    made = {}
+    for split, chosen in split_indices(labels).items():
+        # The order in which TFDS stores examples of these keys, so that runs see the same batches.
+        order = sorted(range(len(chosen)), key=lambda key: _digest(split, key))
+        x = images[chosen][order]
+        cond = {"label": labels[chosen][order], "vector": thumbnails(x), "image": edges(x)}
+        made[split] = {"x": x, "cond": cond}
+    return made
 
-    def _examples(self, images, labels):
-        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield number, {"image": image, "label": int(label)}
+
+def _digest(split, key):
+    return hashlib.md5(f"{split}{key}".encode()).hexdigest()
+
+
+def prepare():
+    """Prepares the dataset, if that was not done before; returns its folder."""
+    from jaxdiff.data.prepared import prepare_arrays
+
+    cache = os.environ.get("JAXDIFF_CACHE") or "~/.cache/jaxdiff"
+    return prepare_arrays(files.parse_path(cache, "JAXDIFF_CACHE") / "data" / "digits", splits())

@@ -33,9 +33,8 @@ def held_out():
 
 @lru_cache(maxsize=1)
 def _real():
-    from sklearn.svm import SVC
-
     from jaxdiff.data.digits import load, split_indices
+    from sklearn.svm import SVC
 
     images, labels = load()
     splits = {

@@ -1,7 +1,7 @@
 """The two-dimensional toy of autoguidance: Karras et al. 2024 (arXiv:2406.02507), appendix C.
 
-Each of two classes is a binary tree of 127 branches, thinner and shorter the further they are from
-the root, and each branch is 8 Gaussians in a row.
+Each of two classes is a binary tree of 127 branches, which become thinner and shorter with their
+distance from the root, and each branch is 8 Gaussians in a row.
 """
 
 import dataclasses
@@ -9,7 +9,9 @@ from functools import cache
 
 import numpy as np
 
-from jaxdiff.diffusion.mixture import GaussianMixture
+from jaxdiff.data.source import from_arrays
+from jaxdiff.errors import UserError
+from studies.toy.mixture import GaussianMixture
 
 DEPTH = 7
 COMPONENTS = 8  # of a branch
@@ -92,3 +94,16 @@ def points(classes, split):
     roots = np.linalg.cholesky(mixture.covariances)
     offsets = np.einsum("nij,nj->ni", roots[which], random.standard_normal((count, 2)))
     return (mixture.means[which] + offsets).astype(np.float32)
+
+
+def open_points(classes, split, conditions):
+    """The Source of a split.
+
+    Raises:
+      UserError: for a split or conditions that there are not.
+    """
+    if split not in SPLITS:
+        raise UserError(f"The points have no split {split}: they have {', '.join(SPLITS)}.")
+    if conditions:
+        raise UserError(f"The points have no condition {conditions[0].name}: leave it out.")
+    return from_arrays(points(classes, split), origin=f"{classes} {split} {SPLITS[split]}")

@@ -5,10 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxdiff.evaluation.toy_score import truth
 
 from jaxdiff.data import toy
 from jaxdiff.diffusion.edm import log_density
-from jaxdiff.evaluation.toy_score import truth
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling.trained_model import open_model
 

@@ -2,12 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-
 from jaxdiff.data.digits import load, split_indices
+from jaxdiff.evaluation.digits import read_samples, score
+
 from jaxdiff.data.source import open_source
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import scores
-from jaxdiff.evaluation.digits import read_samples, score
 from jaxdiff.evaluation.scores import mean_pairwise_distance
 
 

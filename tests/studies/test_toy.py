@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from jaxdiff.evaluation.toy_runs import Runs
 
 from configs import toy as toy_config
 from jaxdiff import config as config_lib
@@ -9,7 +10,6 @@ from jaxdiff.checkpoints.run import Run
 from jaxdiff.data import toy
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import toy_figures, toy_score
-from jaxdiff.evaluation.toy_runs import Runs
 from tests.models.test_unet import random_params
 from tests.test_command_line import run
 

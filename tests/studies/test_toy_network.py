@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxdiff.models.toy import SILU_SCALE, Toy, ToySpec, constrain, normalized
 
 from jaxdiff.models.network import Network
-from jaxdiff.models.toy import SILU_SCALE, Toy, ToySpec, constrain, normalized
 
 SPEC = ToySpec(channels=32)
 NETWORK = Network(lambda rngs: Toy(SPEC, rngs=rngs), SPEC, constrain)

@@ -6,7 +6,7 @@ Each is updated after every step, average += share * (params - average), with sh
     power         beta_t = (1 - 1/t)^(gamma + 1)             at update t = 1, 2, ...
 
 The power-function profile (Karras et al. 2023, arXiv:2312.02696, section 3.1) weights the
-parameters of step t of T in proportion to t^gamma. Its length is told as the profile's standard
+parameters of step t of T in proportion to t^gamma. Its length is stated as the profile's standard
 deviation in units of T:
 
     sigma_rel = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3)))
@@ -20,7 +20,7 @@ from jaxdiff.checkpoints.power_ema import gamma, profile_name
 
 
 def profiles(training):
-    """{name: step -> share} of a config's section `training`; step counts the updates before."""
+    """{name: step -> share} of a TrainingConfig; step counts the updates before."""
     if training.power_ema:
         return {
             profile_name(sigma_rel): partial(power_share, gamma(sigma_rel))

@@ -10,16 +10,14 @@ long, whatever it says of itself.
 import io
 import math
 import os
-import pathlib
 import pickle
-import stat
 import zipfile
 
 import numpy as np
 
+from jaxdiff import files
 from jaxdiff.errors import UserError
-from jaxdiff.files import replacing
-from jaxdiff.interop.torch_pickle import (
+from jaxdiff.tensor_files.torch_pickle import (
     EXPECTED,
     ORDERED_DICT,
     REBUILD,
@@ -46,7 +44,7 @@ def read(path):
       share memory.
 
     Raises:
-      UserError: if the file cannot be read, is damaged, or holds anything but tensors by name.
+      UserError: if the file cannot be read, is corrupt, or holds anything but tensors by name.
     """
     tensors = read_nested(path)
     for name, value in tensors.items():
@@ -65,63 +63,50 @@ def read_nested(path):
       it is. Keys are text or integers.
 
     Raises:
-      UserError: if the file cannot be read, is damaged, or is no dict.
+      UserError: if the file cannot be read, is corrupt, or is no dict.
     """
-    try:
-        # Opening what is no file, such as a pipe, may wait without end.
-        kind = stat.S_IFMT(os.stat(path).st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR):
-            raise Refusal(f"is not a file: {EXPECTED}")
-        with open(path, "rb") as file:
-            return _read(file, file.read(_START), os.fstat(file.fileno()).st_size)
-    except Refusal as refusal:
-        raise UserError(f"{path} {refusal}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {EXPECTED}") from None
-    # A damaged file can make pickletools, zipfile and numpy raise nearly anything.
-    except Exception as error:
-        raise UserError(
-            f"{path} is incomplete, damaged, not a state dict, or larger than this machine's "
-            "memory: download or save it again, or read it on a larger machine."
-        ) from error
+    path = files.parse_path(path, "The file")
+    with files.opened(path) as file:
+        try:
+            return _read(file, file.seek(0, os.SEEK_END))
+        except Refusal as refusal:
+            raise UserError(f"{path} {refusal}") from None
+        # A corrupt file can make pickletools, zipfile and numpy raise nearly anything.
+        except Exception as error:
+            raise UserError(
+                f"{path} is incomplete, corrupt, no state dict, or larger than this machine's "
+                "memory: download or save it again, or read it on a larger machine."
+            ) from error
 
 
-def _read(file, start, size):
+def _read(file, size):
+    file.seek(0)
+    start = file.read(_START)
     file.seek(0)
     if start.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(file):
-            raise Refusal(
-                f"is incomplete, damaged or no zip archive, though it begins as one: {_AGAIN}"
-            )
-        file.seek(0)
         return _read_zip(file, size)
     if _MAGIC.to_bytes(10, "little") in start[:32]:
         return _read_stream(file, size)
-    if not size:
-        raise Refusal(f"is empty: {_AGAIN}")
     if start.startswith(b"version https://git-lfs"):
-        raise Refusal("is git-lfs's note of a file and not the file: run `git lfs pull`.")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
-        raise Refusal(
-            "is a file of safetensors, which is not read here: load it with PyTorch, and "
-            "torch.save what it holds."
-        )
+        raise Refusal("is a git-lfs pointer instead of the file: run `git lfs pull`.")
     raise Refusal(f"is not a file of torch.save: {EXPECTED}")
 
 
-def write(path, tensors):
+def write(path, tensors, new=False):
     """Writes a file that torch.load(path, weights_only=True) reads as an OrderedDict.
 
     The file appears complete or not at all. Equal tensors make equal files.
 
     Args:
-      path: of the file; one that is there is replaced.
+      path: of the file.
       tensors: {name: numpy array}, of a dtype that `read` can return. Written contiguously.
+      new: refuse to replace a file that is there.
 
     Raises:
-      UserError: if an array has a dtype that PyTorch files do not hold.
+      UserError: if an array has a dtype that PyTorch files do not hold; as `files.replacing`.
     """
-    with replacing(pathlib.Path(path)) as partial, zipfile.ZipFile(partial, "w") as archive:
+    path = files.parse_path(path, "The file")
+    with files.replacing(path, new) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in _entries(tensors):
             # A ZipInfo of its own has no time of writing, and is stored uncompressed.
             archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
@@ -136,7 +121,7 @@ def _read_zip(file, size):
         # Entries may overlap, so that a short file says that it holds much.
         if sum(info.file_size for info in entries) > size:
             raise Refusal(
-                f"is incomplete, damaged or made up, as it holds less than it says: {_AGAIN}"
+                f"is incomplete or corrupt, as it holds less than it says: {_AGAIN}"
             )
         root = pickles[0].removesuffix("data.pkl")
         state, storages = load(io.BytesIO(archive.read(pickles[0])))

@@ -82,7 +82,7 @@ def load(file):
       (value, storages): dicts, lists, tuples, text, numbers, Named and Tensor; and {key: Storage}.
 
     Raises:
-      Refusal, pickle.UnpicklingError, or nearly anything that a damaged file provokes.
+      Refusal, pickle.UnpicklingError, or nearly anything that a corrupt file provokes.
     """
     machine = _Machine()
     for count, (code, argument, _) in enumerate(pickletools.genops(file)):
