@@ -69,6 +69,11 @@ def parse_path(text, name):
     return epath.Path(text)
 
 
+def absolute(path):
+    """The absolute path, as orbax needs it; an address is one already."""
+    return path if is_remote(path) else epath.Path(os.path.abspath(path))
+
+
 def _reason(error):
     """Why the disk or the bucket refuses, in its words; None for an error of another origin."""
     if isinstance(error, OSError) and error.strerror:
