@@ -7,7 +7,8 @@ Samples one row for each method with the same seed and sampler, scores them as
 `studies.digits.evaluation` does, prints a table, writes it to OUT/table.json, and draws it to
 OUT/guidance.png beside one image of each class and method. Rows that OUT/guidance.csv holds are not
 sampled again. Images per second are of calls that are compiled already, over those of no guidance
-in turn with them. About 8 minutes on two CPU cores; docs/guidance.md has the table and what it says.
+in turn with them. About 8 minutes on two CPU cores. docs/guidance.md has the table and what was
+found.
 """
 
 import time

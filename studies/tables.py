@@ -3,8 +3,8 @@
     python -m studies.tables            names the pages whose tables differ from the results
     python -m studies.tables --write    writes the tables into the pages
 
-In a page the line `<!-- table: NAME -->` begins the table of studies/results/NAME.json, and `<!-- end
-of table -->` ends it. Such a file is what a study's command writes as OUT/table.json:
+In a page the table of studies/results/NAME.json is between the lines `<!-- table: NAME -->` and
+`<!-- end of table -->`. Such a file is what a study's command writes as OUT/table.json:
 
     {"columns": [["method", ""], ["label agreement", ".1%"]], "rows": [["CFG, w 2", 0.993]]}
 
@@ -14,7 +14,6 @@ A cell is text or a number; a list of numbers, one for each training or seed, wh
 
 import pathlib
 import re
-
 
 from jaxdiff import cli, files
 from jaxdiff.errors import UserError
@@ -50,9 +49,7 @@ def _cell(value, form):
         return value or ""
     if isinstance(value, dict):
         values = value["range"]
-        mean, low, high = (
-            f"{each:{form}}" for each in (_mean(values), min(values), max(values))
-        )
+        mean, low, high = (f"{each:{form}}" for each in (_mean(values), min(values), max(values)))
         return mean if low == high else f"{mean} ({low} to {high})"
     if isinstance(value, list):
         each = [f"{v:{form}}" for v in value]

@@ -32,9 +32,7 @@ def real():
     from jaxdiff.evaluation.scores import Real
     from studies.digits.data import splits
 
-    rows = {
-        split: (rows_of(each["x"]), each["cond"]["label"]) for split, each in splits().items()
-    }
+    rows = {split: (rows_of(each["x"]), each["cond"]["label"]) for split, each in splits().items()}
     return Real(**rows, reader=SVC(gamma=0.001).fit(*rows["train"]))
 
 
