@@ -9,7 +9,6 @@ import numpy as np
 from jaxdiff.config import ADM, APG, DDIM, DDPM, EDM, DPMpp, Heun, PixelCodec
 from jaxdiff.diffusion.adm import AdmProcess
 from jaxdiff.diffusion.edm import EdmProcess
-from jaxdiff.diffusion.timesteps import LossHistory
 from jaxdiff.guidance.combiners import Apg, Linear
 from jaxdiff.models.codecs import Pixels
 from jaxdiff.models.network import Network
@@ -30,13 +29,6 @@ def network(config):
 def process(diffusion):
     """The noise process of settings, such as ADM()."""
     return _made(PROCESSES, diffusion)
-
-
-def loss_history(diffusion):
-    """The LossHistory that timesteps are drawn by, before the first step; None: uniformly."""
-    if isinstance(diffusion, ADM) and diffusion.timestep_sampler == "loss_second_moment":
-        return LossHistory.empty(diffusion.num_timesteps)
-    return None
 
 
 def sampler(sampling):

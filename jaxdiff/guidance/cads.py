@@ -50,15 +50,15 @@ class Cads:
         gammas = gamma(time, spec.tau1, spec.tau2)
         return cls(*map(np.float32, (gammas, spec.scale, spec.mix)))
 
-    def anneal(self, condition, i, noise):
+    def anneal(self, condition, i, keys):
         """The Condition at step i; where gamma is 1 it is the one given, bit for bit.
 
         Args:
           condition: a Condition.
           i: the step, an integer that may be traced.
-          noise: a Condition of unit noise, of the same shapes; see `noise_like`.
+          keys: [B], for the noise of this step.
         """
-        anneal = partial(self._anneal, i)
+        anneal, noise = partial(self._anneal, i), noise_like(condition, keys)
         return dataclasses.replace(
             condition,
             vector=jax.tree.map(anneal, condition.vector, noise.vector),
@@ -81,17 +81,8 @@ class Cads:
         return annealed if there is None else jnp.where(there, annealed, y)
 
 
-def noise_like(condition, keys, *numbers):
-    """Unit noise for each array of a Condition but the mask, from each sample's key [B].
-
-    Args:
-      condition: a Condition.
-      keys: [B].
-      *numbers: the purpose, and integers that tell this draw from others.
-    """
+def noise_like(condition, keys):
+    """A Condition of unit noise for each array but the mask, drawn from keys [B]."""
     leaves, tree = jax.tree.flatten(dataclasses.replace(condition, mask=None))
-    # The first array's key has no number of its own: it is what a seed has always meant.
-    draws = [derived(keys, *numbers, *([n] if n else [])) for n in range(len(leaves))]
-    return tree.unflatten(
-        [normal(key, leaf.shape[1:]) for key, leaf in zip(draws, leaves, strict=True)]
-    )
+    own = [derived(keys, n) if n else keys for n in range(len(leaves))]
+    return tree.unflatten([normal(k, leaf.shape[1:]) for k, leaf in zip(own, leaves, strict=True)])

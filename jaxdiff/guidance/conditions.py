@@ -8,7 +8,6 @@ import jax
 
 from jaxdiff.config import Label
 from jaxdiff.diffusion.randomness import Purpose, derived
-from jaxdiff.guidance.cads import noise_like
 from jaxdiff.models.condition import Dropout
 
 
@@ -49,12 +48,11 @@ def annealed(condition, cads, number=None):
       cads: a Cads.
       number: of the reference, so that each has noise of its own; None for the main network.
     """
-    purpose = (Purpose.CADS_MAIN,) if number is None else (Purpose.CADS_REFERENCE,)
-    place = () if number is None else (number,)
 
     def anneal(i, keys):
-        given = condition(i, keys)
-        return cads.anneal(given, i, noise_like(given, keys, *purpose, i, *place))
+        main, other = (Purpose.CADS_MAIN, i), (Purpose.CADS_REFERENCE, i, number)
+        own = derived(keys, *(main if number is None else other))
+        return cads.anneal(condition(i, keys), i, own)
 
     return anneal
 
