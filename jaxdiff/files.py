@@ -142,6 +142,32 @@ def size(path):
         return path.stat().length
 
 
+def walk(folder):
+    """{path below a local folder: bytes} of all files in it, sorted by name.
+
+    Links are followed, but none to a folder that it is in. A link to nothing has None bytes; what
+    is neither a file nor a folder is left out.
+    """
+    found = {}
+
+    def enter(path, inside, above):
+        here = os.path.realpath(path)
+        if here in above:
+            return
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    enter(entry.path, f"{inside}{entry.name}/", (*above, here))
+                elif entry.is_file():
+                    found[inside + entry.name] = entry.stat().st_size
+                elif entry.is_symlink():
+                    found[inside + entry.name] = None
+
+    with reading(folder):
+        enter(os.fspath(folder), "", ())
+    return found
+
+
 # Reading.
 
 

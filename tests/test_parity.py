@@ -21,7 +21,7 @@ from jaxdiff.diffusion.likelihood import bits_per_dimension
 from jaxdiff.diffusion.respacing import respace
 from jaxdiff.guidance.classifier import label_gradient
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
-from jaxdiff.interop import openai, torch_file
+from jaxdiff.interop import openai
 from jaxdiff.interop.openai_names import tensors
 from jaxdiff.samplers.ddim import Ddim
 from jaxdiff.samplers.ddpm import Ddpm

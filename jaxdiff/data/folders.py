@@ -5,18 +5,26 @@ import functools
 import hashlib
 import multiprocessing
 import os
-import pathlib
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 from jaxdiff.data import layout as layout_lib
-from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, png
+from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, feature_of, png
 from jaxdiff.data.images import fit
 from jaxdiff.data.pictures import decode, find_whites
 from jaxdiff.errors import UserError
 
 
-def open_folder(folder, image_size, channels=3, held_out=0.0, layout=None, bits=None, mapped=map):
+def open_folder(
+    folder,
+    image_size,
+    channels=3,
+    held_out=0.0,
+    layout=None,
+    bits=None,
+    conditions=None,
+    mapped=map,
+):
     """A dataset of the pictures in FOLDER/CLASS/, in FOLDER/SPLIT/CLASS/, or in FOLDER itself.
 
     `jaxdiff.data.layout.splits` says which of these a folder is. What has no splits is `train`, of
@@ -29,52 +37,67 @@ def open_folder(folder, image_size, channels=3, held_out=0.0, layout=None, bits=
       channels: 1 or 3, what they are converted to.
       held_out: share of each class that becomes the split `test`, in [0, 1): with .1, the 10th,
         20th, ... picture.
-      layout: `classes` or `splits`, what the folders are; None: found.
-      bits: that pictures of more than 8 use, see `jaxdiff.data.pictures.Whites`; None: found.
-      mapped: (function, paths) -> results in order; such as `pool` yields.
+      layout: `classes` or `splits`, what the folders are; None: by their names.
+      bits: that pictures of more than 8 use; None: by their values.
+      conditions: {condition's name: folder of pictures with the same names, but for their endings}.
+      mapped: (function, items) -> results in order; such as `pool` yields.
 
     Returns:
       A `jaxdiff.data.dataset.Dataset`.
 
     Raises:
-      UserError: if there is no such folder, or it holds no pictures in such an order.
+      UserError: if there is no such folder, it holds no pictures in such an order, or a picture
+        lacks its condition's.
     """
-    root = pathlib.Path(folder)
-    found, left = layout_lib.find(root)
-    splits = _held_out(root, layout_lib.splits(root, found, left, layout), held_out)
+    found, notes = layout_lib.find(folder)
+    splits, more = layout_lib.splits(folder, found, layout)
+    splits = _held_out(folder, splits, held_out)
     everything = [picture for pictures in splits.values() for picture in pictures]
-    classes = _classes(root, everything)
-    numbers = {name: number for number, name in enumerate(classes)}
+    classes = _classes(folder, everything)
+    others = {name: _paired(other, everything) for name, other in (conditions or {}).items()}
+    paths = {"image": [str(folder / picture.path) for picture in everything]}
+    paths |= {feature_of(name): [p for p, _ in pairs] for name, pairs in others.items()}
+    # Pictures of conditions are grey or in colour as the first of them is.
+    depths = {"image": channels} | {
+        feature_of(name): decode(pairs[0][0]).shape[2] for name, pairs in others.items()
+    }
 
     @functools.cache
     def encoder():  # at the first shard that is to be written
-        whites = find_whites(bits, [str(root / picture.path) for picture in everything], mapped)
-        return functools.partial(encoded, image_size=image_size, channels=channels, whites=whites)
+        whites = {feature: find_whites(bits, paths[feature], mapped) for feature in paths}
+        return functools.partial(encoded, image_size=image_size, channels=depths, whites=whites)
 
-    def read(pictures, start, stop):
-        chosen = pictures[start:stop]
-        results = mapped(encoder(), [str(root / picture.path) for picture in chosen])
-        for picture, (image, reason) in zip(chosen, results, strict=True):
-            if image is None:
+    def read(first, pictures, start, stop):
+        chosen = range(first + start, first + min(stop, len(pictures)))
+        items = ({feature: paths[feature][n] for feature in paths} for n in chosen)
+        for n, (example, reason) in zip(chosen, mapped(encoder(), items), strict=True):
+            picture = everything[n]
+            if example is None:
                 yield Skipped(picture.path, reason)
             else:
-                yield image, numbers.get(picture.folder, 0)
+                label = {"label": classes.index(picture.folder)} if classes else {}
+                yield {**example, **label}
 
+    parts, first = [], 0
+    for name, pictures in splits.items():
+        parts.append(Split(name, len(pictures), functools.partial(read, first, pictures)))
+        first += len(pictures)
     request = {
         "kind": "folder",
         "image_size": image_size,
         "channels": channels,
         "held_out": held_out,
-        "sources": [len(everything), _checksum(everything)],
-        # Left out where they are not given, as datasets of earlier versions do not have them.
-        **{name: value for name, value in (("layout", layout), ("bits", bits)) if value},
+        "layout": layout,
+        "bits": bits,
+        "sources": [
+            len(everything),
+            _checksum([(p.path, p.size) for p in everything]),
+            {name: _checksum(pairs) for name, pairs in others.items()},
+        ],
     }
-    parts = tuple(
-        Split(name, len(pictures), functools.partial(read, pictures))
-        for name, pictures in splits.items()
-    )
-    shape = (image_size, image_size, channels)
-    return Dataset(parts, shape, classes, request, left.sentences())
+    shapes = {feature: (image_size, image_size, depth) for feature, depth in depths.items()}
+    shapes |= {"label": ()} if classes else {}
+    return Dataset(tuple(parts), shapes, classes, request, (*notes, *more))
 
 
 def _classes(root, pictures):
@@ -90,9 +113,25 @@ def _classes(root, pictures):
     return names
 
 
-def _checksum(pictures):
-    """Of the pictures' names and sizes, in their order."""
-    listing = "".join(f"{picture.path}\0{picture.size}\n" for picture in pictures)
+def _paired(folder, pictures):
+    """[(path, size)] of the pictures in another folder that belong to these."""
+    found, _ = layout_lib.find(folder)
+    by_stem = {os.path.splitext(path)[0]: (path, size) for path, size in found.items()}
+    pairs = []
+    for picture in pictures:
+        pair = by_stem.get(os.path.splitext(picture.path)[0])
+        if pair is None:
+            raise UserError(
+                f"The picture {picture.path} has no condition image in {folder}: give it one of "
+                "the same name, whatever the ending."
+            )
+        pairs.append((str(folder / pair[0]), pair[1]))
+    return pairs
+
+
+def _checksum(named_sizes):
+    """Of pictures' names and sizes, in their order."""
+    listing = "".join(f"{name}\0{size}\n" for name, size in named_sizes)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -108,13 +147,15 @@ def pool(workers):
         yield functools.partial(executor.map, chunksize=8)
 
 
-def encoded(path, image_size, channels, whites=None):
-    """A picture brought to a size: (the bytes of a PNG file, None), or (None, why not)."""
+def encoded(paths, image_size, channels, whites):
+    """An example's pictures brought to a size: ({feature: PNG bytes}, None), or (None, why not)."""
     try:
-        return png(fit(decode(path, whites), image_size, channels)), None
+        return {
+            feature: png(fit(decode(path, whites[feature]), image_size, channels[feature]))
+            for feature, path in paths.items()
+        }, None
     except Exception as error:  # the decoders of a dozen formats raise what they like
-        text = str(error).replace(str(path), os.path.basename(path))
-        return None, " ".join(text.split()) or type(error).__name__
+        return None, " ".join(str(error).split()) or type(error).__name__
 
 
 def _held_out(root, splits, share):

@@ -1,72 +1,70 @@
-"""Released checkpoints as runs, and runs as such checkpoints: the commands `import` and `export`.
+"""Released checkpoints as runs, and runs as such checkpoints.
+
+    python -m jaxdiff.interop.openai import FILE --out RUN --config CONFIG --attention_order legacy
+    python -m jaxdiff.interop.openai import FILE --out RUN --flags "--image_size 64 ..."
+    python -m jaxdiff.interop.openai export RUN --out FILE --attention_order legacy
 
 An imported checkpoint is a run with one snapshot, so every program that takes a run takes it.
 """
 
-import argparse
 import contextlib
+from typing import Annotated, Literal
 
 from jaxdiff import cli, factory, files
 from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
-from jaxdiff.config import ADM, ClassifierConfig, UNetConfig
+from jaxdiff.config import ADM, ClassifierConfig, Range, UNetConfig
 from jaxdiff.errors import UserError
 from jaxdiff.interop import openai, openai_state
 from jaxdiff.interop.openai_flags import config_of
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.tensor_files import torch_file
 
-ORDERS = {"legacy": False, "new": True}
 
-
-def parser():
-    """The flags of both commands."""
-    parser = argparse.ArgumentParser(
-        prog="openai", description="Imports and exports ADM's checkpoints; see docs/openai.md."
+def main():
+    """The command line."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("command", choices=("import", "export"))
+    parser.add_argument("source", help="File to import, or RUN or RUN@STEP to export")
+    cli.add_config(parser, required=False)
+    cli.add_flag(parser, "out", help="Folder of the run to make, or the file to write; new")
+    cli.add_flag(
+        parser, "flags", help="import: instead of --config, guided-diffusion's flags of the model"
     )
-    cli.add_config(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="import|export")
-    order = {
-        "choices": ORDERS,
-        "help": "Order of queries, keys and values in the file; new: with use_new_attention_order.",
-    }
-    add = commands.add_parser("import", help="Makes a run of a file.")
-    add.add_argument("file", metavar="FILE", help="That torch.save wrote.")
-    add.add_argument("--out", required=True, metavar="RUN", help="Folder of the run; new.")
-    add.add_argument(
-        "--flags", help="Instead of --config: the flags that guided-diffusion made the model with."
+    cli.add_flag(
+        parser,
+        "attention_order",
+        Literal["legacy", "new"] | None,
+        help="Order of queries, keys and values in the file; new: use_new_attention_order",
     )
-    add.add_argument("--attention_order", **order)
-    add.add_argument("--entry", help="Place of the network, in a file that holds several.")
-    add.add_argument("--step", type=int, default=0, help="Of training; default: 0.")
-    add = commands.add_parser("export", help="Writes the network of a run as a file.")
-    add.add_argument("run", metavar="RUN", help="RUN or RUN@STEP.")
-    add.add_argument("--out", required=True, metavar="FILE", help="The file; new.")
-    add.add_argument("--attention_order", required=True, **order)
-    return parser
+    cli.add_flag(parser, "entry", help="import: place of the network in a file of several")
+    cli.add_flag(
+        parser, "step", Annotated[int, Range(0, 2**31 - 1)], 0, "import: step that the run has"
+    )
+    cli.run(_run, parser)
 
 
-def main(args):
-    """Imports a file, or exports a run."""
-    if args.command == "export":
-        export_run(args.run, args.out, new_order=ORDERS[args.attention_order])
+def _run(args):
+    is_import, order = args.command == "import", args.attention_order
+    out = cli.require("out", args.out, "a new folder" if is_import else "a new file")
+    if is_import and (args.config is None) == (args.flags is None):
+        raise UserError(
+            f"{args.source} does not say what network it holds: give either --config, such as "
+            "configs/adm/imagenet64.py, or --flags, those of the program that trained it."
+        )
+    if (order is None) == (args.flags is None):
+        raise UserError(
+            f"--attention_order is {order}: it is given unless --flags say it; of the released "
+            "networks, 64x64_diffusion.pt has the order new, all others legacy."
+        )
+    if not is_import:
+        export_run(args.source, out, new_order=order == "new")
         return
-    if (args.config is None) == (args.flags is None):
-        raise UserError(
-            f"{args.file} does not say what network it holds: give either --config, such as "
-            "configs/adm/imagenet64.py, or --flags, the flags of the program that trained it."
-        )
-    if (args.config is None) == (args.attention_order is not None):
-        raise UserError(
-            "--attention_order is given with --config, and only with it: of the released "
-            "networks, 64x64_diffusion.pt has the new order and all others the legacy one."
-        )
-    new_order = args.attention_order and ORDERS[args.attention_order]
     import_file(
-        args.file,
-        args.out,
+        args.source,
+        out,
         config=args.config,
-        new_order=new_order,
+        new_order=order == "new",
         flags=args.flags,
         entry=args.entry,
         step=args.step,

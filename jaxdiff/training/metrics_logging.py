@@ -1,11 +1,11 @@
-"""What a run tells while it trains: on the terminal, and in TensorBoard files."""
+"""What a run reports while it trains: on the terminal, and in TensorBoard files."""
 
 import collections
 import contextlib
+import math
 import time
 
 import jax
-from clu import parameter_overview
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -19,10 +19,11 @@ from jaxdiff.training.step import means
 
 AHEAD = 3  # steps
 PART = 2**22  # bytes of an event file in a bucket
+ROWS = 20  # of parts of a network
 
 
 def describe(mesh, state):
-    """Prints the mesh, the parameters, and how much memory the state takes.
+    """Prints the mesh, the parameters by the network's parts, and the memory that the state takes.
 
     Args:
       mesh: of devices.
@@ -31,12 +32,22 @@ def describe(mesh, state):
     if not processes.is_first():
         return
     print(f"Mesh: {dict(mesh.shape)} of {mesh.size} {jax.devices()[0].device_kind} device(s)")
-    print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    print(f"Parameters: {_count(state.params):,}")
+    parts = {name: _count(tree) for name, tree in state.params.items()}
+    for name, count in list(parts.items())[:ROWS]:
+        print(f"{count:>15,} {name}")
+    if len(parts) > ROWS:
+        print(f"{'...':>15} {len(parts) - ROWS} more parts")
     sizes = state_bytes(state)
     here = state_bytes(jax.tree.map(on_a_device, state))
+    print("Memory of the state, in all and on a device:")
     for name, size in sizes.items():
-        print(f"{name:>12}: {_mib(size)} in all, {_mib(here[name])} on a device")
-    print(f"{'together':>12}: {_mib(sum(sizes.values()))}, {_mib(sum(here.values()))} on a device")
+        print(f"{_mib(size):>15} {_mib(here[name]):>15} {name}")
+    print(f"{_mib(sum(sizes.values())):>15} {_mib(sum(here.values())):>15} together", flush=True)
+
+
+def _count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _mib(size):
@@ -44,17 +55,17 @@ def _mib(size):
 
 
 class Pace:
-    """Keeps the host a few steps before the devices: enough that these never wait for it.
+    """Keeps the host a few steps before the devices: enough that they never wait for it.
 
-    Any further, a run that is asked to stop would first have to take all the steps that it had
-    been sent into, and its progress bar would count them before they are taken.
+    Were it further ahead, a run that is asked to stop would first have to take all the steps that
+    were dispatched, and its progress bar would count them before they are taken.
     """
 
     def __init__(self):
         self._sent = collections.deque()
 
     def __call__(self, results):
-        """Takes what a step that was just sent will give; waits for the one AHEAD before it."""
+        """Takes the results of a step that was just dispatched; waits for those AHEAD before."""
         self._sent.append(results)
         if len(self._sent) > AHEAD:
             jax.block_until_ready(self._sent.popleft())
@@ -130,7 +141,7 @@ class Metrics:
     """Reads each interval's sums one interval late, when they have long been computed.
 
     Attributes:
-      is_over: whether there have been so many bad steps in a row that the run must end.
+      is_over: whether so many steps in a row were not finite that the run must end.
     """
 
     def __init__(self, writer, bar, batch_size):
@@ -152,14 +163,13 @@ class Metrics:
             return
         (number, sums, rate), self._waiting = self._waiting, None
         scalars = means(jax.device_get(sums))
-        in_row, bad = int(scalars.pop("non_finite_in_row")), int(scalars.pop("non_finite_steps"))
-        self.is_over = self.is_over or in_row >= IN_A_ROW
-        if bad:
-            scalars["non_finite_steps"] = bad
+        self.is_over |= scalars.pop("non_finite_in_row") >= IN_A_ROW
+        if not (count := int(scalars["non_finite_steps"])):
+            del scalars["non_finite_steps"]
         self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
         accuracy = f"{quartiles(scalars)}, " if "top1" in scalars else ""
-        loss = f"loss {scalars['loss']:.4f}, " if "loss" in scalars else ""  # of good steps alone
-        counted = f"{bad} bad steps, " if bad else ""
+        loss = f"loss {scalars['loss']:.4f}, " if "loss" in scalars else ""
+        counted = f"{count} non-finite steps, " if count else ""
         text = f"{loss}{accuracy}{counted}{rate:,.0f} images/s"
         self._bar.set_postfix_str(text, refresh=False)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff.config import base
+
 from jaxdiff.data import npz, prepared
 from jaxdiff.data.images import fit
 from jaxdiff.data.prepare import described, prepare

@@ -8,8 +8,8 @@ def label_gradient(classifier, labels):
     """Makes (x, level) -> the gradient by x of every sample's log p(label | x, level).
 
     Args:
-      classifier: (x, level) -> logits [B, classes], such as `Adm.classifier` makes.
-      labels: [B] int32, the label to guide to.
+      classifier: (x, level) -> logits [B, classes], such as `AdmProcess.classifier` makes.
+      labels: [B] int32, the labels to guide to.
 
     Returns:
       A function to [B, ...] float32, in the scaling of the x that it is given.

@@ -1,4 +1,4 @@
-"""Memory that does not suffice, said in a sentence."""
+"""Errors of exhausted memory as one sentence, and how much memory there is."""
 
 import contextlib
 import os
