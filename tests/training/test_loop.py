@@ -1,6 +1,5 @@
 """Whole runs: of a small network, and of networks with every kind of condition."""
 
-import dataclasses
 import logging
 import pathlib
 import shutil
@@ -19,6 +18,7 @@ from jaxdiff.config import ADM, EDM, Heun, Image, Label, Vector
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
 from jaxdiff.training import loop, metrics_logging, workdir
+from jaxdiff.training.state import all_finite
 from jaxdiff.training.task import Task
 from tests import tiny
 from tests.disk import small_files
@@ -90,8 +90,7 @@ def killed_at(kills, seen, monkeypatch):
 
 
 def test_a_run_that_was_killed_is_in_the_end_the_same(tmp_path, monkeypatch):
-    fields = {"training__power_ema": (0.05, 0.1), "training__preview_every": 10}
-    config = linear.config(**fields, training__num_steps=25)
+    config = linear.config(training__preview_every=10, training__num_steps=25)
     expected, seen, kills = [], [], [3, 13, 23]
     killed_at([], expected, monkeypatch)
     whole = train(tmp_path / "whole", config)
@@ -212,20 +211,11 @@ def test_a_picture_that_cannot_be_written_does_not_cost_the_checkpoint(tmp_path)
 
 
 def test_parameters_that_are_not_finite_stop_the_run_before_they_are_kept(tmp_path, monkeypatch):
-    plain = loop.summing_step
-
-    def poisoned(task):
-        step = plain(task)
-
-        def wrapped(state, sums, batch):
-            new, sums = step(state, sums, batch)
-            params = jax.tree.map(lambda p: jnp.where(new.step == 13, jnp.nan, p), new.params)
-            return dataclasses.replace(new, params=params), sums
-
-        return wrapped
-
-    monkeypatch.setattr(loop, "summing_step", poisoned)
-    with pytest.raises(UserError, match="parameters are not finite at step 14, .*/10:"):
+    assert all_finite({"a": jnp.ones(3), "b": [jnp.zeros(2)]})
+    assert not all_finite({"a": jnp.ones(3), "b": [jnp.array([0, jnp.nan])]})
+    answers = iter([True, True, False])  # at steps 5, 10 and 15
+    monkeypatch.setattr(loop, "all_finite", lambda params: next(answers))
+    with pytest.raises(UserError, match="parameters are not finite at step 15, .*/10:"):
         train(tmp_path, linear.config(training__preview_every=15, training__log_every=50))
     run = Run(epath.Path(tmp_path))
     assert checkpointer.complete_steps(run.checkpoints) == [10]
@@ -268,29 +258,33 @@ def test_a_classifier_trains_on_the_process_of_the_run_it_is_to_guide(tmp_path, 
         train(tmp_path / "another", config)
 
 
-def test_learned_weights_and_a_measured_deviation(tmp_path, monkeypatch):
+def test_learned_weights_power_averages_and_a_measured_deviation(tmp_path, monkeypatch):
     def config(data_std=0.0, steps=4):
         return linear.config(
             diffusion=EDM(data_std=data_std, uncertainty=True, condition_dropout=0.1),
+            training__power_ema=(0.05, 0.1),
             training__num_steps=steps,
             training__log_every=2,
         )
 
-    run = train(tmp_path, config())
+    run = train(tmp_path / "whole", config())
     measured = run.config().diffusion.data_std
     images = linear.Stripes().open("train", ()).fetch(np.arange(96))["x"] / 127.5 - 1
     np.testing.assert_allclose(measured, images.std(), rtol=1e-6)
     values = saved_values(run.checkpoints, 4)
     assert values["params['head']"] != 0
+    assert {"power_0.05", "power_0.1"} == {n.split("'")[1] for n in values if n.startswith("ema")}
     scalars = events.read(run.tensorboard)
     assert list(scalars["weighted"]) == list(scalars["loss"]) == [2, 4]
+    train(tmp_path / "parts", config(steps=2))
+    assert_equal_checkpoints(run, train(tmp_path / "parts", config()), 4)
     # A run that has begun keeps its own, whether it is continued with 0 or with the number.
     monkeypatch.setattr(workdir, "standard_deviation", None)
     for stated in (0.0, measured):
-        train(tmp_path, config(stated))
+        train(run.folder, config(stated))
         assert run.config().diffusion.data_std == measured
     with pytest.raises(UserError, match="data_std .* in the run, now 0.5"):
-        train(tmp_path, config(0.5))
+        train(run.folder, config(0.5))
     new = Run(epath.Path(tmp_path) / "new")
     assert workdir.measure(config(0.25), new, None).diffusion.data_std == 0.25
 
