@@ -83,13 +83,14 @@ def measure(reference, rows, out, num_samples, sampler):
         arguments = {"sampler": sampler, "batch_size": BATCH, **arguments}
         samples = model.sample(num_samples, **arguments)
         result = score(samples.images, samples.cond["label"])
+        evaluations = samples.settings["network_evaluations_per_sample"]
         arrays.save_npz(out / f"{len(kept):02d}.npz", {"images": samples.images[:10]})
         values = (
             name,
             result.total_agreement,
             result.neighbour,
             np.nanmean(result.diversity),
-            " + ".join(f"{n} {_short(k)}" for k, n in samples.evaluations.items()),
+            " + ".join(f"{n} {_short(k)}" for k, n in evaluations.items()),
             _relative_speed(model, arguments),
         )
         kept[name] = dict(zip(COLUMNS, values, strict=True))
