@@ -46,6 +46,7 @@ HEADINGS = (
     ("images/s, relative", ".2f"),
 )
 BATCH = 250
+OWN = ("guidance.csv", "guidance.png", "*.npz", "table.json")
 
 
 def methods(early, small, classifier):
