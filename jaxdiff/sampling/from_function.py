@@ -8,9 +8,8 @@ from jaxdiff import factory
 from jaxdiff.config import EDM
 from jaxdiff.diffusion.denoiser import Prediction
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
-from jaxdiff.errors import UserError
+from jaxdiff.errors import user_errors
 from jaxdiff.guidance.equation import Guidance, NetworkBranch
-from jaxdiff.models.condition import Condition
 from jaxdiff.samplers.loop import sample
 
 
@@ -33,10 +32,8 @@ def run_sampler(sampler, denoise, shape, n=1, seed=0, data_std=0.5):
       UserError: for steps that cannot be met.
     """
     process = factory.process(EDM(data_std=data_std))
-    try:
+    with user_errors():
         levels, _ = process.path(sampler)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
     def denoiser(x, level, condition, dropout=None):
         sigma = jnp.broadcast_to(jnp.asarray(level.ratio, x.dtype), x.shape[:1])
@@ -44,7 +41,7 @@ def run_sampler(sampler, denoise, shape, n=1, seed=0, data_std=0.5):
 
     stepper = factory.sampler(sampler)
     grid = stepper.grid(levels)
-    guidance = Guidance(main=NetworkBranch(denoiser, lambda i, keys: Condition()))
+    guidance = Guidance(main=NetworkBranch(denoiser))
 
     @jax.jit
     def run(numbers):

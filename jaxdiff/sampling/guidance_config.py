@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import factory
-from jaxdiff.config import CFG, ICG, Autoguidance, ClassifierGuidance, Label
+from jaxdiff.config import CFG, ICG, Autoguidance, ClassifierGuidance
 from jaxdiff.data import record
 from jaxdiff.errors import UserError
-from jaxdiff.guidance.cads import Cads, gamma
+from jaxdiff.guidance.cads import Cads
 from jaxdiff.guidance.equation import GuidanceParams
 from jaxdiff.guidance.weights import weights
 from jaxdiff.sampling.pipeline import ConditionKind, GuidanceReference
@@ -78,14 +78,9 @@ def method_of(model, specs, combiner, rescale, cads, steps):
             factory.combiner(combiner),
             None if rescale is None else np.float32(rescale),
         ),
-        cads=cads and _cads(cads, steps),
+        cads=cads and Cads.of(cads, steps.time),
         notes=tuple(notes),
     )
-
-
-def _cads(spec, steps):
-    gammas = np.float32(gamma(steps.time, spec.tau1, spec.tau2))
-    return Cads(gammas, np.float32(spec.scale), np.float32(spec.mix))
 
 
 def _reference(spec, model, guides):
@@ -152,11 +147,10 @@ def _check_null(what, model):
 
 
 def _check_labels(model):
-    conditions = model.config.model.conditions
-    if not conditions or not all(isinstance(each, Label) for each in conditions):
+    if model.config.label is None:
+        names = ", ".join(each.name for each in model.config.model.conditions) or "nothing"
         raise UserError(
-            f"ICG draws random labels, and {model} is conditioned on "
-            f"{', '.join(each.name for each in conditions) or 'nothing'}: leave it out."
+            f"ICG draws random labels, and {model} is conditioned on {names}: leave it out."
         )
 
 

@@ -15,7 +15,7 @@ from jaxdiff.config import Image, Label, RunConfig, Tokens, Vector, import_modul
 from jaxdiff.config.fields import nearest
 from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, user_errors
 from jaxdiff.guidance.weights import Steps
 from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.sampling.guidance_config import method_of
@@ -206,10 +206,8 @@ class TrainedModel:
 
     def _path(self, spec):
         """(levels, Steps) of a sampler's settings."""
-        try:
+        with user_errors():
             levels, time = self.process.path(spec)
-        except ValueError as error:
-            raise UserError(str(error)) from None
         return levels, Steps(levels.ratio[:-1], time)
 
     def _named(self, classifier):
