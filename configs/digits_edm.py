@@ -11,22 +11,21 @@ label they were asked for, with 98 % of the data's diversity; docs/autoguidance.
 """
 
 from configs import digits
+from jaxdiff.config import EDM, Heun, replaced
 
 
 def get_config():
-    config = digits.get_config()
-    config.diffusion.process = "edm"
-    config.diffusion.p_mean = -0.8
-    config.diffusion.data_std = 0.75
-
-    config.training.num_steps = 3000
-    config.training.inverse_sqrt_after = 1000
-    config.training.beta2 = 0.99
-    config.training.power_ema = (0.05, 0.1)
-    config.training.checkpoint_every = 1000
-    config.training.snapshot_every = 100
-    config.training.preview_every = 1000
-
-    config.sampling.sampler = "heun"
-    config.sampling.steps = "18"
-    return config
+    return replaced(
+        digits.get_config(),
+        {
+            "diffusion": EDM(p_mean=-0.8, data_std=0.75, condition_dropout=0.1),
+            "training.num_steps": 3000,
+            "training.inverse_sqrt_after": 1000,
+            "training.beta2": 0.99,
+            "training.power_ema": (0.05, 0.1),
+            "training.checkpoint_every": 1000,
+            "training.snapshot_every": 100,
+            "training.preview_every": 1000,
+            "sampling": Heun(steps=18),
+        },
+    )

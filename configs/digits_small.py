@@ -1,4 +1,4 @@
-"""A smaller network of the digits, trained less: a guide for that of configs/digits.py.
+"""A smaller network of the digits, trained less: the guide of the network of configs/digits.py.
 
     python train.py --config configs/digits_small.py --workdir runs/digits_small
     python sample.py --model runs/digits --guide runs/digits_small@150 --weight 2 --out samples/auto
@@ -8,12 +8,16 @@ choose from.
 """
 
 from configs import digits
+from jaxdiff.config import replaced
 
 
 def get_config():
-    config = digits.get_config()
-    config.model.channel_mult = (1, 1)
-    config.training.num_steps = 500
-    config.training.checkpoint_every = 250
-    config.training.snapshot_every = 50
-    return config
+    return replaced(
+        digits.get_config(),
+        {
+            "model.channel_mult": (1, 1),
+            "training.num_steps": 500,
+            "training.checkpoint_every": 250,
+            "training.snapshot_every": 50,
+        },
+    )

@@ -4,10 +4,10 @@ python train.py --config configs/digits_unconditional.py --workdir runs/digits_u
 """
 
 from configs import digits
+from jaxdiff.config import replaced
 
 
 def get_config():
-    config = digits.get_config()
-    config.data.num_classes = 0
-    config.diffusion.label_dropout = 0.0
-    return config
+    return replaced(
+        digits.get_config(), {"model.conditions": (), "diffusion.condition_dropout": 0.0}
+    )

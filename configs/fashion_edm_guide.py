@@ -8,14 +8,18 @@ Half the width, and a quarter of the training. 111,857 parameters.
 """
 
 from configs import fashion_edm
+from jaxdiff.config import replaced
 
 
 def get_config():
-    config = fashion_edm.get_config()
-    config.model.channels = 16
-    config.model.head_channels = 16
-    config.training.num_steps = 600
-    config.training.checkpoint_every = 300
-    config.training.snapshot_every = 50
-    config.training.preview_every = 300
-    return config
+    return replaced(
+        fashion_edm.get_config(),
+        {
+            "model.channels": 16,
+            "model.head_channels": 16,
+            "training.num_steps": 600,
+            "training.checkpoint_every": 300,
+            "training.snapshot_every": 50,
+            "training.preview_every": 300,
+        },
+    )

@@ -33,47 +33,40 @@ be the same for the model, its guide, and a classifier: networks of one are no g
 and sample.py refuses them by the names of their classes.
 """
 
-from jaxdiff.config import base
+from jaxdiff.config import EDM, DataConfig, Heun, Label, RunConfig, TrainingConfig, UNetConfig
 
 IMAGES = 1024 * 2**20
 BATCH = 2048
 
 
 def get_config():
-    config = base()
-    config.data.name = "imagenet_resized/64x64"
-    config.data.image_size = 64
-    config.data.num_classes = 1000
-    config.data.workers = 8
-
-    config.model.channels = 192
-    config.model.channel_mult = (1, 2, 3, 4)
-    config.model.num_res_blocks = 3
-    config.model.attention_resolutions = (32, 16, 8)
-    config.model.dropout = 0.1
-
-    config.diffusion.process = "edm"
-    config.diffusion.p_mean = -0.8
-    config.diffusion.p_std = 1.6
-    config.diffusion.data_std = 0.5
-    config.diffusion.uncertainty = True
-    config.diffusion.label_dropout = 0.1
-
-    config.training.num_steps = IMAGES // BATCH
-    config.training.batch_size = BATCH
-    config.training.learning_rate = 3e-4
-    config.training.warmup_steps = 10_000_000 // BATCH
-    config.training.inverse_sqrt_after = 35_000
-    config.training.beta2 = 0.99
-    config.training.clip_norm = 0.0
-    config.training.power_ema = (0.05, 0.1)
-    config.training.dtype = "bfloat16"
-    config.training.checkpoint_every = 4096
-    config.training.snapshot_every = 8192
-    config.training.snapshot_dtype = "bfloat16"
-    config.training.preview_every = 8192
-
-    config.sampling.sampler = "heun"
-    config.sampling.steps = "32"
-    config.sampling.clip = False
-    return config
+    return RunConfig(
+        data=DataConfig(name="imagenet_resized/64x64", image_size=64, workers=8),
+        model=UNetConfig(
+            channels=192,
+            channel_mult=(1, 2, 3, 4),
+            num_res_blocks=3,
+            attention_resolutions=(32, 16, 8),
+            dropout=0.1,
+            conditions=(Label(1000),),
+        ),
+        diffusion=EDM(
+            p_mean=-0.8, p_std=1.6, data_std=0.5, uncertainty=True, condition_dropout=0.1
+        ),
+        training=TrainingConfig(
+            num_steps=IMAGES // BATCH,
+            batch_size=BATCH,
+            learning_rate=3e-4,
+            warmup_steps=10_000_000 // BATCH,
+            inverse_sqrt_after=35_000,
+            beta2=0.99,
+            clip_norm=0.0,
+            power_ema=(0.05, 0.1),
+            dtype="bfloat16",
+            checkpoint_every=4096,
+            snapshot_every=8192,
+            snapshot_dtype="bfloat16",
+            preview_every=8192,
+        ),
+        sampling=Heun(steps=32, clip=False),
+    )

@@ -12,14 +12,18 @@ in: 64 of them, of two averages in bfloat16, 19 GB.
 """
 
 from configs import imagenet64_edm
+from jaxdiff.config import replaced
 
 
 def get_config():
-    config = imagenet64_edm.get_config()
-    config.model.channels = 96
-    config.model.head_channels = 32
-    config.training.num_steps //= 8
-    config.training.checkpoint_every = 2048
-    config.training.snapshot_every = 1024
-    config.training.preview_every = 4096
-    return config
+    return replaced(
+        imagenet64_edm.get_config(),
+        {
+            "model.channels": 96,
+            "model.head_channels": 32,
+            "training.num_steps": imagenet64_edm.IMAGES // imagenet64_edm.BATCH // 8,
+            "training.checkpoint_every": 2048,
+            "training.snapshot_every": 1024,
+            "training.preview_every": 4096,
+        },
+    )

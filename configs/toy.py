@@ -7,34 +7,27 @@ of CPU time. Of 40,000 points without guidance 7.5 % are outliers (mean of three
 6.8 % in the authors' program): docs/guidance.md has the tables.
 """
 
-from jaxdiff.config import base
+from jaxdiff.config import Heun, RunConfig, TrainingConfig
+from studies.toy.kinds import LogDensityEDM, ToyNetwork, TreeData
 
 
 def get_config():
-    config = base()
-    config.data.name = "toy_a"
-
-    config.model.kind = "toy"
-    config.model.channels = 64
-
-    config.diffusion.process = "edm"
-    config.diffusion.p_mean = -2.3
-    config.diffusion.p_std = 1.5
-
-    config.training.num_steps = 4096
-    config.training.batch_size = 4096
-    config.training.learning_rate = 0.01
-    config.training.inverse_sqrt_after = 512
-    config.training.beta2 = 0.99
-    config.training.clip_norm = 0.0
-    config.training.power_ema = (0.01,)
-    config.training.log_every = 64
-    config.training.checkpoint_every = 1024
-    config.training.snapshot_every = 512
-    config.training.preview_every = 1024
-
-    config.sampling.sampler = "heun"
-    config.sampling.steps = "32"
-    config.sampling.sigma_max = 5.0
-    config.sampling.clip = False
-    return config
+    return RunConfig(
+        data=TreeData(classes="A"),
+        model=ToyNetwork(channels=64),
+        diffusion=LogDensityEDM(p_mean=-2.3, p_std=1.5, classes="A"),
+        training=TrainingConfig(
+            num_steps=4096,
+            batch_size=4096,
+            learning_rate=0.01,
+            inverse_sqrt_after=512,
+            beta2=0.99,
+            clip_norm=0.0,
+            power_ema=(0.01,),
+            log_every=64,
+            checkpoint_every=1024,
+            snapshot_every=512,
+            preview_every=1024,
+        ),
+        sampling=Heun(steps=32, sigma_max=5.0, clip=False),
+    )

@@ -4,10 +4,8 @@ python train.py --config configs/toy_guide.py --workdir runs/toy_guide
 """
 
 from configs import toy
+from jaxdiff.config import replaced
 
 
 def get_config():
-    config = toy.get_config()
-    config.model.channels = 32
-    config.training.num_steps = 512
-    return config
+    return replaced(toy.get_config(), {"model.channels": 32, "training.num_steps": 512})

@@ -4,9 +4,8 @@ python train.py --config configs/toy_unconditional.py --workdir runs/toy_uncondi
 """
 
 from configs import toy_guide
+from jaxdiff.config import replaced
 
 
 def get_config():
-    config = toy_guide.get_config()
-    config.data.name = "toy_ab"
-    return config
+    return replaced(toy_guide.get_config(), {"data.classes": "AB", "diffusion.classes": "AB"})

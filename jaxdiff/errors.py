@@ -1,4 +1,6 @@
-"""The one exception for mistakes that a user can make and mend."""
+"""The one exception for mistakes that a user can make and repair."""
+
+import contextlib
 
 
 class UserError(ValueError):
@@ -6,3 +8,16 @@ class UserError(ValueError):
 
     Command lines print the sentence and exit with status 1, without a traceback.
     """
+
+
+@contextlib.contextmanager
+def user_errors():
+    """Turns a ValueError of what is called here into a UserError with the same sentence.
+
+    For calls whose arguments a user has given, and whose sentences are meant to be read:
+    `process.path(sampler)`, `make_mesh(fsdp)`, `processes.initialize(distributed)`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -69,6 +69,11 @@ def parse_path(text, name):
     return epath.Path(text)
 
 
+def absolute(path):
+    """The absolute path, as orbax needs it; an address is one already."""
+    return path if is_remote(path) else epath.Path(os.path.abspath(path))
+
+
 def _reason(error):
     """Why the disk or the bucket refuses, in its words; None for an error of another origin."""
     if isinstance(error, OSError) and error.strerror:
@@ -259,6 +264,13 @@ def _temporary(path):
         yield partial
     finally:
         remove_tree(partial)
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """Yields a new local folder, which is removed at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield epath.Path(folder)
 
 
 def write_bytes(path, content):

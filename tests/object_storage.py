@@ -4,6 +4,7 @@ It ignores preconditions, which exclusive creation is made of; so its uploads ar
 """
 
 import contextlib
+import http
 import logging
 import os
 import socket
@@ -63,7 +64,7 @@ def _conditional(upload):
             except NotFound:
                 found = 0
             if int(found) != int(expected[0]):
-                response.status = 412
+                response.status = http.HTTPStatus.PRECONDITION_FAILED
                 response.json({"error": {"message": "conditionNotMet", "code": 412}})
                 return None
         return upload(request, response, storage)

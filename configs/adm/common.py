@@ -10,8 +10,20 @@ https://www.tensorflow.org/datasets/catalog/imagenet2012.
 None of these trainings was run here.
 """
 
-from jaxdiff.config import base
+from jaxdiff.config import (
+    ADM,
+    DDPM,
+    ClassifierConfig,
+    DataConfig,
+    Image,
+    Label,
+    RunConfig,
+    TrainingConfig,
+    UNetConfig,
+    replaced,
+)
 
+LABEL = Label(1000)
 CHANNEL_MULT = {
     64: (1, 2, 3, 4),
     128: (1, 1, 2, 3, 4),
@@ -20,61 +32,72 @@ CHANNEL_MULT = {
 }
 
 
-def unet(image_size):
-    """A diffusion model of ImageNet's images and labels."""
-    config = base()
-    # Not `imagenet_resized`: its images were made smaller in another way than the paper's.
-    config.data.name = "imagenet2012"
-    config.data.image_size = image_size
-    config.data.num_classes = 1000
-    config.data.augment = "flip"
-    config.data.workers = 8
-
-    config.model.channels = 256
-    config.model.channel_mult = CHANNEL_MULT[image_size]
-    config.model.attention_resolutions = (32, 16, 8)
-
-    config.diffusion.schedule = "linear"
-
-    config.training.batch_size = 256
-    config.training.learning_rate = 1e-4
-    config.training.clip_norm = 0.0
-    return config
+def unet(image_size, values):
+    """A diffusion model of ImageNet's images and labels; `values` as in `replaced`."""
+    config = RunConfig(
+        # Not `imagenet_resized`: its images were made smaller in another way than the paper's.
+        data=DataConfig(name="imagenet2012", image_size=image_size, augment="flip", workers=8),
+        model=UNetConfig(
+            channels=256,
+            channel_mult=CHANNEL_MULT[image_size],
+            attention_resolutions=(32, 16, 8),
+            conditions=(LABEL,),
+        ),
+        diffusion=ADM(schedule="linear"),
+        training=TrainingConfig(batch_size=256, learning_rate=1e-4, clip_norm=0.0),
+    )
+    return replaced(config, values)
 
 
-def upsampler(image_size, low_res_size):
+def upsampler(image_size, low_res_size, values):
     """A diffusion model that enlarges ImageNet's images."""
-    config = unet(image_size)
-    config.data.low_res_size = low_res_size
-    config.model.channels = 192
-    # One level less than a model of 512 pixels: a coarser one has nothing to add to 128.
-    config.model.channel_mult = CHANNEL_MULT[256]
-    return config
+    return unet(
+        image_size,
+        {
+            "data.low_res_size": low_res_size,
+            "model.channels": 192,
+            # One level less than a model of 512 pixels: a coarser one has nothing to add to 128.
+            "model.channel_mult": CHANNEL_MULT[256],
+            "model.conditions": (LABEL, Image(3)),
+            **values,
+        },
+    )
 
 
-def lsun(category):
+def lsun(category, num_steps):
     """A diffusion model of one category of LSUN."""
-    config = unet(256)
-    config.data.name = f"lsun/{category}"
-    config.data.num_classes = 0
-    config.model.dropout = 0.1
-    config.sampling.steps = "1000"
-    return config
+    return unet(
+        256,
+        {
+            "data.name": f"lsun/{category}",
+            "model.conditions": (),
+            "model.dropout": 0.1,
+            "training.num_steps": num_steps,
+            "sampling": DDPM(steps=1000),
+        },
+    )
 
 
-def classifier(image_size, num_steps):
+def classifier(image_size, num_steps, values=None):
     """A classifier of noisy images; its noise is that of the diffusion model of that size."""
-    config = unet(image_size)
-    config.data.augment = "crop_flip"
-    config.data.held_out = "validation"
-
-    config.model.kind = "classifier"
-    config.model.pool = "attention"
-    config.model.channels = 128
-
-    config.training.num_steps = num_steps
-    config.training.anneal_steps = num_steps
-    config.training.learning_rate = 3e-4
-    config.training.weight_decay = 0.05
-    config.training.ema = 0.0  # the weights themselves
-    return config
+    model = ClassifierConfig(
+        channels=128,
+        channel_mult=CHANNEL_MULT[image_size],
+        attention_resolutions=(32, 16, 8),
+        pool="attention",
+        label=LABEL,
+    )
+    config = unet(
+        image_size,
+        {
+            "data.augment": "crop_flip",
+            "data.held_out": "validation",
+            "model": model,
+            "training.num_steps": num_steps,
+            "training.anneal_steps": num_steps,
+            "training.learning_rate": 3e-4,
+            "training.weight_decay": 0.05,
+            "training.ema": 0.0,  # the weights themselves
+        },
+    )
+    return replaced(config, values or {})

@@ -18,7 +18,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.unet(128)
-    config.model.num_heads = 4
-    config.training.num_steps = 4_360_000
-    return config
+    return common.unet(128, {"model.num_heads": 4, "training.num_steps": 4_360_000})

@@ -18,6 +18,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.unet(256)
-    config.training.num_steps = 1_980_000
-    return config
+    return common.unet(256, {"training.num_steps": 1_980_000})

@@ -18,7 +18,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.unet(256)
-    config.data.num_classes = 0
-    config.training.num_steps = 1_980_000
-    return config
+    return common.unet(256, {"model.conditions": (), "training.num_steps": 1_980_000})

@@ -18,6 +18,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.unet(512)
-    config.training.num_steps = 1_940_000
-    return config
+    return common.unet(512, {"training.num_steps": 1_940_000})

@@ -18,12 +18,15 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.unet(64)
-    config.model.channels = 192
-    config.model.num_res_blocks = 3
-    config.model.dropout = 0.1
-    config.diffusion.schedule = "cosine"
-    config.training.num_steps = 540_000
-    config.training.batch_size = 2048
-    config.training.learning_rate = 3e-4
-    return config
+    return common.unet(
+        64,
+        {
+            "model.channels": 192,
+            "model.num_res_blocks": 3,
+            "model.dropout": 0.1,
+            "diffusion.schedule": "cosine",
+            "training.num_steps": 540_000,
+            "training.batch_size": 2048,
+            "training.learning_rate": 3e-4,
+        },
+    )

@@ -17,6 +17,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.lsun("bedroom")
-    config.training.num_steps = 500_000
-    return config
+    return common.lsun("bedroom", 500_000)

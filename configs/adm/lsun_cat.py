@@ -17,6 +17,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.lsun("cat")
-    config.training.num_steps = 200_000
-    return config
+    return common.lsun("cat", 200_000)

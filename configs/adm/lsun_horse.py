@@ -19,6 +19,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.lsun("horse")
-    config.training.num_steps = 250_000
-    return config
+    return common.lsun("horse", 250_000)

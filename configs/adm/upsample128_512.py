@@ -14,7 +14,8 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.upsampler(512, low_res_size=128)
-    config.model.attention_resolutions = (32, 16)
-    config.training.num_steps = 1_050_000
-    return config
+    return common.upsampler(
+        512,
+        128,
+        {"model.attention_resolutions": (32, 16), "training.num_steps": 1_050_000},
+    )

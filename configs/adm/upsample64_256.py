@@ -13,7 +13,4 @@ from configs.adm import common
 
 
 def get_config():
-    config = common.upsampler(256, low_res_size=64)
-    config.model.num_heads = 4
-    config.training.num_steps = 500_000
-    return config
+    return common.upsampler(256, 64, {"model.num_heads": 4, "training.num_steps": 500_000})

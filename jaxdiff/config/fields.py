@@ -18,7 +18,7 @@ import numbers
 import re
 import types
 import typing
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from jaxdiff.errors import UserError
 
@@ -180,13 +180,16 @@ def _fitted(value, hint):
     if len(alternatives := options(hint)) > 1:
         found = [result for o in alternatives if (result := _fitted(value, o)) is not _WRONG]
         # A class of settings from outside the package is as good as the package's own.
-        is_other = is_settings(value) and not type(value).__module__.startswith("jaxdiff.")
+        is_made = is_settings(value) and not isinstance(value, type)
+        is_other = is_made and not type(value).__module__.startswith("jaxdiff.")
         is_open = any(map(is_settings, alternatives)) and is_other
         return found[0] if found else value if is_open else _WRONG
     return _of_type(value, hint)
 
 
 def _of_type(value, wanted):
+    if wanted is Any:
+        return value
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if wanted is float:
         return float(value) if is_number and not math.isnan(value) else _WRONG

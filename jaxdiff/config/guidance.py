@@ -81,8 +81,8 @@ class _Gated:
             len(self.interval) == 2 and self.interval[0] < self.interval[1]
         ):
             raise UserError(
-                f"{self.section}.interval is {self.interval}: it must be (low, high) with low below "
-                "high, in sigma/alpha from 0 up."
+                f"{self.section}.interval is {self.interval}: it must be (low, high) with low "
+                "below high, in sigma/alpha from 0 up."
             )
 
 

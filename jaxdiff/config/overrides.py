@@ -50,7 +50,7 @@ def _one(value, hint, values, path):
     if is_settings(value) and () in values:
         example = next(iter(hints(type(value))), "FIELD")
         raise UserError(
-            f"{path} is a section: set its fields one by one, as in --config.{path}.{example}=VALUE."
+            f"{path} is a section: set its fields one by one, as in --config.{path}.{example}=..."
         )
     if is_settings(value):
         return _override(value, values, f"{path}.")
@@ -80,7 +80,7 @@ def _readers(hint):
     if origin is Literal:
         return [lambda text: {str(choice): choice for choice in args}[text]]
     if origin is tuple:
-        return [lambda text: _tuple(text, _readers(args[0]))]
+        return _readers(args[0]) and [lambda text: _tuple(text, _readers(args[0]))]
     if len(alternatives := options(hint)) > 1:
         return [read for each in alternatives for read in _readers(each)]
     if hint is bool:
@@ -140,8 +140,8 @@ def _installed(name):
     except ModuleNotFoundError as error:
         if error.name and module.startswith(error.name):
             raise UserError(
-                f"--config {name} is neither a file that ends in .py nor a config that is installed "
-                "with jaxdiff: give one such as configs/NAME.py."
+                f"--config {name} is neither a file that ends in .py nor a config that is "
+                "installed with jaxdiff: give one such as configs/NAME.py."
             ) from None
         raise
 

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.config import ADM, DDIM, DDPM
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.diffusion.denoiser import Level, diffuse, per_sample
-from jaxdiff.diffusion.edm import sigmas
-from jaxdiff.diffusion.likelihood import sample_mean, variational_bound
-from jaxdiff.diffusion.parameterization import EPS, LEARNED_RANGE, Parameterization, Variance
+from jaxdiff.diffusion.edm import sigmas, times_of_grid
+from jaxdiff.diffusion.parameterization import PREDICTIONS, VARIANCES
 from jaxdiff.diffusion.respacing import respace
-from jaxdiff.errors import UserError
+from jaxdiff.diffusion.schedules import SCHEDULES
+from jaxdiff.diffusion.variational_bound import sample_mean, variational_bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Loss:
     """A training loss.
 
     Attributes:
-      square: the mean square error of the network's output is part of it; a bound beside it
-        teaches a learned variance alone, and is left out where there is none.
+      square: whether the mean square error of the network's output is part of it; a bound beside it
+        trains a learned variance alone, and is left out where there is none.
       bound: T -> factor of the variational bound's terms; None to leave them out.
     """
 
@@ -38,33 +39,40 @@ class Loss:
     bound: Callable[[int], float] | None = None
 
 
-SIMPLE = Loss(square=True)
-HYBRID = Loss(square=True, bound=lambda num_timesteps: num_timesteps / 1000)
-HYBRID_UNSCALED = Loss(square=True, bound=lambda num_timesteps: 1.0)
-VLB = Loss(square=False, bound=lambda num_timesteps: num_timesteps)
+LOSSES = {
+    "simple": Loss(square=True),
+    "hybrid": Loss(square=True, bound=lambda num_timesteps: num_timesteps / 1000),
+    "hybrid_unscaled": Loss(square=True, bound=lambda num_timesteps: 1.0),
+    "vlb": Loss(square=False, bound=lambda num_timesteps: num_timesteps),
+}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adm:
-    """The process of a run.
+@dataclasses.dataclass(frozen=True)
+class AdmProcess:
+    """ADM's process, of its settings.
 
-    Attributes:
-      schedule: T -> betas [T]; one of jaxdiff.diffusion.schedules.
-      num_timesteps: T, at least 2.
-      prediction: what the network predicts: EPS, X0 or V of jaxdiff.diffusion.parameterization.
-      variance: where the variance of ancestral steps comes from: LEARNED_RANGE, ... of that module.
-      loss: what training minimises.
-      rescale_timesteps: the network sees t * 1000 / T.
+    Timesteps t are 0 (clean) to T - 1; a network takes t as float32, times 1000 / T if
+    `rescale_timesteps`.
     """
 
-    schedule: Callable[[int], np.ndarray]
-    num_timesteps: int = 1000
-    prediction: Parameterization = EPS
-    variance: Variance = LEARNED_RANGE
-    loss: Loss = HYBRID
-    rescale_timesteps: bool = False
+    config: ADM
 
-    @cached_property
+    @property
+    def prediction(self):
+        """What the network's output means."""
+        return PREDICTIONS[self.config.prediction]
+
+    @property
+    def variance(self):
+        """Where the variance of an ancestral step comes from."""
+        return VARIANCES[self.config.variance]
+
+    @property
+    def loss(self):
+        """What training minimises."""
+        return LOSSES[self.config.loss]
+
+    @property
     def terms(self):
         """Names of the loss terms that `losses` returns."""
         has_bound = self.loss.bound and (self.variance.learned or not self.loss.square)
@@ -73,53 +81,74 @@ class Adm:
 
     @cached_property
     def _levels(self):
-        alpha_bar = np.cumprod(1 - self.schedule(self.num_timesteps))
+        betas = SCHEDULES[self.config.schedule](self.config.num_timesteps)
+        alpha_bar = np.cumprod(1 - betas)
         return Level(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
 
-    def levels(self, steps) -> Level:
-        """Levels [N + 1] that a sampler visits, noisiest first, the last one clean; float64.
+    def path(self, sampler):
+        """The noise levels that a sampler visits, and the time of each step.
+
+        DDPM and DDIM visit timesteps, respaced; other samplers EDM's grid, see `sigma_levels`.
 
         Args:
-          steps: a respacing, see `respacing.respace`, which raises UserError for a bad one.
+          sampler: settings of a sampler, such as DDIM(steps=50).
+
+        Returns:
+          (Level [N + 1] float64, noisiest first, the last one clean; time [N] float64, in [0, 1]
+          and 1 for noise: timestep / T, or 1 - (i + 1/2) / N on the grid).
+
+        Raises:
+          ValueError: for steps that cannot be met, in a whole sentence.
         """
-        kept = respace(self.num_timesteps, steps)[::-1]
+        if isinstance(sampler, DDPM | DDIM):
+            kept = np.asarray(respace(self.config.num_timesteps, sampler.steps)[::-1])
+            return self.levels(sampler.steps), kept / self.config.num_timesteps
+        levels = self.sigma_levels(sampler)
+        return levels, times_of_grid(levels)
+
+    def levels(self, steps="") -> Level:
+        """Levels [N + 1] of a respacing, noisiest first, the last one clean; float64.
+
+        Args:
+          steps: a respacing, see `respacing.respace`, which raises ValueError if it cannot be met;
+            "" for all timesteps.
+        """
+        kept = respace(self.config.num_timesteps, steps)[::-1]
         return Level(
             np.append(self._levels.alpha[kept], 1.0), np.append(self._levels.sigma[kept], 0.0)
         )
 
-    def times(self, steps):
-        """Times [N] in [0, 1) of the steps through `levels`, timestep / T, 1 being noise."""
-        return np.asarray(respace(self.num_timesteps, steps)[::-1]) / self.num_timesteps
-
-    def sigma_levels(self, num_steps, sigma_min, sigma_max, rho) -> Level:
+    def sigma_levels(self, sampler) -> Level:
         """EDM's levels (Karras et al. 2022, arXiv:2206.00364) among those of training; float64.
 
         The grid's ends are brought into the range of sigma/alpha that the process has, and every
         level is moved to the nearest that it has, on a logarithmic scale. What becomes the same
-        level is one step, so that there may be fewer than asked for.
+        level is one step, so that there may be fewer than `sampler.steps`.
 
         Args:
-          num_steps, sigma_min, sigma_max, rho: see `edm.sigmas`, which raises UserError for bad
-            ones.
+          sampler: settings of a sampler with steps, sigma_min, sigma_max and rho.
 
         Returns:
-          Levels [N + 1] with alpha 1, noisiest first, the last one clean; N <= num_steps.
+          Levels [N + 1] with alpha 1, noisiest first, the last one clean; N <= steps.
+
+        Raises:
+          ValueError: if the grid does not overlap with the process's levels.
         """
-        sigmas(num_steps, sigma_min, sigma_max, rho)  # Refuses bad numbers as they were given.
         own = self._levels.ratio
-        low, high = np.clip([sigma_min, sigma_max], own[0], own[-1])
+        low, high = np.clip([sampler.sigma_min, sampler.sigma_max], own[0], own[-1])
         if low == high:
-            raise UserError(
-                f"sigma_min {sigma_min} and sigma_max {sigma_max} lie beyond the noise levels of "
-                f"the process, {own[0]:.4g} to {own[-1]:.4g}: choose them to overlap with those."
+            raise ValueError(
+                f"sigma_min {sampler.sigma_min} and sigma_max {sampler.sigma_max} are beyond the "
+                f"noise levels of the process, {own[0]:.4g} to {own[-1]:.4g}: choose them to "
+                "overlap with those."
             )
-        asked, logs = sigmas(num_steps, low, high, rho)[:-1], np.log(own)
+        asked, logs = sigmas(sampler.steps, low, high, sampler.rho)[:-1], np.log(own)
         nearest = np.searchsorted((logs[1:] + logs[:-1]) / 2, np.log(asked))
         kept = own[np.unique(nearest)[::-1]]
         return Level(np.ones(len(kept) + 1), np.append(kept, 0.0))
 
     def start(self, keys, noise, level):
-        """Where sampling starts: noise alone, as x_T keeps nothing of the data.
+        """The x that sampling starts from: noise alone, as x_T keeps nothing of the data.
 
         Args:
           keys: [B], each sample's; nothing more is drawn from them.
@@ -137,14 +166,14 @@ class Adm:
         return jnp.argmin(distance, axis=-1)
 
     def denoiser(self, network):
-        """Turns `network`: (x [B, ...], time [B], condition) -> output, into a Denoiser.
+        """Makes a Denoiser of `network`: (x [B, ...], time [B], condition, dropout) -> output.
 
         A level in any scaling is brought to alpha^2 + sigma^2 = 1 for the network.
         """
 
-        def denoise(x, level, condition):
+        def denoise(x, level, condition, dropout=None):
             x, level, time = self._inputs(x, level)
-            output, values = self.variance.split(network(x, time, condition))
+            output, values = self.variance.split(network(x, time, condition, dropout))
             return self.variance.prediction(self.prediction.x0(output, x, level), values)
 
         return denoise
@@ -164,26 +193,26 @@ class Adm:
         return per_sample(scale, x) * x, Level(scale * level.alpha, scale * level.sigma), time
 
     def _time(self, timestep):
-        """What a network is told of a timestep, float32."""
         time = timestep.astype(jnp.float32)
-        return time * (1000 / self.num_timesteps) if self.rescale_timesteps else time
+        config = self.config
+        return time * (1000 / config.num_timesteps) if config.rescale_timesteps else time
 
     def draw(self, key, shape):
         """What a training step draws for x_0 of `shape`: timesteps [B] and noise."""
         time_key, noise_key = jax.random.split(key)
         return {
-            "t": jax.random.randint(time_key, shape[:1], 0, self.num_timesteps),
+            "t": jax.random.randint(time_key, shape[:1], 0, self.config.num_timesteps),
             "noise": jax.random.normal(noise_key, shape),
         }
 
     def noisy(self, x0, draws):
-        """x_t ~ q(x_t | x_0) for a network that does not denoise: (x_t, time [B], quartile [B])."""
+        """x_t ~ q(x_t | x_0), what a classifier is trained on: (x_t, time [B], quartile [B])."""
         t = draws["t"]
         level = jax.tree.map(jnp.float32, self._levels)[t]
         return (
             diffuse(x0, draws["noise"], level),
             self._time(t),
-            4 * t // self.num_timesteps,
+            4 * t // self.config.num_timesteps,
         )
 
     def losses(self, network, x0, condition, draws, steps=""):
@@ -192,7 +221,7 @@ class Adm:
         Args:
           network: (x, time, condition) -> output.
           x0: [B, ...] in [-1, 1].
-          condition: of each sample.
+          condition: a Condition.
           draws: from `draw`.
           steps: a respacing to compute the loss on, which `draws["t"]` then counts.
 
@@ -206,14 +235,14 @@ class Adm:
         i = ancestral.num_steps - 1 - t
         level = jax.tree.map(jnp.float32, levels)[i]
         x = diffuse(x0, noise, level)
-        timestep = jnp.asarray(respace(self.num_timesteps, steps))[t]
+        timestep = jnp.asarray(respace(self.config.num_timesteps, steps))[t]
         output = network(x, self._time(timestep), condition)
         output, values = self.variance.split(output)
         terms = {}
         if "mse" in self.terms:
             target = self.prediction.target(x0, noise, level)
             terms["mse"] = sample_mean((output - target) ** 2)
-            output = jax.lax.stop_gradient(output)  # The bound then teaches the variance alone.
+            output = jax.lax.stop_gradient(output)  # The bound then trains the variance alone.
         if "vb" in self.terms:
             prediction = self.variance.prediction(self.prediction.x0(output, x, level), values)
             bits = variational_bound(ancestral, i, x0, x, prediction)

@@ -1,8 +1,12 @@
-"""What networks, processes, guidance and samplers say to each other.
+"""The values that processes, guidance and samplers exchange.
 
     x_t = alpha * x_0 + sigma * eps        x_0 in [-1, 1] for images, eps ~ N(0, I)
 
-A denoiser is a function (x, level, condition) -> Prediction: one network and its process.
+A denoiser is a function of a network and its process,
+
+    (x [B, ...], level, condition, dropout=None) -> Prediction
+
+where condition is a jaxdiff.models.condition.Condition, and dropout a Dropout or None.
 """
 
 import dataclasses
@@ -18,7 +22,7 @@ class Level:
     """A noise level, in any scaling; or many of them.
 
     Attributes:
-      alpha: what the data is multiplied by; positive. A scalar, [B], or [N + 1] for a grid.
+      alpha: factor of the data; positive. A scalar, [B], or [N + 1] for a grid.
       sigma: standard deviation of the noise, not negative. Shaped like alpha.
     """
 
@@ -36,31 +40,17 @@ class Level:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Condition:
-    """What the network is told.
-
-    Attributes:
-      embedding: [B, E] float32, the label's embedding; None for a network without labels.
-      drop_keys: [B] keys of a network that is run with dropout; None without.
-    """
-
-    embedding: jax.Array | None = None
-    drop_keys: jax.Array | None = None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says of a noisy sample.
+    """A denoiser's prediction of a noisy sample.
 
     Attributes:
       x0: the expected clean sample, unclipped; shaped like x.
       variance_fraction: learned variance as a fraction between the smallest and the largest
         log variance of an ancestral step, shaped like x; None where it is not learned. It stays
         a fraction, because the variances depend on the sampler's steps.
-      classifier_score: what classifier guidance adds to the score, the gradient of a log probability by the
-        x passed in, in that x's scaling; shaped like x, None without it. Where it goes is the
-        sampler's choice.
+      classifier_score: what classifier guidance adds to the score: the gradient of a log
+        probability by the x passed in, in that x's scaling; shaped like x, None without it. How it
+        enters a step is the sampler's choice.
       log_variance: of an ancestral step, where the network learned that itself; shaped like x.
     """
 
@@ -70,7 +60,7 @@ class Prediction:
     log_variance: jax.Array | None = None
 
 
-Denoiser = Callable[[jax.Array, Level, Condition], Prediction]
+Denoiser = Callable[..., Prediction]
 
 
 def per_sample(value, x):

@@ -41,9 +41,11 @@ def _v(x0, noise, level):
     return per_sample(level.alpha, x0) * noise - per_sample(level.sigma, x0) * x0
 
 
-EPS = Parameterization(_x0_of_eps, lambda x0, noise, level: noise)
-X0 = Parameterization(lambda output, x, level: output, lambda x0, noise, level: x0)
-V = Parameterization(_x0_of_v, _v)
+PREDICTIONS = {
+    "eps": Parameterization(_x0_of_eps, lambda x0, noise, level: noise),
+    "x0": Parameterization(lambda output, x, level: output, lambda x0, noise, level: x0),
+    "v": Parameterization(_x0_of_v, _v),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +65,18 @@ class Variance:
         return jnp.split(output, 2, axis=-1) if self.learned else (output, None)
 
 
-# Nichol & Dhariwal 2021 (arXiv:2102.09672): values in [-1, 1] between the two fixed ones.
-LEARNED_RANGE = Variance(
-    True, lambda x0, values: Prediction(x0, variance_fraction=(values + 1) / 2)
-)
-LEARNED = Variance(True, lambda x0, values: Prediction(x0, log_variance=values))
-FIXED_SMALL = Variance(False, lambda x0, _: Prediction(x0, variance_fraction=jnp.zeros_like(x0)))
-FIXED_LARGE = Variance(False, lambda x0, _: Prediction(x0))
+def _in_range(x0, values):
+    return Prediction(x0, variance_fraction=(values + 1) / 2)
+
+
+def _small(x0, _):
+    return Prediction(x0, variance_fraction=jnp.zeros_like(x0))
+
+
+VARIANCES = {
+    # Nichol & Dhariwal 2021 (arXiv:2102.09672): values in [-1, 1] between the two fixed ones.
+    "learned_range": Variance(True, _in_range),
+    "learned": Variance(True, lambda x0, values: Prediction(x0, log_variance=values)),
+    "fixed_small": Variance(False, _small),
+    "fixed_large": Variance(False, lambda x0, _: Prediction(x0)),
+}

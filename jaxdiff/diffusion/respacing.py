@@ -1,6 +1,5 @@
 """Which of a process's timesteps a sampler visits (Nichol & Dhariwal 2021, arXiv:2102.09672)."""
 
-from jaxdiff.errors import UserError
 from jaxdiff.numbers import whole
 
 
@@ -17,7 +16,7 @@ def respace(num_timesteps, spec):
       A list of increasing timesteps.
 
     Raises:
-      UserError: for a spec that cannot be read or met.
+      ValueError: for a spec that cannot be read or met, in a whole sentence.
     """
     spec = str(spec)
     if not spec:
@@ -26,7 +25,7 @@ def respace(num_timesteps, spec):
         return _strided(num_timesteps, spec)
     counts = [whole(part) for part in spec.split(",")]
     if not all(counts):
-        raise UserError(
+        raise ValueError(
             f'The steps "{spec}" cannot be read: give a number such as 250, a comma-separated '
             'list of numbers such as 25,50, or "ddim" and a number such as ddim25.'
         )
@@ -39,7 +38,7 @@ def _strided(num_timesteps, spec):
         steps = range(0, num_timesteps, stride)
         if len(steps) == count:
             return list(steps)
-    raise UserError(
+    raise ValueError(
         f'The steps "{spec}" cannot be met: no whole stride through {num_timesteps} timesteps '
         "makes that many; give another number, or leave the word ddim out."
     )
@@ -51,7 +50,7 @@ def _sections(num_timesteps, spec, counts):
     for section, count in enumerate(counts):
         length = size + (section < extra)
         if count > length:
-            raise UserError(
+            raise ValueError(
                 f'The steps "{spec}" cannot be met: part {section + 1} of {len(counts)} has '
                 f"{length} of the {num_timesteps} timesteps and {count} are asked for; ask for "
                 "fewer."

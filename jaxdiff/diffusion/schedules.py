@@ -18,3 +18,6 @@ def cosine(num_timesteps):
     t = np.arange(num_timesteps + 1) / num_timesteps
     alpha_bar = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear}

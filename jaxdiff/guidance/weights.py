@@ -1,8 +1,8 @@
-"""How hard a reference pushes at each step: schedules over the steps, intervals of noise levels.
+"""Guidance weights over the steps: schedules, and intervals of noise levels.
 
-A weight w is off at 1. Schedules shape the excess e = w - 1 (Wang et al. 2024, arXiv:2404.13040),
-an interval (Kynkäänniemi et al. 2024, arXiv:2404.07724) sets w = 1 outside, and dynamic CFG (Sadat
-et al. 2024, arXiv:2310.17347, section 4) alone multiplies w itself. With
+A weight w of 1 disables its reference. Schedules shape the excess e = w - 1 (Wang et al. 2024,
+arXiv:2404.13040), an interval (Kynkäänniemi et al. 2024, arXiv:2404.07724) sets w = 1 outside, and
+dynamic CFG (Sadat et al. 2024, arXiv:2310.17347, section 4) alone multiplies w itself. With
 
     tau = (i + 1/2) / N        0 (noise) -> 1 (clean)
 
@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxdiff.config import ClassifierGuidance
 from jaxdiff.guidance.cads import gamma
 
 
@@ -90,7 +91,43 @@ def dynamic(w, steps, tau1, tau2):
     return w * gamma(steps.time, tau1, tau2)
 
 
+SHAPES = {
+    "static": static,
+    "linear": linear,
+    "invlinear": invlinear,
+    "cosine": cosine,
+    "sine": sine,
+    "v": v_shape,
+    "lambda": lambda_shape,
+    "clamp-linear": clamp_linear,
+    "clamp-cosine": clamp_cosine,
+    "power-cosine": power_cosine,
+    "dynamic": dynamic,
+}
+
+
+def weights(spec, steps):
+    """The weight of a guidance method at each step: [N] float64, scheduled and gated.
+
+    Args:
+      spec: a CFG, ICG, Autoguidance or ClassifierGuidance of jaxdiff.config.
+      steps: the Steps of a sampler.
+
+    Returns:
+      w, which is 1 where the reference is off; of a ClassifierGuidance k, 0 where it is off.
+    """
+    if isinstance(spec, ClassifierGuidance):
+        return within(static(spec.scale, steps), steps, spec.interval, 0.0)
+    values = SHAPES[spec.schedule.shape](spec.weight, steps, *spec.schedule.values)
+    return within(values, steps, spec.interval, 1.0)
+
+
 def within(values, steps, interval, off):
-    """`values` [N] at steps whose sigma/alpha lies in interval = (low, high], `off` elsewhere."""
+    """`values` [N] at steps whose sigma/alpha is in interval = (low, high], `off` elsewhere.
+
+    An interval of None holds all.
+    """
+    if interval is None:
+        return values
     low, high = interval
     return np.where((low < steps.ratio) & (steps.ratio <= high), values, off)

@@ -2,12 +2,12 @@
 
 As commands, which docs/openai.md explains:
 
-    python -m jaxdiff.interop.openai import FILE --out RUN
-    python -m jaxdiff.interop.openai export RUN --out FILE
+    python -m jaxdiff.interop.openai import FILE --out RUN --config CONFIG --attention_order legacy
+    python -m jaxdiff.interop.openai export RUN --out FILE --attention_order legacy
 
 And as functions:
 
-    apply, params = unet(state_dict, image_size=64, ...)    # options named as in that code
+    apply, params = unet(state_dict, image_size=64, ...)    # arguments named as in that code
     output = apply(params, x, timesteps, labels)            # x [B, H, W, C]
 
 The way back is `to_state_dict`. Both follow one table of names and layouts, in openai_names.py.
@@ -17,14 +17,15 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxdiff.config import ClassifierConfig, Image, Label, Signature, UNetConfig
+from jaxdiff.config.fields import shown
 from jaxdiff.errors import UserError
-from jaxdiff.interop.openai_fit import check_fit
 from jaxdiff.interop.openai_names import tensors
-from jaxdiff.models.classifier import ClassifierSpec, EncoderClassifier
 from jaxdiff.models.network import Network
-from jaxdiff.models.unet import UNet, UNetSpec
 
 WEIGHT_DTYPES = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.float64)))
+LISTED = 5  # tensors that a message names
+WITHOUT_INFLUENCE = {"use_new_attention_order", "dropout", "use_fp16", "use_checkpoint"}
 
 
 def unet(state_dict, *, use_new_attention_order=False, **options):
@@ -37,18 +38,22 @@ def unet(state_dict, *, use_new_attention_order=False, **options):
 
     Returns:
       (apply, params): params is a nested dict of float32 NumPy arrays, and apply maps
-      (params, x [B, H, W, C], timesteps [B], labels [B] or None) to [B, H, W, out_channels].
+      (params, x [B, H, W, C], timesteps [B], labels int [B] or None, low_res=None) to
+      [B, H, W, out_channels].
 
     Raises:
       UserError: if the state dict is not that of a network with these options.
     """
     network = unet_network(**options)
     params = from_state_dict(network, state_dict, new_order=use_new_attention_order)
+    names = [condition.name for condition in network.config.conditions]
 
-    def apply(params, x, timesteps, labels=None, **inputs):
-        if labels is None and network.spec.num_classes:
-            raise UserError("This network was trained with labels: give it labels.")
-        return network.apply(params, x, timesteps, network.embed(params, labels), **inputs)
+    def apply(params, x, timesteps, labels=None, low_res=None):
+        given = {"label": labels, "image": low_res}
+        if missing := [name for name in names if given[name] is None]:
+            raise UserError(f"The network is conditioned on {missing[0]}: give it to apply.")
+        condition = network.embed(params, {name: given[name] for name in names})
+        return network.apply(params, x, timesteps, condition)
 
     return apply, params
 
@@ -78,27 +83,28 @@ def unet_network(*, out_channels, num_classes=None, super_resolution=False, **op
     Args:
       out_channels, num_classes: as there.
       super_resolution: whether it is a SuperResModel.
-      **options: the other arguments, all but those without influence on what is computed. Left
-        out, they take the defaults that they have there.
+      **options: the other arguments. Left out, they take the defaults that they have there.
     """
-    common, heads_upsample = _encoder_options(**options)
-    spec = UNetSpec(
-        out_channels=out_channels,
-        num_classes=num_classes,
-        num_heads_upsample=heads_upsample,
-        super_resolution=super_resolution,
-        **common,
-    )
-    return Network(lambda rngs: UNet(spec, rngs=rngs), spec)
+    shape, encoder, heads_upsample = _encoder(**options)
+    conditions = (Label(num_classes),) if num_classes else ()
+    conditions += (Image(shape[-1]),) if super_resolution else ()
+    config = UNetConfig(num_heads_upsample=heads_upsample, conditions=conditions, **encoder)
+    return _network(config, shape, out_channels)
 
 
 def classifier_network(*, out_channels, pool="adaptive", **options):
     """The network that an EncoderUNetModel is; arguments as of `unet_network`."""
-    spec = ClassifierSpec(num_classes=out_channels, pool=pool, **_encoder_options(**options)[0])
-    return Network(lambda rngs: EncoderClassifier(spec, rngs=rngs), spec)
+    shape, encoder, _ = _encoder(**options)
+    config = ClassifierConfig(label=Label(out_channels), pool=pool, **encoder)
+    return _network(config, shape, out_channels)
 
 
-def _encoder_options(
+def _network(config, shape, out_channels):
+    config.check_shape(shape)
+    return Network(config, Signature(shape=shape, out_channels=out_channels))
+
+
+def _encoder(
     *,
     image_size,
     in_channels,
@@ -112,18 +118,15 @@ def _encoder_options(
     num_heads_upsample=-1,
     use_scale_shift_norm=False,
     resblock_updown=False,
-    **without_influence,
+    **others,
 ):
-    """The options as our specifications name them, and the decoder's number of heads."""
-    known = {"use_new_attention_order", "dropout", "use_fp16", "use_checkpoint"}
-    if unknown := without_influence.keys() - known:
+    """(shape of a sample, our settings of the encoder, the decoder's number of heads or 0)."""
+    if unknown := others.keys() - WITHOUT_INFLUENCE:
         raise UserError(f"{min(unknown)} is no option of these networks: leave it out.")
     # Rates that no level has are left unused there.
     rates = {2**level for level in range(len(channel_mult))} & set(attention_resolutions)
     by_width = num_head_channels != -1
-    spec = {
-        "image_size": image_size,
-        "in_channels": in_channels,
+    settings = {
         "channels": model_channels,
         "channel_mult": tuple(channel_mult),
         "num_res_blocks": num_res_blocks,
@@ -133,14 +136,15 @@ def _encoder_options(
         "adaptive_norm": use_scale_shift_norm,
         **({"head_channels": num_head_channels} if by_width else {"num_heads": num_heads}),
     }
-    return spec, None if by_width or num_heads_upsample == -1 else num_heads_upsample
+    heads_upsample = 0 if by_width or num_heads_upsample == -1 else num_heads_upsample
+    return (image_size, image_size, in_channels), settings, heads_upsample
 
 
 def from_state_dict(network, state_dict, *, new_order=False):
     """Our parameters of a state dict: a nested dict of float32 NumPy arrays.
 
     Args:
-      network: a Network of a UNetSpec or ClassifierSpec.
+      network: a Network of a UNetConfig or ClassifierConfig.
       state_dict: {name: array}.
       new_order: whether its attention was made with use_new_attention_order.
 
@@ -149,15 +153,32 @@ def from_state_dict(network, state_dict, *, new_order=False):
         is; it names the tensor.
     """
     table = list(tensors(network, new_order=new_order))
-    expected = {tensor.name: tensor.their_shape for tensor in table}
-    check_fit({name: np.shape(array) for name, array in state_dict.items()}, expected)
+    _check_fit(state_dict, {tensor.name: tensor.their_shape for tensor in table})
     ours = {
-        tensor.path: tensor.ours(weights(tensor.name, state_dict[tensor.name])) for tensor in table
+        tensor.path: tensor.ours(_weights(tensor.name, state_dict[tensor.name])) for tensor in table
     }
     return unflatten_dict(ours, sep="/")
 
 
-def weights(name, array):
+def _check_fit(state_dict, expected):
+    """Raises UserError unless a state dict has the tensors {name: shape} that a network has."""
+    found = {name: np.shape(array) for name, array in state_dict.items()}
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{shown(name)} is unexpected" for name in found if name not in expected]
+    problems += [
+        f"{name} is {list(found[name])} and not {list(shape)}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise UserError(
+            f"The state dict is not that of the network ({'; '.join(problems[:LISTED])}{more}): "
+            "give the options that it was trained with."
+        )
+
+
+def _weights(name, array):
     """A tensor of a state dict as float32, if it holds weights: finite floating-point numbers."""
     array = np.asarray(array)
     if array.dtype not in WEIGHT_DTYPES:
@@ -165,9 +186,9 @@ def weights(name, array):
         raise UserError(f"{name} is of {array.dtype}, but weights are of {kinds}: save it again.")
     with np.errstate(over="ignore"):  # of float64, found below
         array = array.astype(np.float32, copy=False)
-    if bad := array.size - np.count_nonzero(np.isfinite(array)):
+    if count := array.size - np.count_nonzero(np.isfinite(array)):
         raise UserError(
-            f"{name} holds {bad:,} numbers of {array.size:,} that are NaN, infinite or too large "
+            f"{name} holds {count:,} numbers of {array.size:,} that are NaN, infinite or too large "
             "for float32: give a checkpoint from before its training failed."
         )
     return array
@@ -179,27 +200,29 @@ def to_state_dict(network, params, *, new_order=False):
     Raises:
       UserError: if the other code has no such network.
     """
-    check_exportable(network)
+    table = list(tensors(network, new_order=new_order))
+    if lacking := _without_counterpart(network, table):
+        raise UserError(f"The network has {lacking}, which released networks lack: export another.")
     ours = flatten_dict(params, sep="/")
-    table = tensors(network, new_order=new_order)
     return {tensor.name: tensor.theirs(np.asarray(ours[tensor.path])) for tensor in table}
 
 
-def check_exportable(network):
-    """Raises UserError if the other code has no such network."""
-    if network.spec.rescale_residuals:
-        raise UserError("Networks with rescale_residuals have no counterpart: export another.")
-    if getattr(network.spec, "null_class", False):
-        raise UserError(
-            "The label table has a row for the null class, which released networks lack: export a "
-            "network that was trained without label_dropout."
-        )
+def _without_counterpart(network, table):
+    """What of a network the other code cannot build, in words; None if it can."""
+    if network.config.rescale_residuals:
+        return "rescale_residuals"
+    if network.signature.null:
+        return "a null condition (diffusion.condition_dropout)"
+    paths = {tensor.path for tensor in table}
+    return next((path for path in flatten_dict(network.shapes, sep="/") if path not in paths), None)
+
+
+def main():
+    """The commands `import` and `export`."""
+    from jaxdiff.interop import openai_command
+
+    openai_command.main()
 
 
 if __name__ == "__main__":
-    from absl import flags
-
-    from jaxdiff.interop import openai_command
-
-    flags.adopt_module_key_flags(openai_command)  # so that --help lists them
-    openai_command.run()
+    main()

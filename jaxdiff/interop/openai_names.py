@@ -89,24 +89,24 @@ def tensors(network, *, new_order=False):
     """Yields a Tensor for each parameter of a network, in about the order of the state dict.
 
     Args:
-      network: a Network of a UNetSpec or ClassifierSpec.
+      network: a Network of a UNetConfig or ClassifierConfig.
       new_order: whether attention there is made with use_new_attention_order.
     """
-    spec, shapes = network.spec, flatten_dict(network.shapes, sep="/")
-    for name, path, ones in _layers(spec, network.shapes):
+    config, shapes = network.config, flatten_dict(network.shapes, sep="/")
+    for name, path, ones in _layers(config, network.shapes):
         for leaf, suffix in LEAVES.items():
             if f"{path}/{leaf}" not in shapes:
                 continue
             shape, heads, dense = shapes[f"{path}/{leaf}"].shape, 0, leaf == "kernel"
             if name.endswith(".qkv") and not new_order:
-                count = spec.decoder_heads if path.startswith("decoder") else spec.heads
+                count = config.decoder_heads if path.startswith("decoder") else config.heads
                 heads = count(shape[-1] // 3)
             yield Tensor(f"{name}.{suffix}", f"{path}/{leaf}", shape, dense, dense * ones, heads)
     if position := shapes.get("head/position"):
         yield Tensor("out.2.positional_embedding", "head/position", position.shape, True)
 
 
-def _layers(spec, tree):
+def _layers(config, tree):
     """Yields (name there, path here, ones) of every layer, and of some that are left out."""
     yield "time_embed.0", "time1", 0
     yield "time_embed.2", "time2", 0
@@ -119,7 +119,7 @@ def _layers(spec, tree):
     yield from _block("middle_block", 0, "encoder/middle/0", first)
     yield from _block("middle_block", 2, "encoder/middle/1", second)
     if "decoder" not in tree:
-        for layer, (name, ones) in HEADS[spec.pool].items():
+        for layer, (name, ones) in HEADS[config.pool].items():
             yield name, f"head/{layer}", ones
         return
     for k, group in _items(tree["decoder"]["blocks"]):

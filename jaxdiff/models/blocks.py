@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.models.layers import conv, downsample, dropout, group_norm, linear, upsample
+from jaxdiff.models.layers import conv, downsample, drop, group_norm, linear, upsample
 
 RESAMPLE = {"up": upsample, "down": downsample, None: lambda x: x}
 
@@ -19,15 +19,15 @@ class ResBlock(nnx.Module):
     convolution, and on the skip path, with nothing learned.
     """
 
-    def __init__(self, spec, in_channels, out_channels, *, resample=None, index, rngs):
+    def __init__(self, config, in_channels, out_channels, *, resample=None, index, dtype, rngs):
         """`index` numbers the block within its network, so that dropout masks differ."""
-        self.resample, self.index, self.dtype = resample, index, spec.dtype
-        self.adaptive_norm, self.rescale = spec.adaptive_norm, spec.rescale_residuals
-        common = {"dtype": spec.dtype, "rngs": rngs}
+        self.resample, self.index, self.dtype = resample, index, dtype
+        self.adaptive_norm, self.rescale = config.adaptive_norm, config.rescale_residuals
+        common = {"dtype": dtype, "rngs": rngs}
         self.norm1 = group_norm(in_channels, rngs=rngs)
         self.conv1 = conv(in_channels, out_channels, **common)
         self.modulation = linear(
-            spec.emb_width, out_channels * (2 if spec.adaptive_norm else 1), **common
+            config.emb_width, out_channels * (2 if config.adaptive_norm else 1), **common
         )
         self.norm2 = group_norm(out_channels, rngs=rngs)
         self.conv2 = conv(out_channels, out_channels, **common, zero=True)
@@ -35,8 +35,8 @@ class ResBlock(nnx.Module):
             conv(in_channels, out_channels, 1, **common) if in_channels != out_channels else None
         )
 
-    def __call__(self, x, emb, drop_rate, drop_keys):
-        """x: [B, H, W, C_in]; emb: [B, E]. Returns [B, H', W', C_out]."""
+    def __call__(self, x, emb, dropout=None):
+        """x: [B, H, W, C_in]; emb: [B, E]; a Dropout or None. Returns [B, H', W', C_out]."""
         resample = RESAMPLE[self.resample]
         h = nnx.silu(self.norm1(x)).astype(self.dtype)
         h = self.conv1(resample(h))
@@ -47,9 +47,9 @@ class ResBlock(nnx.Module):
         else:
             h = self.norm2(h + modulation)
         h = nnx.silu(h).astype(self.dtype)
-        if drop_rate:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(drop_keys, self.index)
-            h = dropout(h, drop_rate, keys)
+        if dropout is not None:
+            keys = jax.vmap(jax.random.fold_in, (0, None))(dropout.keys, self.index)
+            h = drop(h, dropout.rate, keys)
         x = resample(x)
         return add(x if self.skip is None else self.skip(x), self.conv2(h), self.rescale)
 
@@ -60,11 +60,11 @@ class Attention(nnx.Module):
     The projection to queries, keys and values is laid out [3, heads, width of a head].
     """
 
-    def __init__(self, spec, channels, num_heads, *, rngs):
-        self.num_heads, self.dtype, self.rescale = num_heads, spec.dtype, spec.rescale_residuals
+    def __init__(self, config, channels, num_heads, *, dtype, rngs):
+        self.num_heads, self.dtype, self.rescale = num_heads, dtype, config.rescale_residuals
         self.norm = group_norm(channels, rngs=rngs)
-        self.qkv = linear(channels, 3 * channels, dtype=spec.dtype, rngs=rngs)
-        self.out = linear(channels, channels, dtype=spec.dtype, rngs=rngs, zero=True)
+        self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
+        self.out = linear(channels, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x):
         """x: [B, H, W, C]. Returns the same shape."""
@@ -80,9 +80,9 @@ class Block(nnx.Module):
     def __init__(self, res, attention=None):
         self.res, self.attention = res, attention
 
-    def __call__(self, x, emb, drop_rate, drop_keys):
-        """x: [B, H, W, C_in]; emb: [B, E]. Returns [B, H', W', C_out]."""
-        x = self.res(x, emb, drop_rate, drop_keys)
+    def __call__(self, x, emb, dropout=None):
+        """x: [B, H, W, C_in]; emb: [B, E]; a Dropout or None. Returns [B, H', W', C_out]."""
+        x = self.res(x, emb, dropout)
         return x if self.attention is None else self.attention(x)
 
 

@@ -4,36 +4,14 @@ It is the UNet's encoder and middle, and a head that sums up the image. The pape
 have the head `attention`; the others are what its code offers beside.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.errors import UserError
 from jaxdiff.models.blocks import attend
-from jaxdiff.models.encoder import Builder, Encoder, EncoderSpec, TimeConditioned
+from jaxdiff.models.encoder import Builder, Encoder, TimeConditioned
 from jaxdiff.models.layers import group_norm, linear
 
 HIDDEN = 2048  # width of the hidden layer of the spatial heads
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierSpec(EncoderSpec):
-    """What an ADM classifier is, beside its encoder.
-
-    Attributes:
-      num_classes: number of logits.
-      pool: head of the network: attention, adaptive, spatial or spatial_v2.
-    """
-
-    num_classes: int
-    pool: str = "attention"
-
-    def __post_init__(self):
-        """Raises UserError for a network that cannot be built."""
-        super().__post_init__()
-        if self.pool not in HEADS:
-            raise UserError(f"pool is {self.pool}: it must be one of {', '.join(HEADS)}.")
 
 
 class AttentionHead(nnx.Module):
@@ -42,14 +20,14 @@ class AttentionHead(nnx.Module):
     This is the attention pool of CLIP (Radford et al. 2021, arXiv:2103.00020, section 2.4).
     """
 
-    def __init__(self, spec, skip_widths, *, rngs):
-        width, tokens = spec.widths[-1], 1 + spec.resolutions[-1] ** 2
-        self.num_heads = spec.heads(width)
+    def __init__(self, config, image_size, skip_widths, *, rngs):
+        width, tokens = config.widths[-1], 1 + config.resolutions(image_size)[-1] ** 2
+        self.num_heads = config.heads(width)
         self.norm = group_norm(width, rngs=rngs)
         normal = nnx.initializers.normal(width**-0.5)
         self.position = nnx.Param(normal(rngs.params(), (tokens, width)))
         self.qkv = linear(width, 3 * width, dtype=jnp.float32, rngs=rngs)
-        self.out = linear(width, spec.num_classes, dtype=jnp.float32, rngs=rngs)
+        self.out = linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, h, skips):
         """h: [B, H, W, C]. Returns [B, C]."""
@@ -61,10 +39,10 @@ class AttentionHead(nnx.Module):
 class AdaptiveHead(nnx.Module):
     """The means over the image's positions."""
 
-    def __init__(self, spec, skip_widths, *, rngs):
-        width = spec.widths[-1]
+    def __init__(self, config, image_size, skip_widths, *, rngs):
+        width = config.widths[-1]
         self.norm = group_norm(width, rngs=rngs)
-        self.out = linear(width, spec.num_classes, dtype=jnp.float32, rngs=rngs, zero=True)
+        self.out = linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs, zero=True)
 
     def __call__(self, h, skips):
         """h: [B, H, W, C]. Returns [B, C]."""
@@ -74,11 +52,11 @@ class AdaptiveHead(nnx.Module):
 class SpatialHead(nnx.Module):
     """What follows from the means over positions of every block of the encoder."""
 
-    def __init__(self, spec, skip_widths, *, rngs):
-        width = sum(skip_widths) + spec.widths[-1]
+    def __init__(self, config, image_size, skip_widths, *, rngs):
+        width = sum(skip_widths) + config.widths[-1]
         self.hidden = linear(width, HIDDEN, dtype=jnp.float32, rngs=rngs)
-        self.norm = group_norm(HIDDEN, rngs=rngs) if spec.pool == "spatial_v2" else None
-        self.out = linear(HIDDEN, spec.num_classes, dtype=jnp.float32, rngs=rngs)
+        self.norm = group_norm(HIDDEN, rngs=rngs) if config.pool == "spatial_v2" else None
+        self.out = linear(HIDDEN, config.label.classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, h, skips):
         """h: [B, H, W, C]; skips: of the encoder. Returns [B, 2048]."""
@@ -95,30 +73,31 @@ HEADS = {
 }
 
 
-class EncoderClassifier(TimeConditioned):
+class Classifier(TimeConditioned):
     """ADM's classifier: an encoder, a middle, and a head in float32, whose `out` ends it."""
 
-    def __init__(self, spec: ClassifierSpec, *, rngs: nnx.Rngs):
-        super().__init__(spec, rngs)
-        self.encoder = Encoder(spec, spec.in_channels, Builder(spec, rngs))
-        self.head = HEADS[spec.pool](spec, self.encoder.skip_widths, rngs=rngs)
+    def __init__(self, config, signature, *, rngs: nnx.Rngs):
+        """Settings are a ClassifierConfig and a Signature."""
+        super().__init__(config, signature, rngs)
+        size, *_, channels = signature.shape
+        self.encoder = Encoder(config, size, channels, Builder(config, self.dtype, rngs))
+        self.head = HEADS[config.pool](config, size, self.encoder.skip_widths, rngs=rngs)
 
-    def __call__(self, x, time, *, drop_rate=0.0, drop_keys=None):
+    def __call__(self, x, time, dropout=None):
         """Runs the network.
 
         Args:
-          x: [B, H, W, in_channels] float32.
-          time: [B] float, the noise level as the process tells it (ADM: timesteps 0 .. 999).
-          drop_rate: dropout rate of every residual block, a Python number in [0, 1).
-          drop_keys: [B] random keys, one a sample, where drop_rate is not 0.
+          x: [B, H, W, C] float32.
+          time: [B] float, the noise level as the process gives it (ADM: timesteps 0 .. 999).
+          dropout: a Dropout of every residual block, or None.
 
         Returns:
           [B, classes] float32, the logits.
         """
-        return self.head.out(self.features(x, time, drop_rate=drop_rate, drop_keys=drop_keys))
+        return self.head.out(self.features(x, time, dropout))
 
-    def features(self, x, time, *, drop_rate=0.0, drop_keys=None):
+    def features(self, x, time, dropout=None):
         """What the logits are linear in: [B, C] float32 (2048 for the spatial heads)."""
-        call = self.caller(drop_rate, drop_keys)
-        h, skips = self.encoder(x.astype(self.spec.dtype), self.embed_time(time), call)
+        call = self.caller(dropout)
+        h, skips = self.encoder(x.astype(self.dtype), self.embed_time(time), call)
         return self.head(h, skips)

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 GROUPS = 32  # of a norm, where they divide its channels
-LEAST_GROUPS = 8
 
 
 def timestep_embedding(t, width):
@@ -118,12 +117,15 @@ def downsample(x):
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
-def enlarge(x, height, width):
-    """Bilinear up-sampling with half-pixel centres: [B, h, w, C] -> [B, height, width, C]."""
+def resized(x, height, width):
+    """Bilinear, with half-pixel centres: [B, h, w, C] -> [B, height, width, C].
+
+    Where it becomes smaller, the filter is as wide as the stride, so that nothing aliases.
+    """
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear")
 
 
-def dropout(x, rate, keys):
+def drop(x, rate, keys):
     """Zeroes a share `rate` of each sample and scales up the rest.
 
     Masks come from one key a sample, so that they do not depend on the batch a sample is in.

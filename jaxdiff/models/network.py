@@ -1,11 +1,20 @@
 """Networks at the jit boundary: a static definition, and parameters as a plain nested dict.
 
-Flax NNX defines the networks and nothing outside this layer knows it. A module is split once;
-what `jax.jit`, optimizers, averages and checkpoints see are dicts of arrays keyed by strings.
+Flax NNX defines the networks, and nothing outside this layer knows it. A module is split once; what
+`jax.jit`, optimizers, averages and checkpoints see are dicts of arrays keyed by strings.
+
+A module that denoises has
+
+    __call__(x, time, condition=Condition(), dropout=None) -> output
+    embed(cond) -> Condition              cond is {name: array [B, ...]} of its conditions
+    null(cond) -> Condition               the null condition, of as many samples
+    uncertainty(time) -> [B]              where the signature asks for it
+    constrain(params) -> params           a static method, if the optimizer shall see other weights
+
+and a classifier has __call__(x, time, dropout=None) -> logits and features(x, time).
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,27 +22,28 @@ import jax
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxdiff.config import ClassifierConfig, Signature, UNetConfig
+from jaxdiff.models.classifier import Classifier
+from jaxdiff.models.unet import UNet
+
+MODULES = {UNetConfig: UNet, ClassifierConfig: Classifier}
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A network without its parameters.
 
     Attributes:
-      build: nnx.Rngs -> nnx.Module with a method `__call__`, and `embed` if it takes labels.
-      spec: the specification it was built from.
-      constrain: params -> params, which every training step begins with, so that the optimizer
-        updates constrained parameters.
-      drop_rate: of dropout when it is sampled, in [0, 1); training has a rate of its own.
+      config: its settings; a class that is not in MODULES has `build(signature, rngs)`.
+      signature: what the run asks of it: the shape of its input, its output's channels and so on.
     """
 
-    build: Callable[[nnx.Rngs], nnx.Module]
-    spec: object
-    constrain: Callable[[Any], Any] = lambda params: params
-    drop_rate: float = 0.0
+    config: Any
+    signature: Signature
 
     def init(self, key):
-        """Fresh parameters: a nested dict of float32 arrays, keyed by strings."""
-        state = nnx.state(self.build(nnx.Rngs(params=key)), nnx.Param)
+        """Initial parameters: a nested dict of float32 arrays, keyed by strings."""
+        state = nnx.state(self._build(key), nnx.Param)
         return unflatten_dict({_names(path): v[...] for path, v in nnx.to_flat_state(state)})
 
     @cached_property
@@ -42,29 +52,47 @@ class Network:
         return jax.eval_shape(self.init, jax.random.key(0))
 
     def apply(self, params, x, time, *args, **kwargs):
-        """The network's output; see its module's `__call__` for shapes and further arguments."""
+        """The network's output at x [B, ...] and time [B].
+
+        A denoiser takes a Condition and a Dropout or None besides, a classifier a Dropout alone.
+        """
         return self._module(params)(x, time, *args, **kwargs)
 
+    def embed(self, params, cond):
+        """The Condition of cond, {name: array [B, ...]}."""
+        return self._module(params).embed(cond)
+
+    def null(self, params, cond):
+        """The null Condition, of as many samples as cond and of its shapes."""
+        return self._module(params).null(cond)
+
     def features(self, params, x, time):
-        """A classifier's last hidden layer."""
+        """A classifier's last hidden layer: [B, C] float32."""
         return self._module(params).features(x, time)
 
-    def embed(self, params, labels):
-        """Embeds labels [B] once, so that guidance can work on the embedding."""
-        return self._module(params).embed(labels)
-
     def uncertainty(self, params, time):
-        """U [B] of a network that has the head, from ln(sigma) / 4 [B]; training alone asks."""
+        """U [B] of a network that predicts its own error, from time [B]: ln(sigma) / 4."""
         return self._module(params).uncertainty(time)
+
+    def constrain(self, params):
+        """Parameters as every training step begins with them, so that they are what it updates."""
+        constrain = getattr(self._split[0], "constrain", None)
+        return params if constrain is None else constrain(params)
+
+    def _build(self, key):
+        build, rngs = MODULES.get(type(self.config)), nnx.Rngs(params=key)
+        if build is None:
+            return self.config.build(self.signature, rngs)
+        return build(self.config, self.signature, rngs=rngs)
 
     @cached_property
     def _split(self):
-        abstract = nnx.eval_shape(lambda: self.build(nnx.Rngs(params=jax.random.key(0))))
+        abstract = nnx.eval_shape(lambda: self._build(jax.random.key(0)))
         graph, state = nnx.split(abstract)
-        return graph, [path for path, _ in nnx.to_flat_state(state)]
+        return type(abstract), graph, [path for path, _ in nnx.to_flat_state(state)]
 
     def _module(self, params):
-        graph, paths = self._split
+        _, graph, paths = self._split
         flat = flatten_dict(params)
         return nnx.merge(graph, nnx.from_flat_state([(path, flat[_names(path)]) for path in paths]))
 

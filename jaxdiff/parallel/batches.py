@@ -1,5 +1,6 @@
 """A function of samples, called on many of them: batches of one size, split over the devices."""
 
+import contextlib
 import itertools
 from functools import partial
 
@@ -20,7 +21,12 @@ def on_devices(function, shared, mesh):
     return partial(jax.jit(function, out_shardings=batch_sharding(mesh)), *shared)
 
 
-def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False):
+def even_size(count, batch_size):
+    """Size of the fewest equal batches of at most `batch_size`, so that little is padded."""
+    return -(-count // -(-count // batch_size))
+
+
+def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, even=True):
     """Calls `function` on samples 0 .. count - 1, with a progress bar.
 
     Every batch has one size, which the devices divide: the last one is padded with samples of its
@@ -29,24 +35,32 @@ def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False):
     Args:
       function: (*batch) -> a tree of arrays [B, ...], split over the devices like the batch; see
         `on_devices`.
-      fetch: rows [B] int -> the batch, NumPy arrays [B, ...].
+      fetch: rows [B] int -> the batch, a tuple of trees of NumPy arrays [B, ...].
       count: how many samples there are.
       batch_size: how many at once over all devices, rounded up to what they divide.
       mesh: the devices.
       quiet: leave out the progress bar.
+      bar: a progress bar to update, in place of a new one.
+      even: make batches of `even_size`; otherwise each has batch_size.
 
     Returns:
       The tree, of NumPy arrays [count, ...], in every process.
     """
-    size = -(-count // -(-count // batch_size))  # even batches, so that little is padded
+    size = even_size(count, batch_size) if even else batch_size
     size = -(-size // mesh.size) * mesh.size
     sharding = batch_sharding(mesh)
     done = []
-    with progress_bar(count, "image", quiet=quiet or not processes.is_first()) as bar:
+    quiet = quiet or not processes.is_first()
+    with (
+        contextlib.nullcontext(bar)
+        if bar is not None
+        else progress_bar(count, "image", quiet=quiet) as bar
+    ):
         for start in range(0, count, size):
             _stop_if_asked()
             rows = np.arange(start, min(start + size, count))
-            batch = [from_global(array, sharding) for array in fetch(np.resize(rows, size))]
+            batch = fetch(np.resize(rows, size))
+            batch = jax.tree.map(lambda array: from_global(array, sharding), batch)
             done.append(processes.gather(function(*batch)))
             bar.update(len(rows))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *done)

@@ -11,7 +11,6 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
 FSDP_MIN_SIZE = 2**14
@@ -24,11 +23,12 @@ def make_mesh(fsdp=1, devices=None):
     connected. TPUs of several slices have `data` alone across slices.
 
     Raises:
-      UserError: if fsdp does not divide the number of devices, or of those in a slice.
+      ValueError: if fsdp does not divide the number of devices, or of those in a slice; in a whole
+        sentence.
     """
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
-        raise UserError(
+        raise ValueError(
             f"mesh.fsdp {fsdp} does not divide the {len(devices)} devices: choose a divisor."
         )
     mesh = Mesh(arrange(devices, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
@@ -60,11 +60,11 @@ def arrange(devices, fsdp):
     size = len(devices) // len(slices)
     if set(slices.values()) != {size}:
         counts = ", ".join(map(str, slices.values()))
-        raise UserError(
+        raise ValueError(
             f"The {len(slices)} slices have {counts} devices: use slices of the same size."
         )
     if size % fsdp:
-        raise UserError(
+        raise ValueError(
             f"mesh.fsdp {fsdp} does not divide the {size} devices of each of the {len(slices)} "
             f"slices: choose a divisor of {size}."
         )
@@ -113,12 +113,12 @@ def parameter_sharding(mesh, shapes):
 
 
 def check_batch_size(batch_size, mesh, accumulate=1):
-    """Raises UserError if the devices do not divide a training batch."""
+    """Raises ValueError if the devices do not divide a training batch."""
     if batch_size < 1 or batch_size % (mesh.size * accumulate):
         parts = f"{mesh.size} devices" + (
             f" times training.accumulate {accumulate}" if accumulate > 1 else ""
         )
-        raise UserError(
+        raise ValueError(
             f"training.batch_size {batch_size} is not divided by {parts}: "
             f"make it a multiple of {mesh.size * accumulate}."
         )

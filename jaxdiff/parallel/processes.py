@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxdiff.errors import UserError
 from jaxdiff.numbers import whole
 
 
@@ -17,7 +16,7 @@ def initialize(distributed):
     elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are.
 
     Raises:
-      UserError: if the environment does not say, or says what cannot be, and where the others are
+      ValueError: if the environment does not say, or says what cannot be, and where the others are
         not found.
     """
     if not distributed:
@@ -26,7 +25,7 @@ def initialize(distributed):
     try:
         jax.distributed.initialize(**known)
     except (ValueError, RuntimeError) as error:
-        raise UserError(
+        raise ValueError(
             f"--distributed cannot find the other processes ({error}): set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from None
@@ -37,7 +36,7 @@ def _environment():
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     host, _, port = address.rpartition(":")
     if address and not (host and whole(port, 2**16 - 1)):
-        raise UserError(
+        raise ValueError(
             f"JAX_COORDINATOR_ADDRESS is {address!r}: give a host and a port, such as host0:1234."
         )
     known = {}
@@ -48,13 +47,13 @@ def _environment():
         if (text := os.environ.get(variable)) is None:
             continue
         if whole(text) is None:
-            raise UserError(f"{variable} is {text!r}: give a whole number.")
+            raise ValueError(f"{variable} is {text!r}: give a whole number.")
         known[name] = int(text)
     count, number = known.get("num_processes"), known.get("process_id")
     if count == 0:
-        raise UserError("JAX_NUM_PROCESSES is 0: give the number of processes, at least 1.")
+        raise ValueError("JAX_NUM_PROCESSES is 0: give the number of processes, at least 1.")
     if count is not None and number is not None and number >= count:
-        raise UserError(
+        raise ValueError(
             f"JAX_PROCESS_ID is {number}: of JAX_NUM_PROCESSES {count} processes the last is "
             f"{count - 1}."
         )

@@ -1,26 +1,25 @@
-"""Ancestral sampling (Ho et al. 2020, arXiv:2006.11239, Algorithm 2), with learned variance."""
+"""Ancestral sampling (Ho et al. 2020, arXiv:2006.11239, Algorithm 2), with learned variance.
+
+    x_b ~ N(x0_weight x_0 + x_weight x_a + variance g,  variance)
+
+from each level a to the next, b, with the coefficients of jaxdiff.diffusion.ancestral; g is the
+classifier score, added after x_0 is clipped (Dhariwal & Nichol 2021, arXiv:2105.05233, Alg. 1).
+"""
 
 import dataclasses
 
 import jax.numpy as jnp
 
+from jaxdiff.config import DDPM
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.samplers.grid import Grid, clip, float32
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ddpm:
-    """x_b ~ N(x0_weight * x0 + x_weight * x_a, variance), from each level a to the next, b.
+@dataclasses.dataclass(frozen=True)
+class DdpmSampler:
+    """Ancestral sampling; the variance is learned, or `Ancestral.log_variance`'s."""
 
-    The variance is the network's where it learned one, else as `Ancestral.log_variance` says.
-    Classifier guidance moves the mean by variance * classifier_score, after clipping (Dhariwal & Nichol
-    2021, arXiv:2105.05233, Algorithm 1).
-
-    Attributes:
-      clip: confine the predicted x0 to [-1, 1].
-    """
-
-    clip: bool = True
+    config: DDPM
     evaluations = 1  # of each network in a step
 
     @property
@@ -43,7 +42,7 @@ class Ddpm:
         Args:
           denoise: (x, level, state) -> (Prediction, state).
           grid: from `grid`.
-          i: which step, a traced integer.
+          i: the step, a traced integer.
           x: [B, ...] at level i.
           noise: like x, unit variance.
           carry: nothing, returned as it came.
@@ -54,7 +53,7 @@ class Ddpm:
         """
         steps = grid.coefficients
         prediction, state = denoise(x, grid.levels[i], state)
-        mean = steps.mean(i, clip(prediction.x0, self.clip), x)
+        mean = steps.mean(i, clip(prediction.x0, self.config.clip), x)
         log_variance = steps.log_variance(i, prediction)
         if prediction.classifier_score is not None:
             mean += jnp.exp(log_variance) * prediction.classifier_score

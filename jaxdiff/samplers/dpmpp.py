@@ -1,30 +1,28 @@
-"""DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2), in any scaling."""
+"""DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2), in any scaling.
+
+With lambda = -log s, h_i = lambda_{i+1} - lambda_i and r = h_{i-1} / h_i:
+
+    D       = D_i + (D_i - D_{i-1}) / (2 r)
+    x_{i+1} = (s_{i+1} / s_i) x_i + (1 - s_{i+1} / s_i) D
+
+The first step, and the last where it goes to s = 0, take D = D_i.
+"""
 
 import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.config import DPMpp
 from jaxdiff.diffusion.denoiser import Level
 from jaxdiff.samplers.grid import Grid, denoised, float32
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DpmPp:
-    """Second-order steps in lambda = -log s, from this step's prediction and the last one's.
+@dataclasses.dataclass(frozen=True)
+class DpmppSampler:
+    """Second-order steps in lambda, from the predictions of this step and the one before."""
 
-    With h_i = lambda_{i+1} - lambda_i and r = h_{i-1} / h_i:
-
-        D = D_i + (D_i - D_{i-1}) / (2 r)
-        x = (s_{i+1} / s_i) x + (1 - s_{i+1} / s_i) D
-
-    The first step, and the last where it goes to s = 0, take D = D_i.
-
-    Attributes:
-      clip: confine the predicted x0 to [-1, 1].
-    """
-
-    clip: bool = True
+    config: DPMpp
     evaluations = 1  # of each network in a step
 
     @property
@@ -46,13 +44,13 @@ class DpmPp:
         return jnp.zeros_like(x)
 
     def step(self, denoise, grid, i, x, noise, carry, state):
-        """One step from grid level i to i + 1; arguments and result as in `Ddpm.step`."""
+        """One step from grid level i to i + 1; arguments and result as of `DdpmSampler.step`."""
         del noise
         here, shrink = grid.levels[i], grid.coefficients["shrink"][i]
         level = Level(jnp.ones_like(here.ratio), here.ratio)
         x = x / here.alpha
         prediction, state = denoise(x, level, state)
-        d = denoised(prediction, level, self.clip)
+        d = denoised(prediction, level, self.config.clip)
         extrapolated = d + grid.coefficients["extrapolate"][i] * (d - carry)
         x = shrink * x + (1 - shrink) * extrapolated
         return grid.levels[i + 1].alpha * x, d, state

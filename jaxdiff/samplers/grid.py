@@ -1,4 +1,4 @@
-"""The steps of a sampler, with every coefficient that they need."""
+"""The grid of a sampler: its noise levels, and every coefficient that its steps need."""
 
 import dataclasses
 from typing import Any
@@ -35,15 +35,15 @@ def float32(tree):
 
 
 def clip(x0, enabled):
-    """Confines a clean image to [-1, 1], if the run does that."""
+    """Confines a clean sample to [-1, 1], if the sampler does that."""
     return jnp.clip(x0, -1, 1) if enabled else x0
 
 
 def denoised(prediction, level, clipped):
-    """The clean image that a deterministic step moves towards, shaped like the prediction's x0.
+    """The clean sample that a deterministic step moves towards, shaped like the prediction's x0.
 
-    A classifier_score of classifier guidance moves it by sigma^2 / alpha * classifier_score, which is eps - sigma * classifier_score
-    (Dhariwal & Nichol 2021, arXiv:2105.05233, Algorithm 2); after clipping, as they do.
+    A classifier score g moves it by sigma^2 / alpha g, which is eps - sigma g (Dhariwal & Nichol
+    2021, arXiv:2105.05233, Algorithm 2); after clipping, as there.
     """
     x0 = clip(prediction.x0, clipped)
     if prediction.classifier_score is None:

@@ -1,4 +1,12 @@
-"""Heun's method with churn (Karras et al. 2022, arXiv:2206.00364, Algorithm 2), in any scaling."""
+"""Heun's method with churn (Karras et al. 2022, arXiv:2206.00364, Algorithm 2), in any scaling.
+
+s^   = s_i + gamma_i s_i                  gamma_i = min(S_churn / N, sqrt 2 - 1) in [S_tmin, S_tmax]
+x^   = x_i + S_noise sqrt(s^^2 - s_i^2) noise
+d    = (x^ - D(x^; s^)) / s^
+x    = x^ + (s_{i+1} - s^) d
+d'   = (x - D(x; s_{i+1})) / s_{i+1}
+x    = x^ + (s_{i+1} - s^) (d + d') / 2   but at the last step, where s_{i+1} is 0
+"""
 
 import dataclasses
 import math
@@ -6,27 +14,21 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.config import Heun
 from jaxdiff.diffusion.denoiser import Level
 from jaxdiff.samplers.grid import Grid, denoised, float32
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Heun:
+@dataclasses.dataclass(frozen=True)
+class HeunSampler:
     """Second-order steps along dx/ds = (x - D(x; s)) / s, from a noise level raised by churn.
 
     Attributes:
-      churn: S_churn, how much noise is put back over all steps; 0 is deterministic.
-      churn_min, churn_max: S_tmin and S_tmax, the levels sigma/alpha between which it is.
-      churn_noise: S_noise, standard deviation of that noise.
-      clip: confine the predicted x0 to [-1, 1].
+      config: its settings.
       corrected: whether a step is corrected at its end; False is Euler's method.
     """
 
-    churn: float = 0.0
-    churn_min: float = 0.0
-    churn_max: float = math.inf
-    churn_noise: float = 1.0
-    clip: bool = True
+    config: Heun
     corrected: bool = True
 
     @property
@@ -41,11 +43,11 @@ class Heun:
 
     def grid(self, levels):
         """Coefficients for `levels` [N + 1], float64 NumPy, noisiest first."""
-        ratio = levels.ratio[:-1]
-        amount = min(self.churn / len(ratio), math.sqrt(2) - 1)
-        churned = (self.churn_min <= ratio) & (ratio <= self.churn_max)
+        ratio, config = levels.ratio[:-1], self.config
+        amount = min(config.churn / len(ratio), math.sqrt(2) - 1)
+        churned = (config.churn_min <= ratio) & (ratio <= config.churn_max)
         raised = ratio * (1 + amount * churned)
-        std = self.churn_noise * np.sqrt(raised**2 - ratio**2)
+        std = config.churn_noise * np.sqrt(raised**2 - ratio**2)
         return Grid(float32(levels), float32({"raised": raised, "std": std}))
 
     def init(self, x):
@@ -54,9 +56,9 @@ class Heun:
         return ()
 
     def step(self, denoise, grid, i, x, noise, carry, state):
-        """One step from grid level i to i + 1; arguments and result as in `Ddpm.step`.
+        """One step from grid level i to i + 1; arguments and result as of `DdpmSampler.step`.
 
-        The corrector sees the guidance's state as it was before the step.
+        The corrector has the guidance's state from before the step.
         """
         s_hat, s_next = grid.coefficients["raised"][i], grid.levels[i + 1].ratio
         x_hat = x / grid.levels[i].alpha + grid.coefficients["std"][i] * noise
@@ -70,4 +72,4 @@ class Heun:
     def _slope(self, denoise, x, s, state):
         level = Level(jnp.ones_like(s), s)
         prediction, state = denoise(x, level, state)
-        return (x - denoised(prediction, level, self.clip)) / s, state
+        return (x - denoised(prediction, level, self.config.clip)) / s, state

@@ -1,8 +1,8 @@
 """The loop that every sampler runs in, in segments of steps that evaluate the same networks.
 
 A reference of weight 1, or a classifier of scale 0, is not evaluated: where that changes, the loop
-is split. Weights are compared on the host; the steps of a stretch are one `fori_loop` with traced
-bounds, so one program serves every stretch that evaluates the same.
+is split. Weights are compared on the host; the steps of a segment are one `fori_loop` with traced
+bounds, so one program serves every segment that evaluates the same.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Segment:
 
     Attributes:
       start, stop: numbers of steps.
-      sampler: that takes them; the last step of a second-order sampler is its own.
+      sampler: that takes them; the last step of a second-order sampler has its own.
       active: indices of the references that are evaluated.
       classifier_active: whether the classifier is.
     """
@@ -41,7 +41,7 @@ def segments(sampler, weights, scales=None):
     """Cuts the steps where what is evaluated changes.
 
     Args:
-      sampler: such as Heun.
+      sampler: such as HeunSampler.
       weights: [references, N] NumPy float32, 1 where a reference is off.
       scales: [N], 0 where the classifier is off; None without one.
 
@@ -65,7 +65,7 @@ def segments(sampler, weights, scales=None):
 
 
 def begin(sampler, guidance, x):
-    """What the steps pass on, before the first: (x, the sampler's carry, guidance's state)."""
+    """The values before the first step: (x, the sampler's carry, the guidance's state)."""
     return x, sampler.init(x), guidance.init(x.shape)
 
 
@@ -73,7 +73,7 @@ def advance(sampler, grid, guidance, values, keys, start, stop):
     """Takes steps start .. stop - 1, which may be traced.
 
     Args:
-      sampler: with `step`, such as Ddpm.
+      sampler: with `step`, such as DdpmSampler.
       grid: the sampler's, of N steps.
       guidance: a Guidance.
       values: from `begin`, or from the steps before.

@@ -1,8 +1,8 @@
-"""Samples by number: equation (1) and (2) put together of networks, and run in batches."""
+"""Samples by number: equations (1) and (2) put together of networks, and run in batches."""
 
 import dataclasses
 import enum
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,40 +11,39 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
-from jaxdiff.guidance.classifier import label_gradient
-from jaxdiff.guidance.conditions import embedded, random, same
+from jaxdiff.guidance.classifier_score import label_gradient
+from jaxdiff.guidance.conditions import annealed, dropout, random, same
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.models.network import Network
 from jaxdiff.parallel.batches import in_batches
 from jaxdiff.parallel.mesh import batch_sharding
 from jaxdiff.samplers.loop import advance, begin, segments
-from jaxdiff.sampling.trained_model import applied
 
 
 class ConditionKind(enum.Enum):
-    """What a reference is told: the sample's label, that there is none, or a random one."""
+    """What a reference is conditioned on: the sample's condition, the null one, a random label."""
 
-    LABEL = "its label"
-    NULL = "no label"
-    RANDOM = "a random label"
+    CONDITION = "condition"
+    NULL = "null"
+    RANDOM = "random"
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceReference:
-    """Who the main network is pushed away from.
+    """The weaker prediction D_i that guidance extrapolates away from.
 
     Attributes:
-      told: what that network is told.
-      guide: which of the guides it is; None: the main network itself.
+      condition: what it is conditioned on.
+      guide: number of the guide that predicts it; None: the main network itself.
     """
 
-    told: ConditionKind
+    condition: ConditionKind
     guide: int | None = None
 
-    def named(self, guides):
-        """What it is in words; `guides` are the references to networks that guide."""
-        network = "the model" if self.guide is None else guides[self.guide]
-        return f"the reference {network} ({self.told.value})"
+    @property
+    def place(self):
+        """Of its network: 0 is the main one, 1 the first guide."""
+        return 0 if self.guide is None else 1 + self.guide
 
 
 @jax.tree_util.register_dataclass
@@ -79,83 +78,95 @@ class Evaluations:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Generator:
-    """Makes samples of one network with one sampler, guided or not.
+class Pipeline:
+    """Samples one network with one sampler, guided or not.
+
+    Equal pipelines share their compiled programs, so all fields must be hashable.
 
     Attributes:
-      network, process, sampler: what is sampled and how.
-      shape: of one sample.
-      classes: sample n has the label classes[n mod count]; empty for a network without labels.
+      network, process: what is sampled.
+      sampler: such as jaxdiff.samplers.heun.HeunSampler.
+      codec: whose `decode` makes images of samples.
       mesh: devices to spread a batch over.
-      guides: (network, process) of each guide.
-      references: who to be pushed away from, in the order of the strength's weights.
-      classifier: a network that guides to the labels, of the same process; or None.
-      together: predictions of one network for several conditions come from one batch.
-      start: [N, ...] float32, unit noise that sample n starts from; None: noise of its own.
-      low_res: [N, h, w, C] float32, what a network of super-resolution makes sample n of.
+      dropout: rate that the network is sampled with, in [0, 1).
+      guides: (network, process, dropout) of each guide.
+      references: in the order of the weights.
+      classifier: a network that classifies noisy samples of the same process; or None.
+      together: predictions of one network under several conditions come from one batch.
     """
 
     network: Network
     process: Any
     sampler: Any
-    shape: tuple[int, ...]
-    classes: tuple[int, ...]
+    codec: Any
     mesh: Mesh
-    guides: tuple[tuple[Network, Any], ...] = ()
+    dropout: float = 0.0
+    guides: tuple[tuple[Network, Any, float], ...] = ()
     references: tuple[GuidanceReference, ...] = ()
     classifier: Network | None = None
     together: bool = False
-    start: np.ndarray | None = None
-    low_res: np.ndarray | None = None
-
-    def labels(self, numbers):
-        """Labels [B] int32 of the samples with these numbers [B] int."""
-        classes = np.asarray(self.classes or (0,), np.int32)
-        return classes[numbers % len(classes)]
 
     def __call__(
-        self, params, grid, seed, numbers, batch_size, strength=None, cads=None, quiet=True
+        self,
+        params,
+        grid,
+        seed,
+        numbers,
+        batch_size,
+        cond=None,
+        guidance=None,
+        cads=None,
+        start=None,
+        with_x=True,
+        bar=None,
     ):
-        """Samples `numbers` as [len(numbers), ...] float32 NumPy, in batches of `batch_size`.
+        """Samples `numbers`, in batches of `batch_size`; the last one is padded to it.
 
         Args:
           params: Params.
-          grid: the sampler's.
+          grid: the sampler's, of N steps.
           seed: in [0, 2^31).
           numbers: [n] int, which samples.
           batch_size: how many at once over all devices.
-          strength: a GuidanceParams of NumPy arrays, where there are references or a classifier.
+          cond: {name: array [n, ...]}, the conditions of these samples; None: there are none.
+          guidance: a GuidanceParams of NumPy arrays, where there are references or a classifier.
           cads: a Cads, or None.
-          quiet: leave out the progress bar.
+          start: [n, ...] float32, unit noise to start from; None: each sample's own.
+          with_x: whether x is returned beside images.
+          bar: a progress bar to be updated; None: no progress is shown.
+
+        Returns:
+          {"images": uint8 [n, H, W, C] (what the codec decodes), "finite": bool [n], "x": float32
+          [n, ...]}, NumPy arrays in every process. Images of samples that are not finite mean
+          nothing.
         """
         numbers = np.asarray(numbers, np.int32)
-        strength = strength or GuidanceParams(np.ones((0, grid.num_steps), np.float32))
-        parts = segments(self.sampler, strength.weights, strength.scales)
+        guidance = guidance or _unguided(grid.num_steps)
+        parts = segments(self.sampler, guidance.weights, guidance.scales)
 
-        def fetch(rows):
-            n = numbers[rows]
-            given = [array[n] for array in (self.start, self.low_res) if array is not None]
-            return n, self.labels(n), *given
-
-        def generate(*batch):
-            values = self._begin(params, grid, strength, seed, *batch)
+        def run(numbers, cond, start):
+            batch = (params, seed, numbers, cond)
+            values, conditions = _begin(self, *batch, grid.levels[0], guidance, start)
             for part in parts:
                 which = (part.sampler, part.active, part.classifier_active)
                 bounds = np.int32(part.start), np.int32(part.stop)
-                values = self._advance(
-                    *which, params, grid, strength, cads, seed, bounds, values, *batch
+                values = _advance(
+                    self, which, *batch, grid, guidance, cads, bounds, conditions, values
                 )
-            return values[0]
+            return _finish(self, values[0], with_x)
 
-        return in_batches(
-            generate, fetch, len(numbers), batch_size=batch_size, mesh=self.mesh, quiet=quiet
-        )
+        def fetch(rows):
+            given = jax.tree.map(lambda array: array[rows], (cond or {}, start))
+            return numbers[rows], *given
 
-    def evaluations(self, num_steps, strength=None):
+        sizes = {"batch_size": batch_size, "even": False, "mesh": self.mesh}
+        return in_batches(run, fetch, len(numbers), **sizes, bar=bar, quiet=True)
+
+    def evaluations(self, num_steps, guidance=None):
         """Evaluations for one sample in N steps."""
-        strength = strength or GuidanceParams(np.ones((0, num_steps), np.float32))
+        guidance = guidance or _unguided(num_steps)
         main, guides, classifier = 0, [0] * len(self.guides), 0
-        for part in segments(self.sampler, strength.weights, strength.scales):
+        for part in segments(self.sampler, guidance.weights, guidance.scales):
             main += part.evaluations
             classifier += part.evaluations * part.classifier_active
             for reference in (self.references[r] for r in part.active):
@@ -165,82 +176,109 @@ class Generator:
                     guides[reference.guide] += part.evaluations
         return Evaluations(main, tuple(guides), classifier)
 
-    @cached_property
-    def _begin(self):
-        def run(params, grid, strength, seed, numbers, labels, *given):
-            keys = sample_keys(seed, numbers)
-            if self.start is None:
-                noise = normal(derived(keys, Purpose.START, 0), self.shape)
-            else:
-                noise = given[0]
-            x = self.process.start(keys, noise, grid.levels[0])
-            guidance = self.guidance(params, strength, None, labels, *given)
-            return begin(self.sampler, guidance, x)
+    def conditions(self, params, cond):
+        """Conditions of the main network and each reference; None where steps draw their own."""
+        found = [self.network.embed(params.main, cond)]
+        for reference in self.references:
+            network, own = self._networks(params)[reference.place]
+            embed = {
+                ConditionKind.CONDITION: network.embed,
+                ConditionKind.NULL: network.null,
+                ConditionKind.RANDOM: lambda *_: None,
+            }[reference.condition]
+            found.append(embed(own, cond))
+        return tuple(found)
 
-        return jax.jit(run, out_shardings=batch_sharding(self.mesh))
+    def guidance(self, params, cond, guidance, cads, conditions):
+        """The equations for a batch, traced.
 
-    @cached_property
-    def _advance(self):
-        def run(
-            sampler,
-            active,
-            classifier_active,
-            params,
-            grid,
-            strength,
-            cads,
-            seed,
-            bounds,
-            values,
-            *batch,
-        ):
-            numbers, labels, *given = batch
-            guidance = self.guidance(params, strength, cads, labels, *given)
-            guidance = dataclasses.replace(
-                guidance, active=active, classifier_active=classifier_active
-            )
-            keys = sample_keys(seed, numbers)
-            return advance(sampler, grid, guidance, values, keys, *bounds)
-
-        return jax.jit(run, static_argnums=(0, 1, 2), out_shardings=batch_sharding(self.mesh))
-
-    def guidance(self, params, strength, cads, labels, *given):
-        """The equation for a batch; traced."""
-        low_res = None if self.low_res is None else given[-1]
-        networks = [(self.network, self.process), *self.guides]
-        every = [params.main, *params.guides]
+        Args:
+          params, cond, guidance, cads: as in `__call__`.
+          conditions: of the batch, from `conditions`.
+        """
+        networks = self._networks(params)
+        processes = (self.process, *(process for _, process, _ in self.guides))
+        rates = (self.dropout, *(rate for _, _, rate in self.guides))
         # One denoiser a network, so that the equation sees which predictions can share a batch.
         denoisers = [
-            process.denoiser(applied(network, own, low_res))
-            for (network, process), own in zip(networks, every, strict=True)
+            process.denoiser(partial(network.apply, own))
+            for process, (network, own) in zip(processes, networks, strict=True)
         ]
 
-        def branch(index, told, number=None):
-            network, _ = networks[index]
-            embed, labelled = partial(network.embed, every[index]), _told(told, labels, network)
-            drops = network.drop_rate > 0
-            return NetworkBranch(denoisers[index], embedded(embed, labelled, cads, number, drops))
+        def branch(place, condition, number=None):
+            if cads is not None:
+                condition = annealed(condition, cads, number)
+            masks = {"dropout": dropout(rates[place], number)} if rates[place] else {}
+            return NetworkBranch(denoisers[place], condition, **masks)
+
+        def reference(number, each, condition):
+            network, own = networks[each.place]
+            if each.condition is ConditionKind.RANDOM:
+                embed = partial(network.embed, own)
+                return branch(each.place, random(embed, cond, network.config.conditions), number)
+            return branch(each.place, same(condition), number)
 
         gradient = None
         if self.classifier is not None:
             classify = self.process.classifier(partial(self.classifier.apply, params.classifier))
-            gradient = label_gradient(classify, labels)
+            gradient = label_gradient(classify, cond[self.classifier.config.label.name])
+        main, *others = conditions
+        pairs = zip(self.references, others, strict=True)
         return Guidance(
-            main=branch(0, ConditionKind.LABEL),
-            references=tuple(
-                branch(0 if r.guide is None else 1 + r.guide, r.told, number)
-                for number, r in enumerate(self.references)
-            ),
-            strength=strength,
+            main=branch(0, same(main)),
+            references=tuple(reference(number, *pair) for number, pair in enumerate(pairs)),
+            params=guidance,
             gradient=gradient,
             together=self.together,
         )
 
+    def _networks(self, params):
+        """(network, its parameters) of the main network and the guides."""
+        networks = (self.network, *(network for network, _, _ in self.guides))
+        return list(zip(networks, (params.main, *params.guides), strict=True))
 
-def _told(told, labels, network):
-    """What a network is told, as conditions.embedded takes it."""
-    if told is ConditionKind.NULL:
-        return same(jnp.full_like(labels, network.spec.num_classes))
-    if told is ConditionKind.RANDOM:
-        return random(network.spec.num_classes)
-    return same(labels)
+
+def _unguided(num_steps):
+    return GuidanceParams(np.ones((0, num_steps), np.float32))
+
+
+def _split(mesh, tree):
+    """A tree of arrays [B, ...] split over the devices by sample."""
+    return jax.lax.with_sharding_constraint(tree, batch_sharding(mesh))
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(pipeline, params, seed, numbers, cond, level, guidance, start):
+    """(values before the first step, the conditions)."""
+    keys = sample_keys(seed, numbers)
+    if start is None:
+        start = normal(derived(keys, Purpose.START, 0), pipeline.network.signature.shape)
+    conditions = pipeline.conditions(params, cond)
+    x = pipeline.process.start(keys, start, level)
+    equations = pipeline.guidance(params, cond, guidance, None, conditions)
+    return _split(pipeline.mesh, (begin(pipeline.sampler, equations, x), conditions))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _advance(
+    pipeline, which, params, seed, numbers, cond, grid, guidance, cads, bounds, conditions, values
+):
+    """The values after some steps; `which`: (sampler, active references, classifier active)."""
+    sampler, active, classifier_active = which
+    equations = dataclasses.replace(
+        pipeline.guidance(params, cond, guidance, cads, conditions),
+        active=active,
+        classifier_active=classifier_active,
+    )
+    keys = sample_keys(seed, numbers)
+    return _split(pipeline.mesh, advance(sampler, grid, equations, values, keys, *bounds))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _finish(pipeline, x, with_x):
+    """What is returned of samples x."""
+    found = {
+        "images": pipeline.codec.decode(x),
+        "finite": jnp.isfinite(x).reshape(len(x), -1).all(1),
+    }
+    return _split(pipeline.mesh, {**found, "x": x} if with_x else found)

@@ -1,20 +1,21 @@
 """Whether a training run can fit into memory at all, known before anything is allocated."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import factory
 from jaxdiff.errors import UserError
-from jaxdiff.parallel.memory import physical_memory
+from jaxdiff.memory import physical_memory
 from jaxdiff.training.state import state_bytes
 
 
 def check_fits(config, template, mesh, advice):
     """Raises UserError if even the least that a step takes is more than a device has.
 
-    Counted are the state, the gradient, the images of a batch as numbers with their noise, and what
-    the network's first layer makes of a part of it. A step takes several times as much, so a run
-    that passes may still exhaust memory.
+    Counted are the state, the gradient, x of a batch with its noise, and the output of the
+    network's first layer for a part of it. A step takes several times as much, so a run that passes
+    may still exhaust memory.
 
     Args:
       config: the run's.
@@ -22,19 +23,13 @@ def check_fits(config, template, mesh, advice):
       mesh: the devices.
       advice: what to do about it, to end a sentence.
     """
-    here = jax.tree.map(on_a_device, template)
-    sizes = state_bytes(here)
-    state = sum(sizes.values()) + sizes["parameters"]  # which the gradient is as large as
-    training = config.training
-    images = training.batch_size / mesh.size
-    pixels = images
-    for size in factory.sample_shape(config):
-        pixels *= size
-    batch = 8 * pixels  # float32, twice
-    if config.model.kind != "toy":
-        width = config.model.channels * config.model.channel_mult[0]
-        area = config.data.image_size**2
-        batch += images / training.accumulate * area * width * jnp.dtype(training.dtype).itemsize
+    sizes = state_bytes(jax.tree.map(on_a_device, template))
+    state = sum(sizes.values()) + sizes["parameters"]  # as large as the gradient
+    training, shape = config.training, config.signature.shape
+    samples = training.batch_size / mesh.size
+    width = getattr(config.model, "channels", 0) * jnp.dtype(training.dtype).itemsize
+    layer = samples / training.accumulate * math.prod(shape[:-1]) * width
+    batch = 8 * samples * math.prod(shape) + layer  # x and noise, float32
     limit = device_memory()
     if state > limit:
         raise UserError(

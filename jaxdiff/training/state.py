@@ -1,4 +1,4 @@
-"""All that a training run is at one step, and how it is laid out on the devices."""
+"""All that a training run is at one step."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxdiff.diffusion.timesteps import LossHistory
 
-IN_A_ROW = 10  # bad steps that end a run
+IN_A_ROW = 10  # non-finite steps that end a run
 
 
 @jax.tree_util.register_dataclass
@@ -18,9 +18,9 @@ class NonFiniteSteps:
 
     Attributes:
       total: how many there have been.
-      in_row: how many were the latest, without a good one between; stays once it is IN_A_ROW, so
-        that whoever reads it later finds it.
-      first: the first of those; 0 while the latest step was good.
+      in_row: how many the latest ones were, without a finite one between; stays once it is
+        IN_A_ROW, so that it is found when it is read later.
+      first: the first of those; 0 while the latest step was finite.
     """
 
     total: Any
@@ -32,13 +32,13 @@ class NonFiniteSteps:
         """Before the first step."""
         return cls(*(jnp.zeros((), jnp.int32) for _ in range(3)))
 
-    def after(self, number, good):
-        """The counts after step `number`, which was good or not; traced."""
-        in_row = jnp.where(good, 0, self.in_row + 1)
-        first = jnp.where(good, 0, jnp.where(self.in_row == 0, number, self.first))
+    def after(self, number, is_finite):
+        """The counts after step `number`; traced."""
+        in_row = jnp.where(is_finite, 0, self.in_row + 1)
+        first = jnp.where(is_finite, 0, jnp.where(self.in_row == 0, number, self.first))
         is_over = self.in_row >= IN_A_ROW
         return NonFiniteSteps(
-            self.total + ~good,
+            self.total + ~is_finite,
             jnp.where(is_over, self.in_row, in_row),
             jnp.where(is_over, self.first, first),
         )
@@ -55,7 +55,7 @@ class State:
       opt_state: of the optimizer.
       ema: {profile: averaged params}.
       history: LossHistory of the timesteps, where they are drawn by it; else None.
-      bad: NonFiniteSteps, the steps whose loss or gradient was not finite.
+      non_finite: NonFiniteSteps, of this run so far.
     """
 
     step: jax.Array
@@ -63,10 +63,10 @@ class State:
     opt_state: Any
     ema: dict[str, Any]
     history: LossHistory | None
-    bad: NonFiniteSteps
+    non_finite: NonFiniteSteps
 
     def items(self):
-        """The arrays that a checkpoint holds; the numbers of `bad` are in its meta."""
+        """The arrays that a checkpoint holds; the numbers of `non_finite` are in its meta."""
         return {
             "step": {"step": self.step},
             "params": self.params,
@@ -76,29 +76,16 @@ class State:
         }
 
     @classmethod
-    def from_items(cls, items, bad):
-        """The state that `items` was taken of; `bad` where it belongs."""
+    def from_items(cls, items, non_finite):
+        """The state whose `items` these are."""
         return cls(
             step=items["step"]["step"],
             params=items["params"],
             opt_state=items["opt_state"],
             ema=items["ema"],
             history=LossHistory(**items["history"]) if "history" in items else None,
-            bad=bad,
+            non_finite=non_finite,
         )
-
-
-def init_state(network, optimizer, profiles, key, history=None):
-    """The state before the first step; a pure function, to be jitted or traced."""
-    params = network.init(key)
-    return State(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
-        ema={name: jax.tree.map(jnp.copy, params) for name in profiles},
-        history=history,
-        bad=NonFiniteSteps.none(),
-    )
 
 
 @jax.jit

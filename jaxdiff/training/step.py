@@ -1,20 +1,21 @@
 """One training step: a pure function of (state, metrics, batch).
 
-A step is bad if its loss or gradient is not finite. What is not finite in the gradient is then 0,
-as Karras et al. 2023 (arXiv:2312.02696) have it; so the optimizer goes on from its moments, and
-parameters stay finite. The step is counted, and left out of metrics and of the losses that
-timesteps are drawn by.
+A step is finite if its loss and gradient are. What is not finite in the gradient is replaced by 0,
+as Karras et al. 2023 (arXiv:2312.02696) do; so the optimizer continues from its moments, and the
+parameters stay finite. A step that is not finite is counted, and left out of the metrics and of
+the losses that timesteps are drawn by.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.data.images import to_float
+from jaxdiff.config import Image
 from jaxdiff.diffusion import timesteps
-from jaxdiff.training import augment
-from jaxdiff.training.ema import profiles
+from jaxdiff.training.augment import augmented
+from jaxdiff.training.averages import profiles
 from jaxdiff.training.state import State
+from jaxdiff.training.task import Task
 
 QUARTILES = 4
 HUGE = 2.0**64  # the square of this is not finite
@@ -24,24 +25,48 @@ COUNTS = {
 }  # metric: field of NonFiniteSteps
 
 
-def make_step(objective, process, optimizer, config):
+def make_step(config):
+    """A training step to call by hand, on one device.
+
+        init, step = make_step(config)
+        state = init()
+        state, metrics = step(state, {"x": images, "cond": {"label": labels}})
+
+    Args:
+      config: a RunConfig.
+
+    Returns:
+      init: () -> State, the same in every call.
+      step: (State, batch) -> (State, metrics). batch: x uint8 [B, H, W, C] and an array [B, ...]
+        for each of the model's conditions. metrics: {"loss": float32, "grad_norm": float32, ...};
+        NaN if the step was not finite. The State that is given cannot be used afterwards.
+    """
+    task = Task.of(config)
+    summed = summing_step(task)
+    names = [*task.objective.terms, "grad_norm"]
+
+    def step(state, batch):
+        state, sums = summed(state, zero_sums(task.objective.terms), batch)
+        return state, {name: sums[name][0] / sums[name][1] for name in names}
+
+    return jax.jit(task.init), jax.jit(step, donate_argnums=0)
+
+
+def summing_step(task):
     """The step of a run, to be jitted.
 
     Args:
-      objective: an Objective.
-      process: what draws noise for a batch.
-      optimizer: an optax transformation.
-      config: the run's.
+      task: a Task.
 
     Returns:
-      (state, sums, batch) -> (state, sums), where batch is {"image": uint8 [B, H, W, C] or points
-      float32 [B, D], "label": int32 [B]} and sums accumulate metrics, see `zero_sums`.
+      (state, sums, batch) -> (state, sums), where batch is {"x": uint8 [B, H, W, C] or float
+      [B, ...], "cond": {name: [B, ...]}} and sums accumulate metrics, see `zero_sums`.
     """
-    training = config.training
+    training = task.config.training
     shares = profiles(training)
 
     def mean_loss(params, examples):
-        terms, quartile = objective.losses(params, examples)
+        terms, quartile = task.objective.losses(params, examples)
         unweighted = terms["loss"]
         terms = {name: examples["weight"] * values for name, values in terms.items()}
         return terms["loss"].mean(), (terms, quartile, unweighted)
@@ -49,63 +74,56 @@ def make_step(objective, process, optimizer, config):
     loss_and_gradient = jax.value_and_grad(mean_loss, has_aux=True)
 
     def step(state, sums, batch):
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        examples = _draw(key, batch, process, state.history, config)
-        parts = _cut(examples, training.accumulate)
-        params = objective.constrain(state.params)
-        gradient, samples = _accumulate(loss_and_gradient, params, parts)
-        terms, quartile, unweighted = samples
+        key = jax.random.fold_in(jax.random.key(task.config.seed), state.step)
+        parts = _cut(_draw(task, key, batch, state.history), training.accumulate)
+        params = task.network.constrain(state.params)
+        gradient, (terms, quartile, unweighted) = _accumulate(loss_and_gradient, params, parts)
         gradient, is_finite = _without_the_infinite(gradient)
         norm = optax.tree.norm(gradient)
-        good = is_finite & jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
+        is_finite &= jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
         history = state.history
         if history is not None:
             newer = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
-            history = _choose(good, newer, history)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+            history = _choose(is_finite, newer, history)
+        updates, opt_state = task.optimizer.update(gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
         ema = {
             profile: optax.incremental_update(params, average, shares[profile](state.step))
             for profile, average in state.ema.items()
         }
         number = state.step + 1
-        bad = state.bad.after(number, good)
+        non_finite = state.non_finite.after(number, is_finite)
         newer = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}
-        sums = {**_choose(good, newer, sums), **_counts(bad)}
-        return State(number, params, opt_state, ema, history, bad), sums
+        sums = {**_choose(is_finite, newer, sums), **_counts(non_finite)}
+        return State(number, params, opt_state, ema, history, non_finite), sums
 
     return step
 
 
-def _draw(key, batch, process, history, config):
+def _draw(task, key, batch, history):
     """Everything random about a step, one row for each sample, so that a batch can be cut."""
-    data_key, label_key, process_key, dropout_key = jax.random.split(key, 4)
-    x0 = to_float(batch["image"])
+    config, cond = task.config, batch["cond"]
+    data_key, drop_key, process_key, dropout_key = jax.random.split(key, 4)
+    maps = [each.name for each in config.model.conditions if isinstance(each, Image)]
+    x, *changed = augmented(
+        config.data.augment, data_key, [batch["x"], *(cond[name] for name in maps)]
+    )
+    x0 = task.codec.encode(x, jax.random.fold_in(data_key, 2))
     size = x0.shape[0]
-    flip_key, crop_key = jax.random.split(data_key)
-    if config.data.augment == "crop_flip":
-        x0 = augment.crop(crop_key, x0)
-    if config.data.augment in ("flip", "crop_flip"):
-        x0 = augment.flip(flip_key, x0)
-    label = batch["label"]
-    if config.diffusion.label_dropout:
-        drop = jax.random.bernoulli(label_key, config.diffusion.label_dropout, (size,))
-        label = jnp.where(drop, config.data.num_classes, label)
-    low_res = {}
-    if config.data.low_res_size:
-        low_res["low_res"] = augment.area_downsample(x0, config.data.low_res_size)
-    draws, weight = process.draw(process_key, x0.shape), jnp.ones(size)
+    draws, weight = task.process.draw(process_key, x0.shape), jnp.ones(size)
     if history is not None:
         t, weight = timesteps.draw(history, jax.random.fold_in(process_key, 1), size)
         draws = {**draws, "t": t}
-    return {
-        **low_res,
+    examples = {
         "x0": x0,
-        "label": label,
+        "cond": {**cond, **dict(zip(maps, changed, strict=True))},
         "draws": draws,
         "weight": weight,
         "dropout": jax.random.split(dropout_key, size),
     }
+    if rate := config.diffusion.condition_dropout:
+        examples["drop"] = jax.random.bernoulli(drop_key, rate, (size,))
+    return examples
 
 
 def _cut(tree, parts):
@@ -118,13 +136,13 @@ def _cut(tree, parts):
 
 
 def _accumulate(loss_and_gradient, params, parts):
-    """The mean gradient over the parts, and what the loss says of all samples, in their order."""
+    """The mean gradient over the parts, and what the loss gives for all samples, in their order."""
 
     def add(total, part):
         (_, samples), gradient = loss_and_gradient(params, part)
         return jax.tree.map(jnp.add, total, gradient), samples
 
-    count = parts["label"].shape[0]
+    count = parts["x0"].shape[0]
     if count == 1:
         part = jax.tree.map(lambda x: x[0], parts)
         (_, samples), gradient = loss_and_gradient(params, part)
@@ -151,7 +169,7 @@ def _choose(condition, a, b):
 def zero_sums(terms):
     """Metrics before the first step: {name: [sum, count]} for the terms' names.
 
-    The counts of bad steps are among them, as they are after the latest step: [number, 1].
+    The counts of non-finite steps are among them, as they are after the latest step: [number, 1].
     """
     names = ["grad_norm", *COUNTS]
     for term in terms:
@@ -163,12 +181,12 @@ def _one(value):
     return jnp.stack([value, 1.0])
 
 
-def _counts(bad):
-    return {name: _one(getattr(bad, field)) for name, field in COUNTS.items()}
+def _counts(non_finite):
+    return {name: _one(getattr(non_finite, field)) for name, field in COUNTS.items()}
 
 
 def add_sums(sums, terms, quartile):
-    """Adds loss terms {name: [B]} to metrics; quartile [B] says which quarter each belongs to."""
+    """Adds loss terms {name: [B]} to metrics; quartile [B] is the quarter that each belongs to."""
     added = {name: jnp.zeros(2) for name in sums}
     for name, values in terms.items():
         added[name] = jnp.stack([values.sum(), values.size])

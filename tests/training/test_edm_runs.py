@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jaxdiff.models.toy import constrain
 from PIL import Image
 
 from configs import toy
@@ -10,7 +11,6 @@ from jaxdiff.checkpoints.run import Run
 from jaxdiff.data.source import open_split
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
-from jaxdiff.models.toy import constrain
 from jaxdiff.parallel import mesh as mesh_lib
 from jaxdiff.training import loop, workdir
 from tests import tiny

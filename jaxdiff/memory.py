@@ -1,0 +1,43 @@
+"""Errors of exhausted memory as one sentence, and how much memory there is."""
+
+import contextlib
+import os
+import re
+
+import jax
+
+from jaxdiff.errors import UserError
+
+
+@contextlib.contextmanager
+def out_of_memory(advice):
+    """Turns the errors of a device or host whose memory is exhausted into a UserError.
+
+    What is computed here must be waited for here, as errors of JAX come to whoever waits.
+
+    Args:
+      advice: what to do about it, to end a sentence: "choose a smaller --batch_size".
+
+    Raises:
+      UserError: in their place.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(_sentence(error, advice)) from None
+    except jax.errors.JaxRuntimeError as error:
+        # CPUs say "INTERNAL: ... Out of memory" to whoever waits for a program.
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
+            raise
+        raise UserError(_sentence(error, advice)) from None
+
+
+def physical_memory():
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _sentence(error, advice):
+    size = re.search(r"[\d.]+ ?([KMGTPE]i?B|bytes)\b", str(error))
+    asked = f" for {size[0]} more" if size else ""
+    return f"The memory does not suffice{asked}: {advice}."

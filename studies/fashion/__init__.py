@@ -1,0 +1,1 @@
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747)."""

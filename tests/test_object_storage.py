@@ -1,0 +1,236 @@
+"""Files, locks, claims and checkpoints under gs://, on an emulator of Google's storage."""
+
+import contextlib
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from tensorboardX.proto import event_pb2
+
+from jaxdiff import arrays, buckets, claims, files, tables
+from jaxdiff.checkpoints import posthoc_ema
+from jaxdiff.checkpoints.checkpointer import Checkpointer, CorruptCheckpoint, complete_steps, read
+from jaxdiff.checkpoints.run import Run, resolve
+from jaxdiff.errors import UserError
+from jaxdiff.parallel.mesh import placed, replicated
+from jaxdiff.training import metrics_logging
+from jaxdiff.training.restart import set_history_aside
+from tests import tiny
+from tests.checkpoints import synthetic
+
+
+@pytest.fixture
+def folder(bucket, request):
+    return files.parse_path(str(bucket / request.node.name), "--out")
+
+
+def test_files_are_written_read_listed_moved_and_removed(folder):
+    assert not files.exists(folder)
+    files.make_folder(folder)
+    assert not files.exists(folder)
+    files.write_text(folder / "a" / "b", "text")
+    files.write_json(folder / "a" / "c.json", {"x": 1})
+    assert files.names(folder) == ["a"]
+    assert files.names(folder / "a") == ["b", "c.json"]
+    assert files.is_folder(folder / "a")
+    assert not files.is_folder(folder / "a" / "b")
+    assert files.read_json(folder / "a" / "c.json") == {"x": 1}
+    assert files.size(folder / "a" / "b") == 4
+    files.write_text(folder / "a" / "b", "other")
+    files.move(folder / "a", folder / "z")
+    files.copy(folder / "z" / "b", folder / "d")
+    assert files.read_text(folder / "d") == files.read_text(folder / "z" / "b") == "other"
+    assert files.names(folder) == ["d", "z"]
+    with pytest.raises(files.WriteError):
+        files.move(folder / "d", folder / "z")
+    for _ in range(2):
+        files.remove(folder / "d")
+        files.remove_tree(folder / "z")
+    assert files.names(folder) == []
+    with pytest.raises(UserError, match=f"{folder}/d cannot be read"):
+        files.read_bytes(folder / "d")
+    with pytest.raises(files.WriteError, match="gs://nobody/x cannot be written"):
+        files.write_text(epath.Path("gs://nobody/x"), "")
+
+
+def test_what_fails_halfway_leaves_what_there_was(folder):
+    files.write_text(folder / "x", "old")
+    with pytest.raises(KeyboardInterrupt), files.replacing(folder / "x") as file:  # noqa: PT012
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert files.read_text(folder / "x") == "old"
+    assert files.create(folder / "y", b"mine")
+    assert not files.create(folder / "y", b"theirs")
+    with pytest.raises(files.WriteError), files.replacing(folder / "y", new=True) as file:
+        file.write(b"theirs")
+    assert files.read_text(folder / "y") == "mine"
+
+
+def test_what_another_process_writes_is_seen(folder):
+    from google.cloud import storage
+
+    files.write_text(folder / "x", "1")
+    assert files.names(folder) == ["x"]
+    blobs = storage.Client().bucket(folder.parent.name)
+    blobs.blob(f"{folder.name}/y").upload_from_string("2")
+    blobs.blob(f"{folder.name}/x").upload_from_string("longer")
+    assert files.names(folder) == ["x", "y"]
+    assert files.read_text(folder / "x") == "longer"
+    assert files.exists(folder / "y")
+
+
+def test_arrays_and_tables(folder):
+    parts = arrays.Stream((4, 2), np.uint8, (np.full((2, 2), i, np.uint8) for i in (1, 2)))
+    arrays.save_npz(folder / "x.npz", {"x": parts})
+    np.testing.assert_array_equal(arrays.load_npz(folder / "x.npz")["x"][:, 0], [1, 1, 2, 2])
+    for value in (1.0, 2.0):
+        tables.add_row(folder / "x.csv", {"value": value})
+    assert tables.read_rows(folder / "x.csv", {"value": float}) == [{"value": 1.0}, {"value": 2.0}]
+
+
+def test_a_folder_is_copied_up_and_down_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXDIFF_CACHE", str(tmp_path / "cache"))
+    with files.new_folder(folder / "set", last="info.json") as local:
+        (local / "shards").mkdir()
+        (local / "shards" / "0").write_text("zero")
+        (local / "info.json").write_text("{}")
+    with pytest.raises(files.WriteError), files.new_folder(folder / "set") as local:
+        (local / "other").write_text("")
+    assert files.names(folder / "set") == ["info.json", "shards"]
+    first = files.local_copy(folder / "set")
+    assert (first.name, files.names(first)) == ("set", ["info.json", "shards"])
+    assert files.read_text(first / "shards" / "0") == "zero"
+    monkeypatch.setattr(buckets, "download", None)  # not again
+    assert files.local_copy(folder / "set") == first
+    monkeypatch.undo()
+    monkeypatch.setenv("JAXDIFF_CACHE", str(tmp_path / "cache"))
+    files.write_text(folder / "set" / "shards" / "0", "none")
+    assert files.read_text(files.local_copy(folder / "set") / "shards" / "0") == "none"
+    assert files.read_text(files.local_copy(folder / "set" / "info.json")) == "{}"
+    with pytest.raises(UserError, match="nothing"):
+        files.local_copy(folder / "none")
+
+
+def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, monkeypatch):
+    path = folder / ".lock"
+    monkeypatch.setattr(claims, "BEAT", 0.1)
+    monkeypatch.setattr(claims, "DEAD", 1.0)
+    with claims.lock(path, "The folder"):
+        with pytest.raises(UserError, match="in use by process"), claims.lock(path, "The folder"):
+            pass
+        assert files.names(folder) == [".lock"]
+    assert files.names(folder) == []
+    files.write_text(path, '{"pid": 1, "host": "elsewhere", "since": "2020-01-01"}')
+    with claims.lock(path, "The folder"):
+        assert '"elsewhere"' not in files.read_text(path)
+    assert files.names(folder) == []
+    # Its holder ends while another waits.
+    files.write_text(path, "{}")
+    monkeypatch.setattr(claims, "DEAD", 60.0)
+    threading.Timer(0.2, files.remove, [path]).start()
+    with claims.lock(path, "The folder"):
+        pass
+
+
+def test_a_folder_is_claimed_by_its_settings(folder):
+    def claim(seed):
+        return claims.claimed_folder(folder, {"seed": seed}, "settings.json", ("grid.png",))
+
+    with pytest.raises(ZeroDivisionError), claim(1):
+        raise ZeroDivisionError
+    assert files.names(folder) == []
+    with claim(1):
+        files.write_bytes(folder / "grid.png", b"")
+    with claim(1):
+        assert files.names(folder) == [".lock", "grid.png", "settings.json"]
+    with pytest.raises(UserError, match="seed"), claim(2):
+        pass
+    files.remove(folder / "settings.json")
+    with pytest.raises(UserError, match="grid.png"), claim(1):
+        pass
+
+
+# Checkpoints.
+
+
+def tree(seed):
+    random = np.random.RandomState(seed)
+    return {
+        "kernel": jnp.asarray(random.standard_normal((64, 64)), jnp.float32),
+        "half": jnp.asarray(random.standard_normal(7), jnp.bfloat16),
+        "step": jnp.int32(seed),
+    }
+
+
+def test_checkpoints_are_saved_kept_read_and_set_aside(folder, one_device):
+    place = folder / "checkpoints"
+    template = placed(tree(0), jax.tree.map(lambda _: replicated(one_device), tree(0)))
+    for begun in (1, 4):  # the second continues
+        with contextlib.closing(Checkpointer(place, keep=2)) as steps:
+            for step in range(begun, begun + 3):
+                steps.save(step, {"params": tree(step)}, {"more": [step]})
+    assert complete_steps(place) == [5, 6]
+    items, meta = read(place, 6, {"params": template})
+    assert (meta["step"], meta["more"]) == (6, [6])
+    jax.tree.map(np.testing.assert_array_equal, items["params"], tree(6))
+    # One that was killed while it was written, before orbax's last file.
+    files.copy(place / "6" / "meta" / "metadata", place / "7" / "meta" / "metadata")
+    assert complete_steps(place) == [5, 6]
+    with contextlib.closing(Checkpointer(place, keep=2)) as steps:
+        steps.set_aside(after=5)
+        assert complete_steps(place) == [5]
+        steps.save(7, {"params": tree(7)}, {})
+    assert complete_steps(place) == [5, 7]
+    assert files.names(folder / "set_aside") == ["checkpoints-6"]
+    items, _ = read(place, 7, {"params": template})
+    jax.tree.map(np.testing.assert_array_equal, items["params"], tree(7))
+    for name in files.names(place / "7" / "params" / "d"):
+        files.write_bytes(place / "7" / "params" / "d" / name, b"x")
+    with pytest.raises(CorruptCheckpoint, match="params"):
+        read(place, 7, {"params": template})
+
+
+def test_a_run_is_held_referenced_and_its_averages_are_rebuilt(folder, one_device):
+    with Run(folder).held("--workdir") as run:
+        with pytest.raises(UserError, match="@"), Run(folder / "a@b").held("--workdir"):
+            pass
+        synthetic.make_run(run.folder, every=200)
+    reference = resolve(f"{folder}@400:ema=0.07")
+    assert (reference.run, str(reference)) == (run, f"{folder}@400:ema=0.07")
+    assert run.config() == tiny.config(training__power_ema=synthetic.TRACKED)
+    plan = posthoc_ema.plan(folder, (0.07,))
+    got = posthoc_ema.rebuild(plan, synthetic.template(one_device))
+    for _ in range(2):  # the second replaces the first
+        posthoc_ema.keep(plan, got)
+    assert posthoc_ema.is_kept(plan, 0.07)
+    kept = posthoc_ema.average(folder, 0.07, 400, synthetic.template(one_device))
+    jax.tree.map(np.testing.assert_array_equal, kept, got[0])
+    set_history_aside(run)
+    assert files.names(folder) == ["before-restart-1", "config.json"]
+    assert str(resolve(f"{folder}/before-restart-1@200")).endswith("before-restart-1@200")
+
+
+def test_event_files_are_copied_as_they_grow(folder, monkeypatch):
+    monkeypatch.setattr(metrics_logging, "PART", 300)
+    writer = metrics_logging.Writer(folder, 0)
+    for step in range(1, 9):
+        writer.write_scalars(step, {"loss": 1.0 / step})
+        assert scalars(folder) == list(range(1, step + 1))
+    writer.close()
+    assert 1 < len(files.names(folder)) < 8
+
+
+def scalars(folder):
+    """Steps of all scalars in a folder's event files."""
+    found = []
+    for name in files.names(folder):
+        content = files.read_bytes(folder / name)
+        while content:  # length (8 bytes), its checksum (4), an Event, its checksum (4)
+            size = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + size])
+            found += [event.step for _ in event.summary.value]
+            content = content[16 + size :]
+    return found
