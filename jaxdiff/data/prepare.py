@@ -25,7 +25,7 @@ class Preparation:
     """What a dataset is made of its sources by.
 
     Attributes:
-      name: of the dataset: lower-case letters, digits, underscores.
+      name: of the dataset: lower-case letters, numbers, underscores.
       out: folder of the dataset.
       image_size: images are cropped and resized to it; npz files may do without.
       channels: 1 or 3; if not given, as in npz files, and 3 for folders.

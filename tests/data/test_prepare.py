@@ -142,8 +142,16 @@ def test_arrays_in_memory_are_prepared_once(tmp_path):
     other = {**train, "cond": {**train["cond"], "vector": np.zeros((7, 3))}}
     with pytest.raises(UserError, match="sources"):
         prepare_arrays(folder, {**splits, "train": other}, class_names=("even", "odd"))
-    with pytest.raises(UserError, match="in a bucket"):
-        prepare_arrays("gs://bucket/mine", splits)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").touch()
+    with pytest.raises(UserError, match=str(tmp_path / "theirs")):
+        prepare_arrays(tmp_path / "theirs", splits)
+
+
+def test_a_dataset_in_a_bucket_is_read_from_a_copy(bucket):
+    images = noise(7, 8, 8, 1)
+    folder = prepare_arrays(bucket / "data" / "mine", {"train": {"x": images, "cond": {}}})
+    np.testing.assert_array_equal(read(folder)[1]["x"], images)
 
 
 def test_a_config_pads_small_images(tmp_path):
