@@ -7,18 +7,14 @@ import pytest
 
 from jaxdiff.config import DPMpp, Heun
 from jaxdiff.diffusion.denoiser import Prediction
-from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.samplers.dpmpp import DpmppSampler
 from jaxdiff.samplers.heun import HeunSampler
-from jaxdiff.samplers.loop import sample
 from tests.closed_forms import ONE, edm_levels
-from tests.guided import unguided
+from tests.guided import sampled
 
 
 def run(sampler, levels, x, seed=0):
-    grid = sampler.grid(levels)
-    keys = sample_keys(seed, jnp.arange(len(x)))
-    return jax.jit(lambda x: sample(sampler, grid, unguided(ONE), x, keys))(x)
+    return sampled(sampler, ONE, levels, x, seed)
 
 
 @pytest.mark.parametrize("i", [0, 2, 3])
