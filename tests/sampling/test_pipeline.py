@@ -277,7 +277,7 @@ def test_conditions_are_embedded_once_and_images_come_from_the_codec():
 def test_a_sample_is_the_same_in_any_batch_on_any_devices():
     """With everything that draws: churn, CADS, random labels."""
     guidance, cads, results = constant(3, 2.0, 1.5), annealed(3), {}
-    for devices, size in [(1, 64), (1, 7), (2, 64)]:
+    for devices, size in [(1, 64), (2, 7)]:
         pipeline, _ = make(HeunSampler(Heun(churn=1.0)), (ICG, GUIDE), devices=devices)
         numbers = np.arange(14 if size == 7 else 64)
         results[devices, size] = draw(pipeline, 3, guidance, cads, batch_size=size, numbers=numbers)
