@@ -267,6 +267,13 @@ def _temporary(path):
         remove_tree(partial)
 
 
+@contextlib.contextmanager
+def temporary_folder():
+    """Yields a new local folder, which is removed at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield epath.Path(folder)
+
+
 def write_bytes(path, content):
     """Writes a file, whole or not at all."""
     with replacing(path) as file:

@@ -1,13 +1,25 @@
 """Files, locks, claims and checkpoints under gs://, on an emulator of Google's storage."""
 
+import contextlib
 import threading
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from tensorboardX.proto import event_pb2
 
 from jaxdiff import arrays, buckets, claims, files, tables
+from jaxdiff.checkpoints import posthoc_ema
+from jaxdiff.checkpoints.checkpointer import Checkpointer, CorruptCheckpoint, complete_steps, read
+from jaxdiff.checkpoints.run import Run, resolve
 from jaxdiff.errors import UserError
+from jaxdiff.parallel.mesh import placed, replicated
+from jaxdiff.training import metrics_logging
+from jaxdiff.training.restart import set_history_aside
+from tests import tiny
+from tests.checkpoints import synthetic
 
 
 @pytest.fixture
@@ -139,3 +151,86 @@ def test_a_folder_is_claimed_by_its_settings(folder):
     files.remove(folder / "settings.json")
     with pytest.raises(UserError, match="grid.png"), claim(1):
         pass
+
+
+# Checkpoints.
+
+
+def tree(seed):
+    random = np.random.RandomState(seed)
+    return {
+        "kernel": jnp.asarray(random.standard_normal((64, 64)), jnp.float32),
+        "half": jnp.asarray(random.standard_normal(7), jnp.bfloat16),
+        "step": jnp.int32(seed),
+    }
+
+
+def test_checkpoints_are_saved_kept_read_and_set_aside(folder, one_device):
+    place = folder / "checkpoints"
+    template = placed(tree(0), jax.tree.map(lambda _: replicated(one_device), tree(0)))
+    for begun in (1, 4):  # the second continues
+        with contextlib.closing(Checkpointer(place, keep=2)) as steps:
+            for step in range(begun, begun + 3):
+                steps.save(step, {"params": tree(step)}, {"more": [step]})
+    assert complete_steps(place) == [5, 6]
+    items, meta = read(place, 6, {"params": template})
+    assert (meta["step"], meta["more"]) == (6, [6])
+    jax.tree.map(np.testing.assert_array_equal, items["params"], tree(6))
+    # One that was killed while it was written, before orbax's last file.
+    files.copy(place / "6" / "meta" / "metadata", place / "7" / "meta" / "metadata")
+    assert complete_steps(place) == [5, 6]
+    with contextlib.closing(Checkpointer(place, keep=2)) as steps:
+        steps.set_aside(after=5)
+        assert complete_steps(place) == [5]
+        steps.save(7, {"params": tree(7)}, {})
+    assert complete_steps(place) == [5, 7]
+    assert files.names(folder / "set_aside") == ["checkpoints-6"]
+    items, _ = read(place, 7, {"params": template})
+    jax.tree.map(np.testing.assert_array_equal, items["params"], tree(7))
+    for name in files.names(place / "7" / "params" / "d"):
+        files.write_bytes(place / "7" / "params" / "d" / name, b"x")
+    with pytest.raises(CorruptCheckpoint, match="params"):
+        read(place, 7, {"params": template})
+
+
+def test_a_run_is_held_referenced_and_its_averages_are_rebuilt(folder, one_device):
+    with Run(folder).held("--workdir") as run:
+        with pytest.raises(UserError, match="@"), Run(folder / "a@b").held("--workdir"):
+            pass
+        synthetic.make_run(run.folder, every=200)
+    reference = resolve(f"{folder}@400:ema=0.07")
+    assert (reference.run, str(reference)) == (run, f"{folder}@400:ema=0.07")
+    assert run.config() == tiny.config(training__power_ema=synthetic.TRACKED)
+    plan = posthoc_ema.plan(folder, (0.07,))
+    got = posthoc_ema.rebuild(plan, synthetic.template(one_device))
+    for _ in range(2):  # the second replaces the first
+        posthoc_ema.keep(plan, got)
+    assert posthoc_ema.is_kept(plan, 0.07)
+    kept = posthoc_ema.average(folder, 0.07, 400, synthetic.template(one_device))
+    jax.tree.map(np.testing.assert_array_equal, kept, got[0])
+    set_history_aside(run)
+    assert files.names(folder) == ["before-restart-1", "config.json"]
+    assert str(resolve(f"{folder}/before-restart-1@200")).endswith("before-restart-1@200")
+
+
+def test_event_files_are_copied_as_they_grow(folder, monkeypatch):
+    monkeypatch.setattr(metrics_logging, "PART", 300)
+    writer = metrics_logging.Writer(folder, 0)
+    for step in range(1, 9):
+        writer.write_scalars(step, {"loss": 1.0 / step})
+        assert scalars(folder) == list(range(1, step + 1))
+    writer.close()
+    assert 1 < len(files.names(folder)) < 8
+
+
+def scalars(folder):
+    """Steps of all scalars in a folder's event files."""
+    found = []
+    for name in files.names(folder):
+        content = files.read_bytes(folder / name)
+        while content:  # length (8 bytes), its checksum (4), an Event, its checksum (4)
+            size = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + size])
+            found += [event.step for _ in event.summary.value]
+            content = content[16 + size :]
+    return found
