@@ -129,7 +129,7 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
     assert files.names(folder) == []
     # Its holder ends while another waits.
     files.write_text(path, "{}")
-    monkeypatch.setattr(claims, "DEAD", 60.0)
+    monkeypatch.setattr(claims, "DEAD", 4.0)
     threading.Timer(0.2, files.remove, [path]).start()
     with claims.lock(path, "The folder"):
         pass
