@@ -185,23 +185,26 @@ class Reference:
         return _written(self.run, self.step, {"ema": self.ema, "dropout": self.dropout or None})
 
 
-def resolve(text):
+def resolve(text, step=None, ema=None, dropout=None):
     """Finds what a reference names.
 
     Args:
       text: `RUN[@STEP][:ema=LENGTH,dropout=RATE]`. Without a step it is the latest, with a length
         the latest snapshot.
+      step, ema, dropout: in place of those in the text; None leaves them.
 
     Raises:
       UserError: if there is no such run or step, which says what steps there are; for an option
         that there is not; for an average that cannot be rebuilt.
     """
-    run, step, options = _split(text)
+    run, in_text, options = _split(text)
     run.config()
-    values = _parse_options(text, options)
+    given = {"ema": ema, "dropout": dropout}
+    values = _parse_options(text, options) | {k: v for k, v in given.items() if v is not None}
     dropout = values.get("dropout", 0.0)
     if not 0 <= dropout < 1:
         raise UserError(f"The reference {text} has dropout={dropout:g}: it must be in [0, 1).")
+    step = in_text if step is None else step
     if step is not None and whole(step) is None:
         raise UserError(f"{run.folder} has no step {step}: write a number, as in {FORM}.")
     step = None if step is None else whole(step)

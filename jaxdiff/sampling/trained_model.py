@@ -247,7 +247,7 @@ class TrainedModel:
         return found
 
 
-def load(text, step=None, ema=None, dropout=0.0, imports=()):
+def load(text, step=None, ema=None, dropout=None, imports=()):
     """Loads a trained model, such as "runs/a", or "runs/a@500:ema=0.1".
 
     Args:
