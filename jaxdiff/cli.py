@@ -23,7 +23,7 @@ from jaxdiff import stopping
 from jaxdiff.config.fields import checked_value, expected, hints, meanings, nearest
 from jaxdiff.config.overrides import config_from, described, parsed
 from jaxdiff.config.serialization import import_modules, to_dict
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, user_errors
 
 
 def run(main, parser, arguments=None):
@@ -252,7 +252,5 @@ def start_jax(distributed=False):
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxdiff", "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    try:
+    with user_errors():
         processes.initialize(distributed)
-    except ValueError as error:
-        raise UserError(str(error)) from None

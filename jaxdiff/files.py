@@ -154,7 +154,7 @@ def walk(folder):
         here = os.path.realpath(path)
         if here in above:
             return
-        with os.scandir(path) as entries:
+        with reading(path), os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir():
                     enter(entry.path, f"{inside}{entry.name}/", (*above, here))
@@ -163,8 +163,7 @@ def walk(folder):
                 elif entry.is_symlink():
                     found[inside + entry.name] = None
 
-    with reading(folder):
-        enter(os.fspath(folder), "", ())
+    enter(os.fspath(folder), "", ())
     return found
 
 
@@ -265,6 +264,13 @@ def _temporary(path):
         yield partial
     finally:
         remove_tree(partial)
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """Yields a new local folder, which is removed at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield epath.Path(folder)
 
 
 def write_bytes(path, content):

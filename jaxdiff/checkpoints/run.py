@@ -147,7 +147,7 @@ def export(plan, out):
     """Makes a run whose one snapshot holds the averages of a plan, as if it had tracked them.
 
     Raises:
-      UserError: if `out` is not empty, or cannot be written; then it is empty as before.
+      UserError: if `out` is not empty, or cannot be written; then it is no run.
     """
     config = replaced(
         Run(plan.folder).config(),
@@ -157,14 +157,10 @@ def export(plan, out):
     with new_run(out) as run:
         totals = posthoc_ema.rebuild(plan, posthoc_ema.template(plan))
         items = {"ema": dict(zip(names, totals, strict=True))}
-        try:
-            with contextlib.closing(checkpointer.Checkpointer(run.snapshots)) as snapshots:
-                snapshots.save(plan.step, items, {"ema": names})
-            # Last: the folder is a run once the averages are there.
-            in_first(run.write_config, config)
-        except files.WriteError:
-            in_first(files.remove_tree, run.snapshots)
-            raise
+        with contextlib.closing(checkpointer.Checkpointer(run.snapshots)) as snapshots:
+            snapshots.save(plan.step, items, {"ema": names})
+        # Last: the folder is a run once the averages are there.
+        in_first(run.write_config, config)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jaxdiff.checkpoints.checkpointer import Checkpointer, complete_steps
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS, Run
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, user_errors
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import (
@@ -149,11 +149,9 @@ def _train(config, run, interrupt, restart):
 
 def _mesh(config):
     """The devices, which must divide a batch."""
-    try:
+    with user_errors():
         mesh = make_mesh(config.mesh.fsdp)
         check_batch_size(config.training.batch_size, mesh, config.training.accumulate)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     return mesh
 
 

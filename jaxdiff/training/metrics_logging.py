@@ -1,6 +1,7 @@
 """What a run reports while it trains: on the terminal, and in TensorBoard files."""
 
 import collections
+import contextlib
 import math
 import time
 
@@ -10,13 +11,14 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
-from jaxdiff.checkpoints.checkpointer import writing
+from jaxdiff import files
 from jaxdiff.parallel import processes
 from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.state import IN_A_ROW, state_bytes
 from jaxdiff.training.step import means
 
 AHEAD = 3  # steps
+PART = 2**22  # bytes of an event file in a bucket
 ROWS = 20  # of parts of a network
 
 
@@ -72,8 +74,9 @@ class Pace:
 class Writer:
     """TensorBoard files without TensorFlow; method names are clu's. Writes in one process.
 
-    What the disk refuses is raised, as a UserError. tensorboardX's own writer has a thread, which
-    ends then, and leaves the run to wait for it for ever.
+    What the disk refuses is raised, as a WriteError; tensorboardX's own writer has a thread, which
+    would end then and leave the run waiting for it. Files for a bucket are written locally and
+    copied at each call, and a new one is begun after PART bytes.
     """
 
     def __init__(self, folder, steps_done):
@@ -81,15 +84,20 @@ class Writer:
 
         TensorBoard drops the step of a START and all later ones.
         """
-        self._folder, self._events = folder, None
+        self._folder, self._events, self._local = folder, None, folder
+        self._stack = contextlib.ExitStack()
         if processes.is_first():
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                # By default files of the same second have the same name, and one replaces another.
-                suffix = f".{time.time_ns()}"
-                self._events = EventsWriter(str(folder / "events"), suffix)
+            if files.is_remote(folder):
+                self._local = self._stack.enter_context(files.temporary_folder())
+            files.make_folder(self._local)
+            self._begin_file()
             start = SessionLog(status=SessionLog.START)
             self._write([Event(step=steps_done + 1, session_log=start)])
+
+    def _begin_file(self):
+        # By default files of the same second have the same name, and one replaces another.
+        with files.writing(self._folder):
+            self._events = EventsWriter(str(self._local / "events"), f".{time.time_ns()}")
 
     def write_scalars(self, step, scalars):
         """{name: number}."""
@@ -103,12 +111,20 @@ class Writer:
         )
 
     def _write(self, events):
-        if self._events:
-            with writing(self._folder):
-                for event in events:
-                    event.wall_time = time.time()
-                    self._events.write_event(event)
-                self._events.flush()
+        if self._events is None:
+            return
+        with files.writing(self._folder):
+            for event in events:
+                event.wall_time = time.time()
+                self._events.write_event(event)
+            self._events.flush()
+        if self._local != self._folder:
+            (name,) = files.names(self._local)
+            files.copy(self._local / name, self._folder / name)
+            if files.size(self._local / name) > PART:
+                self._events.close()
+                files.remove(self._local / name)
+                self._begin_file()
 
     def say(self, text):
         """Prints a line above the progress bar."""
@@ -116,8 +132,8 @@ class Writer:
 
     def close(self):
         """Ends the file."""
-        if self._events:
-            with writing(self._folder):
+        with self._stack, files.writing(self._folder):
+            if self._events:
                 self._events.close()
 
 

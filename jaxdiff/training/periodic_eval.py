@@ -7,7 +7,7 @@ import numpy as np
 from jaxdiff import factory, files
 from jaxdiff.config import Label
 from jaxdiff.data.source import open_split
-from jaxdiff.errors import UserError
+from jaxdiff.errors import user_errors
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
 from jaxdiff.sampling import finite, image_grid
@@ -52,13 +52,10 @@ class Preview:
             process=task.process,
             sampler=factory.sampler(config.sampling),
             codec=task.codec,
-            shape=shape,
             mesh=mesh,
         )
-        try:
+        with user_errors():
             levels, _ = task.process.path(config.sampling)
-        except ValueError as error:
-            raise UserError(str(error)) from None
         self._grid = self._sample.sampler.grid(levels)
 
     def __call__(self, run, writer, number, params):
