@@ -23,7 +23,7 @@ from jaxdiff import stopping
 from jaxdiff.config.fields import checked_value, expected, hints, meanings, nearest
 from jaxdiff.config.overrides import config_from, described, parsed
 from jaxdiff.config.serialization import import_modules, to_dict
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, user_errors
 
 
 def run(main, parser, arguments=None):
@@ -232,12 +232,25 @@ def require(name, value, example):
     return value
 
 
-def use_compilation_cache():
-    """Keeps compiled programs in the user's cache folder, unless JAX is set to use another."""
+def start_jax(distributed=False):
+    """Readies JAX: compiled programs are kept for the next start, and other hosts are joined.
+
+    They are kept in the user's cache folder, unless JAX is set to use another.
+
+    Args:
+      distributed: whether many hosts run this program.
+
+    Raises:
+      UserError: if the other hosts are not found.
+    """
     import jax
+
+    from jaxdiff.parallel import processes
 
     if jax.config.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxdiff", "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    with user_errors():
+        processes.initialize(distributed)

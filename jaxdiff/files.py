@@ -69,6 +69,11 @@ def parse_path(text, name):
     return epath.Path(text)
 
 
+def absolute(path):
+    """The absolute path, as orbax needs it; an address is one already."""
+    return path if is_remote(path) else epath.Path(os.path.abspath(path))
+
+
 def _reason(error):
     """Why the disk or the bucket refuses, in its words; None for an error of another origin."""
     if isinstance(error, OSError) and error.strerror:
@@ -135,6 +140,31 @@ def size(path):
     """Bytes of a file."""
     with reading(path):
         return path.stat().length
+
+
+def walk(folder):
+    """{path below a local folder: bytes} of all files in it, sorted by name.
+
+    Links are followed, but none to a folder that it is in. A link to nothing has None bytes; what
+    is neither a file nor a folder is left out.
+    """
+    found = {}
+
+    def enter(path, inside, above):
+        here = os.path.realpath(path)
+        if here in above:
+            return
+        with reading(path), os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    enter(entry.path, f"{inside}{entry.name}/", (*above, here))
+                elif entry.is_file():
+                    found[inside + entry.name] = entry.stat().st_size
+                elif entry.is_symlink():
+                    found[inside + entry.name] = None
+
+    enter(os.fspath(folder), "", ())
+    return found
 
 
 # Reading.
@@ -234,6 +264,13 @@ def _temporary(path):
         yield partial
     finally:
         remove_tree(partial)
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """Yields a new local folder, which is removed at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield epath.Path(folder)
 
 
 def write_bytes(path, content):

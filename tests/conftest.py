@@ -17,6 +17,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{CACHE.name}/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["TFDS_DATA_DIR"] = f"{CACHE.name}/tfds"
+os.environ["JAXDIFF_CACHE"] = f"{CACHE.name}/data"
 
 # Programs in the background of a shell ignore Ctrl-C, and so would what the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,13 +1,31 @@
-"""Files, locks, claims and checkpoints under gs://, on an emulator of Google's storage."""
+"""Files, locks, claims, checkpoints and a whole run under gs://, on an emulator."""
 
+import contextlib
 import threading
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from tensorboardX.proto import event_pb2
 
+import jaxdiff
 from jaxdiff import arrays, buckets, claims, files, tables
+from jaxdiff.checkpoints import posthoc_ema
+from jaxdiff.checkpoints.checkpointer import Checkpointer, CorruptCheckpoint, complete_steps, read
+from jaxdiff.checkpoints.run import Run, resolve
+from jaxdiff.config import DataConfig, replaced
+from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
+from jaxdiff.parallel.mesh import placed, replicated
+from jaxdiff.sampling import run_sampling
+from jaxdiff.training import metrics_logging
+from jaxdiff.training.loop import train
+from jaxdiff.training.restart import set_history_aside
+from studies.digits import data as digits
+from tests import tiny
+from tests.checkpoints import synthetic
 
 
 @pytest.fixture
@@ -117,7 +135,7 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
     assert files.names(folder) == []
     # Its holder ends while another waits.
     files.write_text(path, "{}")
-    monkeypatch.setattr(claims, "DEAD", 60.0)
+    monkeypatch.setattr(claims, "DEAD", 4.0)
     threading.Timer(0.2, files.remove, [path]).start()
     with claims.lock(path, "The folder"):
         pass
@@ -139,3 +157,131 @@ def test_a_folder_is_claimed_by_its_settings(folder):
     files.remove(folder / "settings.json")
     with pytest.raises(UserError, match="grid.png"), claim(1):
         pass
+
+
+# Checkpoints.
+
+
+def tree(seed):
+    random = np.random.RandomState(seed)
+    return {
+        "kernel": jnp.asarray(random.standard_normal((64, 64)), jnp.float32),
+        "half": jnp.asarray(random.standard_normal(7), jnp.bfloat16),
+        "step": jnp.int32(seed),
+    }
+
+
+def test_checkpoints_are_saved_kept_read_and_set_aside(folder, one_device):
+    place = folder / "checkpoints"
+    template = placed(tree(0), jax.tree.map(lambda _: replicated(one_device), tree(0)))
+    for begun in (1, 4):  # the second continues
+        with contextlib.closing(Checkpointer(place, keep=2)) as steps:
+            for step in range(begun, begun + 3):
+                steps.save(step, {"params": tree(step)}, {"more": [step]})
+    assert complete_steps(place) == [5, 6]
+    items, meta = read(place, 6, {"params": template})
+    assert (meta["step"], meta["more"]) == (6, [6])
+    jax.tree.map(np.testing.assert_array_equal, items["params"], tree(6))
+    # One that was killed while it was written, before orbax's last file.
+    files.copy(place / "6" / "meta" / "metadata", place / "7" / "meta" / "metadata")
+    assert complete_steps(place) == [5, 6]
+    with contextlib.closing(Checkpointer(place, keep=2)) as steps:
+        steps.set_aside(after=5)
+        assert complete_steps(place) == [5]
+        steps.save(7, {"params": tree(7)}, {})
+    assert complete_steps(place) == [5, 7]
+    assert files.names(folder / "set_aside") == ["checkpoints-6"]
+    items, _ = read(place, 7, {"params": template})
+    jax.tree.map(np.testing.assert_array_equal, items["params"], tree(7))
+    for name in files.names(place / "7" / "params" / "d"):
+        files.write_bytes(place / "7" / "params" / "d" / name, b"x")
+    with pytest.raises(CorruptCheckpoint, match="params"):
+        read(place, 7, {"params": template})
+
+
+def test_a_run_is_held_referenced_and_its_averages_are_rebuilt(folder, one_device):
+    with Run(folder).held("--workdir") as run:
+        with pytest.raises(UserError, match="@"), Run(folder / "a@b").held("--workdir"):
+            pass
+        synthetic.make_run(run.folder, every=200)
+    reference = resolve(f"{folder}@400:ema=0.07")
+    assert (reference.run, str(reference)) == (run, f"{folder}@400:ema=0.07")
+    assert run.config() == tiny.config(training__power_ema=synthetic.TRACKED)
+    plan = posthoc_ema.plan(folder, (0.07,))
+    got = posthoc_ema.rebuild(plan, synthetic.template(one_device))
+    for _ in range(2):  # the second replaces the first
+        posthoc_ema.keep(plan, got)
+    assert posthoc_ema.is_kept(plan, 0.07)
+    kept = posthoc_ema.average(folder, 0.07, 400, synthetic.template(one_device))
+    jax.tree.map(np.testing.assert_array_equal, kept, got[0])
+    set_history_aside(run)
+    assert files.names(folder) == ["before-restart-1", "config.json"]
+    assert str(resolve(f"{folder}/before-restart-1@200")).endswith("before-restart-1@200")
+
+
+def test_event_files_are_copied_as_they_grow(folder, monkeypatch):
+    monkeypatch.setattr(metrics_logging, "PART", 300)
+    writer = metrics_logging.Writer(folder, 0)
+    for step in range(1, 9):
+        writer.write_scalars(step, {"loss": 1.0 / step})
+        assert scalars(folder) == list(range(1, step + 1))
+    writer.close()
+    assert 1 < len(files.names(folder)) < 8
+
+
+def scalars(folder):
+    """Steps of all scalars in a folder's event files."""
+    found = []
+    for name in files.names(folder):
+        content = files.read_bytes(folder / name)
+        while content:  # length (8 bytes), its checksum (4), an Event, its checksum (4)
+            size = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + size])
+            found += [event.step for _ in event.summary.value]
+            content = content[16 + size :]
+    return found
+
+
+# A whole run.
+
+
+def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch, alone):
+    monkeypatch.setenv("JAXDIFF_CACHE", str(tmp_path / "cache"))
+    buckets.upload(prepare_arrays(epath.Path(tmp_path) / "data", digits.splits()), folder / "data")
+    config = tiny.config(
+        data=DataConfig(name=str(folder / "data"), image_size=8, channels=1),
+        training__num_steps=10,
+        training__checkpoint_every=5,
+        training__preview_every=10,
+    )
+    run = Run(folder / "run")
+    train(config, str(run.folder))
+    # The same command continues it, and another one is refused.
+    longer = replaced(config, {"training.num_steps": 20})
+    train(longer, str(run.folder))
+    with pytest.raises(UserError, match="seed"):
+        train(replaced(longer, {"seed": 1}), str(run.folder))
+    assert complete_steps(run.checkpoints) == [10, 15, 20]
+    assert complete_steps(run.snapshots) == [5, 10, 15, 20]
+    assert files.names(run.previews) == ["10.png", "20.png"]
+    assert {*scalars(run.tensorboard)} == {5, 10, 15, 20}
+    assert files.names(run.folder) == [
+        *("checkpoints", "config.json", "data.json", "previews", "snapshots", "tensorboard")
+    ]
+
+    model = jaxdiff.load(f"{run.folder}@15")
+    job = model.job(8, batch_size=4, cond={"label": 3})
+    expected = job.samples().images
+    # The second shard is there already, as of a job that was killed.
+    out, settings = folder / "samples", {**job.settings, "shard": 4}
+    with claims.claimed_folder(out, settings, "settings.json"):
+        path = run_sampling.shard_paths(out, 8, 4)[1]
+        arrays.save_npz(path, {"images": 255 - expected[4:], "non_finite": np.arange(0)})
+    for _ in range(2):
+        run_sampling.run(job, out, shard=4)
+        name, manifest = "samples_8x8x8x1.npz", files.read_json(out / "manifest.json")
+        assert files.names(out) == ["grid.png", "manifest.json", name, "settings.json"]
+        images = arrays.load_npz(out / name)["arr_0"]
+        np.testing.assert_array_equal(images[:4], expected[:4])
+        np.testing.assert_array_equal(images[4:], 255 - expected[4:])
+    assert manifest["model"] == f"{run.folder}@15"

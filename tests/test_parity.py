@@ -20,7 +20,7 @@ from jaxdiff.diffusion.respacing import respace
 from jaxdiff.diffusion.variational_bound import bits_per_dimension
 from jaxdiff.guidance.classifier_score import label_gradient
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
-from jaxdiff.interop import openai, torch_file
+from jaxdiff.interop import openai
 from jaxdiff.interop.openai_names import tensors
 from jaxdiff.models.condition import Condition
 from jaxdiff.samplers.ddim import DdimSampler

@@ -1,33 +1,25 @@
-"""Averages of any length, rebuilt from a run's snapshots; `posthoc.py` has the mathematics.
+"""Averages of any length, rebuilt from a run's snapshots; `power_ema.py` has the mathematics.
 
 RUN/snapshots/<step>/         what training tracked, read one step at a time
-RUN/ema/<length>/<step>/      what was rebuilt, kept with what it was rebuilt from
+RUN/ema/<length>/<step>/      a cache of what was rebuilt, with what it was rebuilt from
 """
 
 import contextlib
 import dataclasses
-import errno
-import pathlib
-import secrets
-import shutil
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
-from jaxdiff.checkpoints.power_ema import (
-    LONGEST,
-    ROUNDING,
-    Solution,
-    profile_length,
-    profile_name,
-    solve,
-)
-from jaxdiff.config import NUMBER_LISTS
+from jaxdiff.checkpoints.power_ema import ROUNDING, Solution, profile_length, profile_name, solve
+from jaxdiff.claims import in_first
+from jaxdiff.config.training import LONGEST_POWER_EMA, SHORTEST_POWER_EMA
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
+from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 
 # The largest estimated error that is let through. The L2 distance between two short profiles whose
 # lengths differ by a share d is about .7 d of their norm, so .1 is as far off as a length that is
@@ -35,8 +27,6 @@ from jaxdiff.parallel import processes
 # reach lengths .02 and .25 with 20 snapshots (.087 and .06), and .01 with 80 (.04; .13 with 40).
 # Five snapshots reach .035 to .16.
 TRUSTED = 0.1
-SHORTEST = NUMBER_LISTS["training.power_ema"]  # that a run may track
-DAY = 24 * 60 * 60  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +58,7 @@ class Plan:
       solution: rows are the snapshots' profiles, in their order; columns are the lengths.
     """
 
-    folder: pathlib.Path
+    folder: epath.Path
     step: int
     lengths: tuple[float, ...]
     snapshots: tuple[Snapshot, ...]
@@ -95,12 +85,11 @@ def plan(folder, lengths, step=None):
       UserError: for a length outside [1e-9, .2887), a step without a snapshot, and a run that
         tracks no power-function average or whose snapshots' metadata cannot be read.
     """
-    folder = pathlib.Path(folder)
     for length in lengths:
-        if not SHORTEST <= length < LONGEST:
+        if not SHORTEST_POWER_EMA <= length < LONGEST_POWER_EMA:
             raise UserError(
-                f"No average has the length {length}: it must lie between {SHORTEST:g} and "
-                f"{LONGEST:.4f}, where all steps count alike."
+                f"No average has the length {length}: it must be from {SHORTEST_POWER_EMA:g} to "
+                f"{LONGEST_POWER_EMA:.4f}, where all steps have the same weight."
             )
     steps = checkpointer.complete_steps(folder / "snapshots")
     if not steps:
@@ -124,10 +113,10 @@ def plan(folder, lengths, step=None):
 
 def _snapshot(folder, step):
     try:
-        meta = checkpointer.read_meta(folder / "snapshots", step, ("ema",))
+        meta = checkpointer.read_meta(folder / "snapshots", step)
         sha256 = checkpointer.digest(meta)
     except checkpointer.CorruptCheckpoint as error:
-        raise UserError(_about(folder, step, error)) from None
+        raise checkpointer.corrupt(folder / "snapshots", step, error) from None
     return Snapshot(
         step=step,
         profiles=tuple(name for name in meta["ema"] if profile_length(name) is not None),
@@ -139,13 +128,6 @@ def _snapshot(folder, step):
 def _solve(snapshots, lengths, step):
     rows = [(profile_length(p), s.step, ROUNDING[s.dtype]) for s in snapshots for p in s.profiles]
     return solve(*zip(*rows, strict=True), lengths, step)
-
-
-def _about(folder, step, error):
-    return (
-        f"{folder / 'snapshots' / str(step)} is damaged: {error}; move it elsewhere, to rebuild "
-        "averages without it."
-    )
 
 
 def check(plan):
@@ -169,6 +151,36 @@ def check(plan):
     )
 
 
+def table(plan):
+    """Markdown: how each average is rebuilt, and how well."""
+    solution = plan.solution
+    lines = [
+        "| length | snapshots | norm of coefficients | residual | estimated error |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for m, length in enumerate(plan.lengths):
+        lines.append(
+            f"| {length:g} | {1 if plan.tracked(length) else len(plan.snapshots)} "
+            f"| {solution.norm[m]:.3g} | {solution.residual[m]:.2g} | {solution.error[m]:.2g} |"
+        )
+    return "\n".join(lines)
+
+
+def template(plan):
+    """Of one average, split over all devices; the latest snapshot has its shapes.
+
+    Raises:
+      UserError: if that snapshot is corrupt.
+    """
+    folder = plan.folder / "snapshots"
+    try:
+        shapes = checkpointer.shapes(folder, plan.step, "ema")[plan.snapshots[-1].profiles[0]]
+    except checkpointer.CorruptCheckpoint as error:
+        raise checkpointer.corrupt(folder, plan.step, error) from None
+    shapes = jax.tree.map(lambda leaf: leaf.update(dtype="float32"), shapes)
+    return placed(shapes, parameter_sharding(make_mesh(len(jax.devices())), shapes))
+
+
 def rebuild(plan, template):
     """The averages of a plan, each snapshot read once and one in memory at a time.
 
@@ -177,10 +189,10 @@ def rebuild(plan, template):
       template: of one average: a tree of float32 jax.ShapeDtypeStruct with shardings.
 
     Returns:
-      A list of M trees of float32 arrays, summed on the devices where they lie.
+      A list of M trees of float32 arrays, summed on the devices where they are.
 
     Raises:
-      UserError: if a snapshot is damaged.
+      UserError: if a snapshot is corrupt.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     zeros = jax.jit(
@@ -226,14 +238,15 @@ def _read(folder, snapshot, template, names):
     except checkpointer.CorruptCheckpoint as error:
         problem = error
     if processes.any_process(problem is not None):
-        raise UserError(_about(folder, snapshot.step, problem or "another process cannot read it"))
+        problem = problem or "another process cannot read it"
+        raise checkpointer.corrupt(folder / "snapshots", snapshot.step, problem)
     return [items["ema"][name] for name in names]
 
 
 def average(folder, length, step, template):
     """The average of a length at a step: tracked, kept from an earlier time, or rebuilt and kept.
 
-    What is rebuilt is told with its estimated error. A run that cannot be written to, such as
+    What is rebuilt is printed with its estimated error. A run that cannot be written to, such as
     somebody else's, is read all the same.
 
     Args:
@@ -248,9 +261,8 @@ def average(folder, length, step, template):
     wanted = plan(folder, (length,), step)
     check(wanted)
     if is_kept(wanted, length):
-        kept = _read_kept(wanted, length, template)
-        if kept is not None:
-            return kept
+        with contextlib.suppress(checkpointer.CorruptCheckpoint):
+            return _read_kept(wanted, length, template)
     (total,) = rebuild(wanted, template)
     if wanted.tracked(length):
         return total
@@ -260,7 +272,7 @@ def average(folder, length, step, template):
     )
     try:
         keep(wanted, [total])
-    except checkpointer.WriteError as error:
+    except files.WriteError as error:
         _say(f"It is not kept, as {folder / 'ema'} cannot be written ({error.reason}).")
     return total
 
@@ -274,10 +286,8 @@ def is_kept(plan, length):
     """Whether the average is under RUN/ema, rebuilt from the very snapshots of the plan."""
     fresh = False
     with contextlib.suppress(checkpointer.CorruptCheckpoint):
-        fresh = (
-            checkpointer.read_meta(_kept(plan, length), plan.step).get("snapshots") == plan.origin()
-        )
-    # Another job may put it there between one process's look and the next's.
+        meta = checkpointer.read_meta(_kept(plan, length), plan.step)
+        fresh = meta.get("snapshots") == plan.origin()
     return not processes.any_process(not fresh)
 
 
@@ -286,65 +296,46 @@ def _kept(plan, length):
 
 
 def _read_kept(plan, length, template):
-    """The average under RUN/ema; None if it is damaged, as it can be rebuilt."""
-    name, items = profile_name(length), None
-    with contextlib.suppress(checkpointer.CorruptCheckpoint):
+    """The average under RUN/ema; raises CorruptCheckpoint in all processes if in any."""
+    name, items, problem = profile_name(length), None, None
+    try:
         items, _ = checkpointer.read(_kept(plan, length), plan.step, {"ema": {name: template}})
-    return None if processes.any_process(items is None) else items["ema"][name]
+    except checkpointer.CorruptCheckpoint as error:
+        problem = error
+    if processes.any_process(problem is not None):
+        raise problem or checkpointer.CorruptCheckpoint("another process cannot read it")
+    return items["ema"][name]
 
 
 def keep(plan, totals):
-    """Puts averages under RUN/ema, each whole or not at all, in place of what was there.
-
-    They are written beside their place, in a folder that no other job writes to.
+    """Puts averages under RUN/ema, in place of what was there.
 
     Raises:
-      checkpointer.WriteError: if one cannot be written, which leaves what was there before.
+      files.WriteError: if one cannot be written.
     """
-    scratch = plan.folder / "ema" / f".{processes.agree(secrets.randbits(31))}"
-    try:
-        checkpointer.together(scratch.parent, _make_scratch, scratch)
-        for m, total in enumerate(totals):
-            checkpointer.together(scratch.parent, _keep_one, plan, m, total, scratch / str(m))
-    finally:
-        if processes.is_first():
-            shutil.rmtree(scratch, ignore_errors=True)
-    processes.barrier("keep")
+    for m, total in enumerate(totals):
+        length, name = plan.lengths[m], profile_name(plan.lengths[m])
+        folder = _kept(plan, length)
+        in_first(files.remove_tree, folder / str(plan.step))  # of other snapshots, or corrupt
+        meta = {
+            "ema": [name],
+            "residual": float(plan.solution.residual[m]),
+            "error": float(plan.solution.error[m]),
+            "snapshots": plan.origin(),
+        }
+        with contextlib.closing(checkpointer.Checkpointer(folder)) as steps:
+            steps.save(plan.step, {"ema": {name: total}}, meta)
 
 
-def _make_scratch(scratch):
-    """Makes the folder, and removes those that killed jobs have left."""
-    if not processes.is_first():
-        return
-    scratch.mkdir(parents=True)
-    for other in scratch.parent.glob(".[0-9]*"):
-        with contextlib.suppress(OSError):  # of a job that ends just now
-            if time.time() - other.stat().st_mtime > DAY:
-                shutil.rmtree(other, ignore_errors=True)
+def fill(folder, lengths, step):
+    """Rebuilds those averages that are not kept under the run yet; returns how many.
 
-
-def _keep_one(plan, m, total, scratch):
-    length, step = plan.lengths[m], plan.step
-    meta = {
-        "step": step,
-        "ema": [profile_name(length)],
-        "residual": float(plan.solution.residual[m]),
-        "error": float(plan.solution.error[m]),
-        "snapshots": plan.origin(),
-    }
-    with contextlib.closing(checkpointer.Store(scratch)) as folder:
-        folder.save(step, {"ema": {profile_name(length): total}}, meta)
-    if processes.is_first():
-        _replace(scratch / str(step), _kept(plan, length) / str(step))
-
-
-def _replace(new, place):
-    place.parent.mkdir(exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        place.rename(new.with_name("stale"))
-    try:
-        new.rename(place)
-    except OSError as error:
-        # Another job has done the same meanwhile, with the same values.
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
+    Raises:
+      files.WriteError: if the run's folder cannot be written.
+    """
+    wanted = plan(folder, lengths, step)
+    missing = [n for n in lengths if not wanted.tracked(n) and not is_kept(wanted, n)]
+    if missing:
+        wanted = plan(folder, missing, step)
+        keep(wanted, rebuild(wanted, template(wanted)))
+    return len(missing)

@@ -19,7 +19,8 @@ The combination sum_i x_i p_i nearest to p in L2 solves A x = b, with inner prod
     A_ij = <p_i, p_j> = (g_i + 1) (g_j + 1) / (g_i + g_j + 1) * r^g / max(T_i, T_j)
     r = min(T_i, T_j) / max(T_i, T_j),  g the gamma of the profile that ends later
 
-and is then scaled so that its coefficients sum to 1, as parameters that stand still must stay.
+and is then scaled so that its coefficients sum to 1: the average of constant parameters is the
+same constant.
 """
 
 import contextlib
@@ -28,7 +29,6 @@ import dataclasses
 import numpy as np
 
 PREFIX = "power_"
-LONGEST = 12**-0.5  # sigma_rel of gamma 0, where all steps count alike: .2887
 
 # Root mean square of the relative error of rounding to the nearest number with m bits after the
 # first: errors are uniform over a spacing of 2^-m, and values spread evenly in their logarithm, so

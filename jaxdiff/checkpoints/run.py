@@ -1,8 +1,8 @@
 """A run's folder, and references to the networks in it: `RUN[@STEP][:ema=LENGTH,dropout=RATE]`.
 
-config.json           every value of the config, and the package's version
+config.json           every setting, and the package's version
 checkpoints/<step>/   training state: params, optimizer, EMA, step and data position
-snapshots/<step>/     the EMA alone, kept for ever
+snapshots/<step>/     the EMA alone, kept permanently
 ema/<length>/<step>/  averages of other lengths, rebuilt from the snapshots
 previews/<step>.png   samples
 tensorboard/          scalars and images
@@ -10,25 +10,25 @@ tensorboard/          scalars and images
 
 import contextlib
 import dataclasses
-import errno
-import pathlib
 import re
 
 import jax
+from etils import epath
 
-from jaxdiff import config as config_lib
-from jaxdiff import files, locks
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer, posthoc_ema
+from jaxdiff.checkpoints.power_ema import profile_name
+from jaxdiff.claims import LOCK, in_first, lock
+from jaxdiff.config import from_dict, replaced, to_dict
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path
-from jaxdiff.locks import LOCK
 from jaxdiff.numbers import whole
-from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
+from jaxdiff.version import __version__
 
 KEEP_CHECKPOINTS = 3
-FORM = "RUN@STEP:ema=0.12"
-OPTIONS = {"ema": float, "dropout": float}  # of a reference: how each value is read
+FORM = "RUN@STEP:ema=0.12,dropout=.05"
+OPTIONS = ("ema", "dropout")  # of a reference
+EDITED = 'restore it from a copy or, if you changed it on purpose, take the line "checksum" out'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Run:
       folder: the run's.
     """
 
-    folder: pathlib.Path
+    folder: epath.Path
 
     @property
     def config_file(self):
@@ -67,42 +67,33 @@ class Run:
         return self.folder / "tensorboard"
 
     def exists(self):
-        """Whether the folder is a run's; UserError if that cannot be told."""
-        with checkpointer.reading(self.folder):
-            return self.config_file.exists()
+        """Whether the folder is a run's."""
+        return files.exists(self.config_file)
 
     def config(self):
-        """The run's config.
+        """The run's RunConfig.
 
         Raises:
-          UserError: if the folder is not a run's, or cannot be read.
+          UserError: if the folder is not a run's, or its config cannot be used.
         """
         if not self.exists():
             raise UserError(
                 f"{self.folder} is not the folder of a run, as it has no config.json: give the "
                 "--workdir of a training run."
             )
-        return config_lib.from_json(self.config_file)
+        values = files.read_json(self.config_file, advice=EDITED)
+        values.pop("jaxdiff", None)
+        return from_dict(values, str(self.config_file))
 
     def write_config(self, config):
-        """Writes config.json, in the first process."""
-        if processes.is_first():
-            with files.replacing(self.config_file) as partial:
-                partial.write_text(config_lib.to_json(config))
-
-    def check_name(self, flag):
-        """Raises UserError if no reference could be written to a run that is made here."""
-        if not self.exists() and re.search("[@:]", self.folder.name):
-            raise UserError(
-                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
-                "steps and options are written with them: choose another name."
-            )
+        """Writes config.json; in one process."""
+        files.write_json(self.config_file, {"jaxdiff": __version__, **to_dict(config)})
 
     @contextlib.contextmanager
     def held(self, flag):
         """Holds the folder for this program while the context is open; makes it if need be.
 
-        Folders that were made for it are removed if nothing has come into them.
+        A folder in which nothing is at the end is removed.
 
         Args:
           flag: where the folder was given, such as "--workdir".
@@ -111,24 +102,17 @@ class Run:
           UserError: if another program holds it, or it cannot be made; if it is to be made and has
             a name that references could not be written with.
         """
-        self.check_name(flag)
-        made = []
-        checkpointer.together(self.folder, self._make, made, advice=f"choose another {flag}")
+        if not self.exists() and re.search("[@:]", self.folder.name):
+            raise UserError(
+                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
+                "steps and options are written with them: choose another name."
+            )
+        in_first(files.make_folder, self.folder)
         try:
-            with locks.held(self.folder / LOCK, f"The run {self.folder}"):
+            with lock(self.folder / LOCK, f"The run {self.folder}"):
                 yield self
         finally:
-            for folder in made:
-                with contextlib.suppress(OSError):  # there is something in it
-                    folder.rmdir()
-
-    def _make(self, made):
-        if processes.is_first():
-            made += [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:
-                raise NotADirectoryError(errno.ENOTDIR, "Not a directory") from None
+            files.remove_if_empty(self.folder)
 
     def places(self):
         """{step: folder} of every step whose EMA can be read, snapshots before checkpoints."""
@@ -143,18 +127,40 @@ class Run:
 def new_run(out):
     """Holds the folder of --out, in which a run is made, while the context is open.
 
+    Args:
+      out: an epath.Path.
+
     Raises:
       UserError: if it is not empty, cannot be made, or another program holds it.
     """
-    run = Run(files.local_path(out, "--out"))
-    with run.held("--out"):
-        with checkpointer.writing(out, checkpointer.ANOTHER):
-            if any(path.name != LOCK for path in run.folder.iterdir()):
-                raise UserError(
-                    f"{out} is not empty, and nothing is overwritten: choose another --out."
-                )
-        processes.barrier("new_run")
+    with Run(out).held("--out") as run:
+        in_first(_require_empty, out)
         yield run
+
+
+def _require_empty(out):
+    if {*files.names(out)} - {LOCK}:
+        raise UserError(f"{out} is not empty, and nothing is overwritten: choose another --out.")
+
+
+def export(plan, out):
+    """Makes a run whose one snapshot holds the averages of a plan, as if it had tracked them.
+
+    Raises:
+      UserError: if `out` is not empty, or cannot be written; then it is no run.
+    """
+    config = replaced(
+        Run(plan.folder).config(),
+        {"training.power_ema": plan.lengths, "training.snapshot_dtype": "float32"},
+    )
+    names = [profile_name(length) for length in plan.lengths]
+    with new_run(out) as run:
+        totals = posthoc_ema.rebuild(plan, posthoc_ema.template(plan))
+        items = {"ema": dict(zip(names, totals, strict=True))}
+        with contextlib.closing(checkpointer.Checkpointer(run.snapshots)) as snapshots:
+            snapshots.save(plan.step, items, {"ema": names})
+        # Last: the folder is a run once the averages are there.
+        in_first(run.write_config, config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,14 +170,14 @@ class Reference:
     Attributes:
       run: the run.
       step: of training.
-      folder: the store that holds the step.
+      folder: the folder of steps that holds it: the run's checkpoints or snapshots.
       ema: length (sigma_rel) of the average, rebuilt if it is not stored; None: the run's first.
       dropout: rate that the network is sampled with, in [0, 1).
     """
 
     run: Run
     step: int
-    folder: pathlib.Path
+    folder: epath.Path
     ema: float | None = None
     dropout: float = 0.0
 
@@ -179,44 +185,47 @@ class Reference:
         return _written(self.run, self.step, {"ema": self.ema, "dropout": self.dropout or None})
 
 
-def resolve(text):
-    """Finds what a reference on the command line names.
+def resolve(text, step=None, ema=None, dropout=None):
+    """Finds what a reference names.
 
     Args:
       text: `RUN[@STEP][:ema=LENGTH,dropout=RATE]`. Without a step it is the latest, with a length
         the latest snapshot.
+      step, ema, dropout: in place of those in the text; None leaves them.
 
     Raises:
       UserError: if there is no such run or step, which says what steps there are; for an option
         that there is not; for an average that cannot be rebuilt.
     """
-    local_path(text, "The reference")
-    run, step, options = _split(text)
+    run, in_text, options = _split(text)
     run.config()
-    values = _parse_options(text, options)
+    given = {"ema": ema, "dropout": dropout}
+    values = _parse_options(text, options) | {k: v for k, v in given.items() if v is not None}
     dropout = values.get("dropout", 0.0)
     if not 0 <= dropout < 1:
-        raise UserError(f"The reference {text} has dropout={dropout:g}: it must lie in [0, 1).")
-    if "ema" in values:
-        return dataclasses.replace(_rebuilt(run, step, values["ema"]), dropout=dropout)
+        raise UserError(f"The reference {text} has dropout={dropout:g}: it must be in [0, 1).")
+    step = in_text if step is None else step
+    if step is not None and whole(step) is None:
+        raise UserError(f"{run.folder} has no step {step}: write a number, as in {FORM}.")
+    step = None if step is None else whole(step)
+    if (ema := values.get("ema")) is not None:
+        plan = posthoc_ema.plan(run.folder, (ema,), step)
+        posthoc_ema.check(plan)
+        return Reference(run, plan.step, run.snapshots, ema, dropout)
     places = run.places()
     if not places:
         raise UserError(f"{run.folder} has no checkpoints or snapshots yet: train it further.")
-    if step is None:
-        number = max(places)
-    elif whole(step) not in places:
+    step = max(places) if step is None else step
+    if step not in places:
         steps = ", ".join(map(str, sorted(places)))
         raise UserError(f"{run.folder} has no step {step}: it has {steps}.")
-    else:
-        number = whole(step)
-    return Reference(run, number, places[number], dropout=dropout)
+    return Reference(run, step, places[step], dropout=dropout)
 
 
 def varied(text, step=None, ema=None):
     """The text of a reference with another step or length of average; None leaves them."""
     run, old_step, options = _split(text)
-    changed = {"ema": ema} if ema is not None else {}
-    values = _parse_options(text, options) | changed
+    values = _parse_options(text, options) | ({} if ema is None else {"ema": ema})
     return _written(run, old_step if step is None else step, values)
 
 
@@ -229,34 +238,26 @@ def _written(run, step, options):
 def _split(text):
     """(Run, step or None, options or None) of a reference, all text.
 
-    A run's folder may have @ and : in its name: of all ways to read a reference, the one with the
-    longest name of a run that exists is meant.
+    The run ends at the first @ or : after the last slash.
     """
-    ends = [match.start() for match in re.finditer("[@:](?!.*/)", text)] + [len(text)]
-    runs = (end for end in reversed(ends) if end and Run(pathlib.Path(text[:end])).exists())
-    end = next(runs, ends[0])
-    if not end:
-        raise UserError(f"The reference {text!r} names no run: give a run's folder.")
-    match = re.fullmatch(r"(@(?P<step>[^@:]*))?(:(?P<options>.*))?", text[end:])
+    match = re.fullmatch(r"(.*/[^/@:]+|[^/@:]+|.*/)(?:@([^@:]*))?(?::(.*))?", str(text))
     if match is None:
-        raise UserError(f"The reference {text} cannot be read: write RUN, RUN@STEP or {FORM}.")
-    return Run(pathlib.Path(text[:end])), match["step"], match["options"]
+        raise UserError(f"The reference {str(text)!r} cannot be read: write {FORM}.")
+    return Run(files.parse_path(match[1], "The reference")), match[2], match[3]
 
 
 def _parse_options(text, options):
-    """{name: value} of `name=value`, separated by commas or colons."""
+    """{name: number} of `name=number`, separated by commas."""
     values = {}
-    for option in re.split("[,:]", options) if options is not None else ():
+    for option in options.split(",") if options is not None else ():
         name, _, value = option.partition("=")
-        if name not in OPTIONS:
+        if name not in OPTIONS or name in values:
             raise UserError(
-                f"The reference {text} has the option {name!r}, which is unknown: the options are "
-                f"{', '.join(f'{known}=VALUE' for known in OPTIONS)}."
+                f"The reference {text} has the option {name!r}: the options are "
+                f"{', '.join(f'{known}=VALUE' for known in OPTIONS)}, each once."
             )
-        if name in values:
-            raise UserError(f"The reference {text} says {name} twice: say it once.")
         try:
-            values[name] = OPTIONS[name](value)
+            values[name] = float(value)
         except ValueError:
             raise UserError(
                 f"The reference {text} has {name}={value}, which is no number: write {FORM}."
@@ -264,29 +265,16 @@ def _parse_options(text, options):
     return values
 
 
-def _rebuilt(run, step, ema):
-    """The reference to an average of any length, if it can be rebuilt."""
-    if step is not None and whole(step) is None:
-        raise UserError(f"{run.folder} has no step {step}: write a number, as in {FORM}.")
-    plan = posthoc_ema.plan(run.folder, (ema,), None if step is None else whole(step))
-    posthoc_ema.check(plan)
-    return Reference(run, plan.step, run.snapshots, ema)
-
-
 def digest(reference):
-    """Text that tells a reference's step from one of the same name, of a run that was made anew.
+    """Text that identifies a reference's averages: those of two runs of one name differ.
 
     Raises:
-      UserError: if the step's files are damaged.
+      UserError: if the step's files are corrupt.
     """
     try:
         return checkpointer.digest(checkpointer.read_meta(reference.folder, reference.step))
     except checkpointer.CorruptCheckpoint as error:
-        raise UserError(_about(reference, error)) from None
-
-
-def _about(reference, error):
-    return f"{reference.folder / str(reference.step)} is damaged: {error}; use another step."
+        raise checkpointer.corrupt(reference.folder, reference.step, error) from None
 
 
 def read_ema(reference, shapes, shardings):
@@ -297,18 +285,18 @@ def read_ema(reference, shapes, shardings):
       shapes, shardings: of the network's parameters.
 
     Raises:
-      UserError: if the files are damaged.
+      UserError: if the files are corrupt.
     """
     template = placed(shapes, shardings)
     if reference.ema is not None:
         return posthoc_ema.average(reference.run.folder, reference.ema, reference.step, template)
     try:
-        meta = checkpointer.read_meta(reference.folder, reference.step, ("ema",))
+        meta = checkpointer.read_meta(reference.folder, reference.step)
         profile, dtype = meta["ema"][0], meta.get("dtype", "float32")
         stored = jax.tree.map(lambda leaf: leaf.update(dtype=dtype), template)
         items, _ = checkpointer.read(
             reference.folder, reference.step, {"ema": {profile: stored}}, partly=True
         )
     except checkpointer.CorruptCheckpoint as error:
-        raise UserError(_about(reference, error)) from None
+        raise checkpointer.corrupt(reference.folder, reference.step, error) from None
     return jax.tree.map(lambda leaf: leaf.astype("float32"), items["ema"][profile])

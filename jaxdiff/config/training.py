@@ -6,6 +6,7 @@ from jaxdiff.config.fields import Range, settings, shown
 from jaxdiff.errors import UserError
 
 STEPS = 2**31 - 1
+SHORTEST_POWER_EMA = 1e-9
 LONGEST_POWER_EMA = 12**-0.5  # relative width where all steps count equally: .2887
 Seed = Annotated[int, Range(0, 2**31 - 1)]
 Count = Annotated[int, Range(0, STEPS)]
@@ -101,7 +102,7 @@ class TrainingConfig:
     weight_decay: Annotated[float, Range(0, 1e6)] = 0.0
     clip_norm: Annotated[float, Range(0, 1e9)] = 1.0
     ema: Share = 0.9999
-    power_ema: Annotated[tuple[float, ...], Range(1e-9, LONGEST_POWER_EMA, below=True)] = ()
+    power_ema: Annotated[tuple[float, ...], Range(SHORTEST_POWER_EMA, LONGEST_POWER_EMA, below=True)] = ()
     accumulate: Annotated[int, Range(1, 2**20)] = 1
     remat: bool = False
     dtype: Dtype = "float32"

@@ -1,13 +1,28 @@
-"""A dataset that can be written: its splits, its classes, and what is asked of their names."""
+"""A dataset that can be written: its splits, their examples, and the names of its classes.
+
+An example's parts are features, as TFDS calls them: `image` is x, `label` its class, and a
+condition NAME is the feature NAME; as `image` is x, the condition `image` is `condition_image`.
+"""
 
 import collections
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from PIL import Image
 
+from jaxdiff.data.images import convert, fit
 from jaxdiff.errors import UserError
+
+# Files of a prepared dataset: TFDS's description, what was asked for, and what there is.
+INFO, REQUEST, SUMMARY = "dataset_info.json", "request.json", "summary.json"
+
+
+def feature_of(condition):
+    """The feature that holds the condition of this name."""
+    return "condition_image" if condition == "image" else condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +38,10 @@ class Split:
     """A split that can be written.
 
     Attributes:
-      name: such as "train"; letters, digits and underscores.
+      name: such as "train"; letters, numbers and underscores.
       size: number of its sources, readable or not.
-      read: (start, stop) -> iterator over what becomes of these sources: (PNG bytes, label), or a
-        `Skipped`. The label is an int, and unused where the dataset has no classes.
+      read: (start, stop) -> iterator over what becomes of these sources: {feature: PNG bytes of an
+        image, int of a label, or float32 vector}, or a `Skipped`.
     """
 
     name: str
@@ -40,40 +55,17 @@ class Dataset:
 
     Attributes:
       splits: its splits.
-      shape: (height, width, channels) of every image.
+      shapes: {feature: shape}: (height, width, channels) of images, (size,) of vectors, () of
+        labels.
       classes: names of the labels, in order; empty where there are none.
       request: JSON values that say what its examples are: settings, and a checksum of the sources.
       notes: sentences on what was found and is none of its sources.
     """
 
     splits: tuple[Split, ...]
-    shape: tuple[int, int, int]
+    shapes: dict[str, tuple[int, ...]]
     classes: tuple[str, ...]
     request: dict
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What is in a folder.
-
-    Attributes:
-      sizes: {split: number of its examples}.
-      skipped: the sources that were.
-      was_there: whether it was there before.
-      classes: their names.
-      counts: {split: how many examples each class has}; empty where there are no classes, and for a
-        dataset that an earlier version has written.
-      shape: (height, width, channels) of every image.
-      notes: sentences on what was found and is none of its sources.
-    """
-
-    sizes: dict[str, int]
-    skipped: tuple[Skipped, ...]
-    was_there: bool
-    classes: tuple[str, ...] = ()
-    counts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
-    shape: tuple[int, int, int] = (0, 0, 0)
     notes: tuple[str, ...] = ()
 
 
@@ -86,22 +78,130 @@ def png(image):
 
 def check_classes(names, where):
     """Raises UserError for names that TFDS's file of them, a name a line, cannot keep."""
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
     for name in names:
-        if name != name.strip() or not name or len(name.splitlines()) > 1:
+        if name in repeated or name != name.strip() or not name.isprintable() or not name:
             raise UserError(
-                f"{where} has a class named {name!r}: a name is one line of text, without blanks "
-                "at its ends; rename it."
+                f"{where} has a class named {name!r}: a name is a line of printable UTF-8 text "
+                "without blanks at its ends, and of one class; rename it."
             )
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
+
+
+def from_arrays(splits, class_names, request, image_size=None, channels=None):
+    """A dataset of arrays.
+
+    Args:
+      splits: {split: function without arguments that returns its examples, see `checked`}; one
+        split's arrays are held in memory at a time.
+      class_names: of the labels; empty: they are called by their numbers.
+      request: see `Dataset`.
+      image_size: what images are cropped and resized to, and with them condition images of the
+        same size; None: they stay as they are.
+      channels: 1 or 3, what images are converted to; None: as they are.
+
+    Raises:
+      UserError: for arrays that are no examples, or splits that do not belong together.
+    """
+    shapes, largest, parts = {}, -1, []
+    for name, load in splits.items():
+        arrays = checked(load(), name)
+        shapes[name] = _shapes(arrays, image_size, channels)
+        largest = max(largest, *arrays["cond"].get("label", [-1]))
+        read = functools.partial(_read, load, image_size, channels)
+        parts.append(Split(name, len(arrays["x"]), read))
+    first = next(iter(shapes))
+    for name in shapes:
+        if shapes[name] != shapes[first]:
             raise UserError(
-                f"{where} has a class named {name!r}, which is not text in UTF-8: rename it."
-            ) from None
-    if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
-        raise UserError(f"{where} has several classes named {repeated[0]}: give them other names.")
+                f"The splits {first} and {name} hold {shapes[first]} and {shapes[name]}: an "
+                "example must be the same in all splits; --image_size brings images to one size."
+            )
+    classes = tuple(class_names)
+    if largest >= 0 and not classes and largest < sum(part.size for part in parts):
+        classes = tuple(map(str, range(largest + 1)))
+    if largest >= len(classes):
+        raise UserError(
+            f"There is a label {largest}, but {len(classes)} class names: give one for each class."
+        )
+    return Dataset(tuple(parts), shapes[first], classes if largest >= 0 else (), request)
 
 
-def shortened(text, most=80):
-    """A text as it is shown in a message."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} letters)"
+def checked(arrays, where):
+    """The arrays of a split as they are written.
+
+    Args:
+      arrays: {"x": uint8 images [N, H, W] or [N, H, W, C], "cond": {condition's name: labels,
+        integers [N] called `label`; a vector, numbers [N, ...]; or images like x}}.
+      where: what holds them, for messages.
+
+    Returns:
+      The same as x [N, H, W, C], labels int64 [N], vectors float32 [N, V], images [N, h, w, c].
+    """
+    x = _images(arrays["x"], "images", where)
+    cond = {}
+    for name, array in arrays["cond"].items():
+        array, count = np.asarray(array), len(x)
+        if name == "label":
+            is_good = array.dtype.kind in "iu" and array.shape == (count,) and array.min() >= 0
+            expected = f"integers [{count}] from 0 on"
+        elif array.dtype == np.uint8 and array.ndim in (3, 4):
+            array, is_good = _images(array, name, where), len(array) == count
+            expected = f"{count} images"
+        else:
+            is_good = array.dtype.kind in "iuf" and array.ndim > 1 and len(array) == count
+            array = array.astype(np.float32).reshape(len(array), -1) if is_good else array
+            is_good = is_good and np.isfinite(array).all()
+            expected = f"finite numbers [{count}, size]"
+        if not is_good:
+            raise UserError(
+                f"{where} holds {name} of {array.dtype} {list(array.shape)}: it must be {expected}."
+            )
+        cond[name] = array
+    return {"x": x, "cond": cond}
+
+
+def _images(array, name, where):
+    array = np.asarray(array)
+    images = array[..., None] if array.ndim == 3 else array
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[3] not in (1, 3)
+        or not images.size
+    ):
+        raise UserError(
+            f"{where} holds {name} of {array.dtype} {list(array.shape)}: images must be uint8 "
+            "[N, H, W] or [N, H, W, C], with C 1 or 3, and at least one."
+        )
+    return images
+
+
+def _shapes(arrays, image_size, channels):
+    """{feature: shape} of the examples that are written."""
+    height, width, depth = arrays["x"].shape[1:]
+    size = (image_size or height, image_size or width)
+    shapes = {"image": (*size, channels or depth)}
+    for name, array in arrays["cond"].items():
+        shape = array.shape[1:]
+        is_aligned = shape[:2] == (height, width)
+        shapes[feature_of(name)] = (*size, shape[2]) if len(shape) == 3 and is_aligned else shape
+    return shapes
+
+
+def _read(load, image_size, channels, start, stop):
+    """The examples of a split in [start, stop), as a `Split` reads them."""
+    arrays = checked(load(), "")
+    for number in range(start, stop):
+        image = arrays["x"][number]
+        example = {"image": _encoded(image, image_size, channels or image.shape[2])}
+        for name, array in arrays["cond"].items():
+            value = array[number]
+            if value.ndim == 3:
+                size = image_size if value.shape[:2] == image.shape[:2] else None
+                value = _encoded(value, size, value.shape[2])
+            example[feature_of(name)] = value
+        yield example
+
+
+def _encoded(image, size, channels):
+    return png(fit(image, size, channels) if size else convert(image, channels))

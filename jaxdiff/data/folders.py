@@ -5,76 +5,85 @@ import functools
 import hashlib
 import multiprocessing
 import os
-import pathlib
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
+from PIL import UnidentifiedImageError
+
 from jaxdiff.data import layout as layout_lib
-from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, png
+from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, feature_of, png
 from jaxdiff.data.images import fit
 from jaxdiff.data.pictures import decode, find_whites
 from jaxdiff.errors import UserError
 
 
-def open_folder(folder, image_size, channels=3, held_out=0.0, layout=None, bits=None, mapped=map):
+def open_folder(folder, values, conditions=None, mapped=map):
     """A dataset of the pictures in FOLDER/CLASS/, in FOLDER/SPLIT/CLASS/, or in FOLDER itself.
 
     `jaxdiff.data.layout.splits` says which of these a folder is. What has no splits is `train`, of
-    which `held_out` is put aside as `test`. Classes are numbered in the order of their sorted
-    names, pictures in the order of theirs. Pictures in FOLDER (or SPLIT) itself have no labels.
+    which `held_out` is put aside as `test`: with .1, the 10th, 20th, ... picture of each class.
+    Classes are numbered in the order of their sorted names, pictures in the order of theirs.
+    Pictures in FOLDER (or SPLIT) itself have no labels.
 
     Args:
       folder: that folder.
-      image_size: what pictures are cropped and resized to, see `jaxdiff.data.images.fit`.
-      channels: 1 or 3, what they are converted to.
-      held_out: share of each class that becomes the split `test`, in [0, 1): with .1, the 10th,
-        20th, ... picture.
-      layout: `classes` or `splits`, what the folders are; None: found.
-      bits: that pictures of more than 8 use, see `jaxdiff.data.pictures.Whites`; None: found.
-      mapped: (function, paths) -> results in order; such as `pool` yields.
+      values: a `jaxdiff.data.prepare.Preparation`.
+      conditions: {condition's name: folder of pictures with the same names, but for their endings}.
+      mapped: (function, items) -> results in order; such as `pool` yields.
 
     Returns:
       A `jaxdiff.data.dataset.Dataset`.
 
     Raises:
-      UserError: if there is no such folder, or it holds no pictures in such an order.
+      UserError: if there is no such folder, it holds no pictures in such an order, or a picture
+        lacks its condition's.
     """
-    root = pathlib.Path(folder)
-    found, left = layout_lib.find(root)
-    splits = _held_out(root, layout_lib.splits(root, found, left, layout), held_out)
+    found, notes = layout_lib.find(folder)
+    splits, more = layout_lib.splits(folder, found, values.layout)
+    splits = _held_out(folder, splits, values.held_out)
     everything = [picture for pictures in splits.values() for picture in pictures]
-    classes = _classes(root, everything)
-    numbers = {name: number for number, name in enumerate(classes)}
+    classes = _classes(folder, everything)
+    others = {
+        feature_of(name): _paired(other, everything) for name, other in (conditions or {}).items()
+    }
+    paths = {"image": {p.path: folder / p.path for p in everything}} | {
+        feature: {path: file for path, (file, _) in pairs.items()}
+        for feature, pairs in others.items()
+    }
+    # Pictures of conditions are grey or in colour as the first of them is.
+    depths = {"image": values.channels or 3} | {f: _depth(paths[f].values()) for f in others}
+    shapes = {f: (values.image_size, values.image_size, depth) for f, depth in depths.items()}
 
     @functools.cache
     def encoder():  # at the first shard that is to be written
-        whites = find_whites(bits, [str(root / picture.path) for picture in everything], mapped)
-        return functools.partial(encoded, image_size=image_size, channels=channels, whites=whites)
+        whites = {f: find_whites(values.bits, paths[f].values(), mapped) for f in paths}
+        return functools.partial(encoded, shapes=shapes, whites=whites)
 
     def read(pictures, start, stop):
         chosen = pictures[start:stop]
-        results = mapped(encoder(), [str(root / picture.path) for picture in chosen])
-        for picture, (image, reason) in zip(chosen, results, strict=True):
-            if image is None:
+        items = [{feature: paths[feature][p.path] for feature in paths} for p in chosen]
+        for picture, (images, reason) in zip(chosen, mapped(encoder(), items), strict=True):
+            if images is None:
                 yield Skipped(picture.path, reason)
             else:
-                yield image, numbers.get(picture.folder, 0)
+                label = {"label": classes.index(picture.folder)} if classes else {}
+                yield images | label
 
-    request = {
-        "kind": "folder",
-        "image_size": image_size,
-        "channels": channels,
-        "held_out": held_out,
-        "sources": [len(everything), _checksum(everything)],
-        # Left out where they are not given, as datasets of earlier versions do not have them.
-        **{name: value for name, value in (("layout", layout), ("bits", bits)) if value},
-    }
-    parts = tuple(
-        Split(name, len(pictures), functools.partial(read, pictures))
-        for name, pictures in splits.items()
-    )
-    shape = (image_size, image_size, channels)
-    return Dataset(parts, shape, classes, request, left.sentences())
+    parts = tuple(Split(n, len(p), functools.partial(read, p)) for n, p in splits.items())
+    asked = ("image_size", "channels", "held_out", "layout", "bits")
+    sources = [len(everything), _checksum((p.path, p.size) for p in everything)]
+    sources += [[feature, _checksum(others[feature].values())] for feature in others]
+    request = {"kind": "folder", "sources": sources} | {n: getattr(values, n) for n in asked}
+    labels = {"label": ()} if classes else {}
+    return Dataset(parts, labels | shapes, classes, request, (*notes, *more))
+
+
+def _depth(paths):
+    """Channels of the first picture that can be read."""
+    for path in paths:
+        with contextlib.suppress(Exception):
+            return decode(path).shape[2]
+    return 1
 
 
 def _classes(root, pictures):
@@ -90,9 +99,23 @@ def _classes(root, pictures):
     return names
 
 
-def _checksum(pictures):
-    """Of the pictures' names and sizes, in their order."""
-    listing = "".join(f"{picture.path}\0{picture.size}\n" for picture in pictures)
+def _paired(folder, pictures):
+    """{path of a picture: (file, size)} of the pictures of a condition that belong to them."""
+    found, _ = layout_lib.find(folder)
+    by_stem = {os.path.splitext(path)[0]: (folder / path, found[path]) for path in found}
+    stems = {picture.path: os.path.splitext(picture.path)[0] for picture in pictures}
+    for path, stem in stems.items():
+        if stem not in by_stem:
+            raise UserError(
+                f"The picture {path} has no condition image in {folder}: give it one of the same "
+                "name, whatever the ending."
+            )
+    return {path: by_stem[stem] for path, stem in stems.items()}
+
+
+def _checksum(named_sizes):
+    """Of pictures' names and sizes, in their order."""
+    listing = "".join(f"{name}\0{size}\n" for name, size in named_sizes)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -108,13 +131,17 @@ def pool(workers):
         yield functools.partial(executor.map, chunksize=8)
 
 
-def encoded(path, image_size, channels, whites=None):
-    """A picture brought to a size: (the bytes of a PNG file, None), or (None, why not)."""
+def encoded(paths, shapes, whites):
+    """An example's pictures brought to a size: ({feature: PNG bytes}, None), or (None, why not)."""
     try:
-        return png(fit(decode(path, whites), image_size, channels)), None
+        return {
+            feature: png(fit(decode(path, whites[feature]), *shapes[feature][1:]))
+            for feature, path in paths.items()
+        }, None
+    except UnidentifiedImageError:
+        return None, "it is no picture that Pillow can read"
     except Exception as error:  # the decoders of a dozen formats raise what they like
-        text = str(error).replace(str(path), os.path.basename(path))
-        return None, " ".join(text.split()) or type(error).__name__
+        return None, " ".join(str(error).split()) or type(error).__name__
 
 
 def _held_out(root, splits, share):

@@ -3,182 +3,205 @@
     python -m jaxdiff.data.prepare npz train.npz test.npz --name fashion --out data/fashion
     python -m jaxdiff.data.prepare folder photographs --name birds --image_size 64 --out data/birds
 
-It ends with the lines that a config needs, `data.name = "data/fashion"` and so on. The same command
-continues what was stopped. docs/data.md says what is read, and what is written.
+It ends with the lines that a config needs. The same command continues what was stopped.
+docs/data.md says what is read, and what is written.
 """
 
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
-
-from absl import flags
+from typing import Annotated, Literal
 
 from jaxdiff import cli
-from jaxdiff.data import folders, layout, npz, prepared
-from jaxdiff.data.images import free_memory
-from jaxdiff.data.statistics import standard_deviation
+from jaxdiff.config.fields import Range, hints, settings
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path
 
-KINDS = ("npz", "folder")
-BYTES_OF_A_PIXEL = 16  # while an image is resized
 HALVED = 8  # images whose sides are multiples of it can be halved three times, as by default
+FOR_FOLDERS = ("held_out", "workers", "layout", "bits")
+
+
+@settings(section="-")
+class Preparation:
+    """What a dataset is made of its sources by.
+
+    Attributes:
+      name: of the dataset: lower-case letters, numbers, underscores.
+      out: folder of the dataset.
+      image_size: images are cropped and resized to it; npz files may do without.
+      channels: 1 or 3; if not given, as in npz files, and 3 for folders.
+      vector: NAME[=CONDITION]: an array of npz files that becomes the condition of that name, by
+        default `vector`; several with commas.
+      condition_image: NAME[=CONDITION]: the same for an array of images, or for a folder of
+        pictures with the same names; by default `image`.
+      held_out: share of a folder that becomes the split test.
+      layout: what the folders in a folder are, whatever their names.
+      bits: that pictures of more than 8 use.
+      workers: processes that read a folder.
+    """
+
+    name: str = ""
+    out: str = ""
+    image_size: Annotated[int, Range(1, 2**14)] | None = None
+    channels: Literal[1, 3] | None = None
+    vector: tuple[str, ...] = ()
+    condition_image: tuple[str, ...] = ()
+    held_out: Annotated[float, Range(0, 1, below=True)] = 0.0
+    layout: Literal["classes", "splits"] | None = None
+    bits: Annotated[int, Range(8, 16)] | None = None
+    workers: Annotated[int, Range(0, 1024)] = 0
+
+
+def main():
+    """The command line."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("kind", help="npz or folder")
+    parser.add_argument("sources", nargs="+", help="npz files, or one folder of class folders")
+    cli.add_settings(parser, Preparation)
+    cli.run(_job, parser)
+
+
+def _job(args):
+    given = {name: getattr(args, name) for name in hints(Preparation)}
+    values = Preparation(**{name: value for name, value in given.items() if value is not None})
+    try:
+        dataset, report = prepare(args.kind, args.sources, values)
+    except BrokenProcessPool:
+        raise UserError(
+            "A process that reads pictures has died, perhaps for want of memory: the same command "
+            "continues; give fewer --workers."
+        ) from None
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in described(dataset, report, values.out):
+        # Also where the terminal has not all letters of the classes.
+        print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def prepare(kind, sources, values):
-    """Writes the dataset, and returns its `jaxdiff.data.dataset.Report`.
+    """Writes a dataset.
 
     Args:
       kind: npz or folder.
-      sources: the files, or the one folder.
-      values: the flags' values, as attributes.
+      sources: npz files, or one folder.
+      values: a Preparation.
+
+    Returns:
+      (its `jaxdiff.data.dataset.Dataset`, the `jaxdiff.data.prepared.Report`).
 
     Raises:
       UserError: if the sources cannot be used, or the folder cannot be written.
     """
+    from jaxdiff.data import folders, npz, prepared
+    from jaxdiff.files import parse_path
+
     name = cli.require("name", values.name, "a name for the dataset, such as my_photographs")
-    out = local_path(cli.require("out", values.out, "the folder of the dataset"), "--out")
-    if values.channels not in (None, 1, 3):
-        raise UserError(f"--channels is {values.channels}: it must be 1 or 3.")
-    sources = [local_path(source, "A source") for source in sources]
-    if (side := values.image_size or 0) ** 2 * BYTES_OF_A_PIXEL > free_memory():
-        raise UserError(
-            f"--image_size is {side}, and an image of {side} x {side} pixels does not fit into "
-            "memory: give a smaller one."
-        )
+    out = parse_path(cli.require("out", values.out, "the folder of the dataset"), "--out")
+    paths = [parse_path(source, "A source") for source in sources]
+    images, vectors = _named(values.condition_image, "image"), _named(values.vector, "vector")
     if kind == "npz":
-        for flag in ("held_out", "workers", "layout", "bits"):
-            if getattr(values, flag):
-                raise UserError(f"--{flag} is for folders of pictures: leave it out.")
-        dataset = npz.open_files(sources, values.image_size, values.channels)
-        return prepared.write(out, name, dataset)
-    if kind != "folder":
-        raise UserError(f"{kind} cannot be prepared: give {' or '.join(KINDS)} first.")
-    size = cli.require("image_size", values.image_size, "the size of images, such as 64")
-    folder = _only_folder(sources, out)
+        if given := [flag for flag in FOR_FOLDERS if getattr(values, flag)]:
+            raise UserError(f"--{given[0]} is for folders of pictures: leave it out.")
+        if both := vectors.keys() & images.keys():
+            raise UserError(f"Two arrays are the condition {min(both)}: rename one.")
+        conditions = {**vectors, **images}
+        dataset = npz.open_files(paths, values.image_size, values.channels, conditions)
+        return dataset, prepared.write(out, name, dataset)
+    if kind != "folder" or len(paths) > 1 or vectors:
+        wrong = kind if kind != "folder" else f"--vector {values.vector}" if vectors else paths[1]
+        raise UserError(f"{wrong} cannot be prepared: give npz and npz files, or folder and one.")
+    cli.require("image_size", values.image_size, "the size of images, such as 64")
+    if os.path.realpath(out).startswith(os.path.join(os.path.realpath(paths[0]), "")):
+        raise UserError(f"--out {out} is in {paths[0]}, which is to be read: choose another --out.")
+    images = {name: parse_path(path, "--condition_image") for name, path in images.items()}
     with folders.pool(values.workers) as mapped:
-        dataset = folders.open_folder(
-            folder,
-            size,
-            values.channels or 3,
-            values.held_out,
-            values.layout,
-            values.bits,
-            mapped,
-        )
-        return prepared.write(out, name, dataset)
+        dataset = folders.open_folder(paths[0], values, images, mapped)
+        return dataset, prepared.write(out, name, dataset)
 
 
-def _only_folder(sources, out):
-    if len(sources) > 1:
-        raise UserError(f"The argument {sources[1]} was not expected: give one folder.")
-    (folder,) = sources
-    if os.path.realpath(out).startswith(os.path.join(os.path.realpath(folder), "")):
-        raise UserError(f"--out {out} is in {folder}, which is to be read: choose another --out.")
-    return folder
+def _named(texts, default):
+    """{condition: array or folder} of texts NAME[=CONDITION]."""
+    named = {}
+    for text in texts:
+        name, _, condition = text.partition("=")
+        condition = condition or default
+        if condition in (*named, "label") or not condition.isidentifier():
+            raise UserError(
+                f"{text} names the condition {condition}, which must be a word and given once: "
+                f"add another, such as {name}=other."
+            )
+        named[condition] = name
+    return named
 
 
-def main(kind, *sources):
-    """Prepares, and says what there is."""
-    values = flags.FLAGS
-    try:
-        report = prepare(kind, sources, values)
-        for line in described(report, values.out):
-            _say(line)
-    except BrokenProcessPool:
-        raise UserError(
-            "A process that reads pictures has died, for want of memory perhaps: the same command "
-            "continues; give fewer --workers."
-        ) from None
-
-
-def _say(line):
-    """Prints a line, also where the terminal has not all of its letters."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def described(report, out):
+def described(dataset, report, out):
     """Lines on what was prepared, what was not, and what a config needs."""
+    from jaxdiff.data.prepared import SKIPPED
+
     sizes = ", ".join(f"{split} {size:,}" for split, size in report.sizes.items())
     yield f"{out} was there already: {sizes}" if report.was_there else f"{out}: {sizes}"
-    if report.classes:
-        yield from _of_classes(report)
-    yield from report.notes
+    if dataset.classes:
+        yield from _of_classes(dataset.classes, report.counts)
+    yield from dataset.notes
     if report.skipped:
-        where = os.path.join(out, prepared.SKIPPED)
-        yield f"Skipped {len(report.skipped):,} files, listed in {where}"
+        yield f"Skipped {report.skipped:,} files, listed in {os.path.join(out, SKIPPED)}"
     if "train" not in report.sizes:
         yield "There is no split train, which is the one that training reads."
     yield "For a config:"
-    yield from (f"    config.{line}" for line in _settings(report, out))
+    yield from (f"    {line}" for line in _settings(dataset, report, str(out)))
 
 
-def _of_classes(report):
+def _of_classes(classes, counts):
     """The number of classes, images of each, and the classes that have none."""
-    yield f"Classes: {len(report.classes):,}"
-    if not report.counts:
-        return
+    from jaxdiff.data.layout import some
+
+    yield f"Classes: {len(classes):,}"
     names = [
-        f"{name} ({', '.join(f'{s} {numbers[c]:,}' for s, numbers in report.counts.items())})"
-        for c, name in enumerate(report.classes)
+        f"{name} ({', '.join(f'{split} {numbers[c]:,}' for split, numbers in counts.items())})"
+        for c, name in enumerate(classes)
     ]
-    yield f"    {layout.some(names, 50)}"
-    for split, numbers in report.counts.items():
-        missing = [name for name, n in zip(report.classes, numbers, strict=True) if not n]
-        if missing:
-            yield f"Classes without images in the split {split}: {layout.some(missing)}"
+    yield f"    {some(names, 50)}"
+    for split, numbers in counts.items():
+        if missing := [name for name, n in zip(classes, numbers, strict=True) if not n]:
+            yield f"Classes without images in the split {split}: {some(missing)}"
 
 
-def _settings(report, out):
-    """Fields of a config that fit the dataset, in its section `data` and the data's deviation."""
-    height, width, channels = report.shape
+def _settings(dataset, report, out):
+    """The settings of a config that fit the dataset."""
+    from jaxdiff.config import DataConfig
+    from jaxdiff.data.source import open_split
+    from jaxdiff.data.statistics import standard_deviation
+
+    height, width, channels = dataset.shapes["image"]
     size = -(-max(height, width) // HALVED) * HALVED
-    fit = "crop" if height == width == size else "pad"
-    yield f'data.name = "{out}"'
-    yield f"data.image_size = {size}"
-    yield f'data.fit = "{fit}"'
-    yield f"data.channels = {channels}"
-    yield f"data.num_classes = {len(report.classes)}"
+    settings = {
+        "name": out,
+        "image_size": size,
+        "fit": "crop" if height == width == size else "pad",
+        "channels": channels,
+    }
+    others = [split for split in report.sizes if split != "train"]
+    if others and "test" not in others:
+        settings["held_out"] = others[0]
+    yield f"data=DataConfig({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    shapes = {feature: shape for feature, shape in dataset.shapes.items() if feature != "image"}
+    if shapes:
+        conditions = ", ".join(_condition(*each, len(dataset.classes)) for each in shapes.items())
+        yield f"model=UNetConfig(conditions=({conditions},))"
     if "train" not in report.sizes:
         return
-    if "test" not in report.sizes and (others := [s for s in report.sizes if s != "train"]):
-        yield f'data.held_out = "{others[0]}"'
-    # It imports JAX, which processes that read images need not.
-    from jaxdiff.data.source import open_source
-
-    source = open_source(
-        str(out), "train", image_size=size, channels=channels, num_classes=0, fit=fit
-    )
     try:
-        yield f"diffusion.data_std = {standard_deviation(source):.4f}"
+        deviation = standard_deviation(open_split(DataConfig(**settings), "train", ()))
     except UserError:  # all values are the same
         return
+    yield f"diffusion=EDM(data_std={deviation:.4f})"
 
 
-def _define_flags():
-    flags.DEFINE_string("name", None, "Of the dataset: lower-case letters, digits, underscores.")
-    flags.DEFINE_string("out", None, "Folder of the dataset.")
-    flags.DEFINE_integer(
-        "image_size", None, "Crop and resize to this; default for npz: as they are.", lower_bound=1
-    )
-    flags.DEFINE_integer("channels", None, "1 or 3; default: as in the npz file, 3 for folders.")
-    flags.DEFINE_float(
-        "held_out", 0, "Share of a folder that becomes `test`.", lower_bound=0, upper_bound=0.99
-    )
-    flags.DEFINE_enum(
-        "layout", None, layout.LAYOUTS, "What the folders in a folder are; default: found."
-    )
-    flags.DEFINE_integer(
-        "bits",
-        None,
-        "That pictures of more than 8 use, such as 12; default: found.",
-        lower_bound=8,
-        upper_bound=16,
-    )
-    flags.DEFINE_integer("workers", 0, "Processes that read a folder.", lower_bound=0)
+def _condition(feature, shape, classes):
+    """A condition of the model, as a config has it."""
+    if feature == "label":
+        return f"Label({classes})"
+    kind, default = ("Image", "condition_image") if len(shape) == 3 else ("Vector", "vector")
+    return f"{kind}({shape[-1]})" if feature == default else f'{kind}({shape[-1]}, "{feature}")'
 
 
 if __name__ == "__main__":
-    _define_flags()
-    cli.run(main, "npz or folder", "an npz file or a folder of class folders", more=True)
+    main()

@@ -18,19 +18,13 @@ import numpy as np
 from jaxdiff import files
 from jaxdiff.claims import in_first
 from jaxdiff.config import DataConfig, Image, Label, Vector, label_of
+from jaxdiff.data.dataset import INFO, REQUEST, SUMMARY, feature_of
 from jaxdiff.data.images import area_means, fit, to_float
 from jaxdiff.errors import UserError
 
 IN_MEMORY_BYTES = 256 * 2**20
 CHUNK = 1024  # examples that are decoded at once
-# Files of a dataset: TFDS's description, our request for it, and what there is in it.
-INFO, REQUEST, SUMMARY = "dataset_info.json", "request.json", "summary.json"
 AGAIN = "prepare the dataset again"
-
-
-def feature_of(condition):
-    """The dataset's feature that holds the condition of this name."""
-    return "condition_image" if condition == "image" else condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +68,11 @@ class Source:
 
     def in_memory(self):
         """The same source holding its decoded arrays, if they take less than 256 MB."""
+        if isinstance(self.rows, Arrays):
+            return self
         first = self.fetch([0])
         size = sum(array.nbytes for array in (first["x"], *first["cond"].values()))
-        if isinstance(self.rows, Arrays) or size * len(self) >= IN_MEMORY_BYTES:
+        if size * len(self) >= IN_MEMORY_BYTES:
             return self
         parts = [
             self.fetch(range(start, min(start + CHUNK, len(self))))
@@ -247,7 +243,7 @@ def open_split(data, split, conditions):
         raise UserError(
             f"The dataset {name} has no split {split}: it has {', '.join(builder.info.splits)}."
         )
-    features = builder.info.features
+    features = dict(builder.info.features.items())
     _check_images(name, features)
     for condition in conditions:
         _check_condition(name, features, condition, data)
@@ -304,7 +300,8 @@ def _builder(name, folder):
         ) from None
     if not is_prepared:
         raise UserError(
-            f"The dataset {name} has not been prepared in {builder.data_path}: {_how_to_build(name)}."
+            f"The dataset {name} has not been prepared in {builder.data_path}: "
+            f"{_how_to_build(name)}."
         )
     return builder
 
@@ -327,7 +324,7 @@ def _line(error):
 
 def _check_images(name, features):
     """Refuses a dataset without a feature `image` that is an image."""
-    image = features["image"] if "image" in features else None
+    image = features.get("image")
     shape = getattr(image, "shape", None) or ()
     if len(shape) != 3 or shape[2] not in (1, 3, 4) or image.np_dtype != np.uint8:
         raise UserError(
@@ -341,7 +338,7 @@ def _check_condition(name, features, condition, data):
     if _is_low_res(condition, data):
         fits, found = condition.channels == data.channels, f"of {data.channels} channels"
     elif (key := feature_of(condition.name)) not in features:
-        fits, found = False, f"not there, but {', '.join(features)}"
+        fits, found = False, f"not there (it has {', '.join(features)})"
     else:
         feature = features[key]
         fits, found = _fits(condition, feature, features["image"], data), _described(feature)

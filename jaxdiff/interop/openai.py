@@ -217,8 +217,12 @@ def _without_counterpart(network, table):
     return next((path for path in flatten_dict(network.shapes, sep="/") if path not in paths), None)
 
 
-if __name__ == "__main__":
-    from jaxdiff import cli
+def main():
+    """The commands `import` and `export`."""
     from jaxdiff.interop import openai_command
 
-    cli.run(openai_command.main, openai_command.parser())
+    openai_command.main()
+
+
+if __name__ == "__main__":
+    main()

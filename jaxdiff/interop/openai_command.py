@@ -1,72 +1,73 @@
-"""Released checkpoints as runs, and runs as such checkpoints: the commands `import` and `export`.
+"""Released checkpoints as runs, and runs as such checkpoints.
+
+    python -m jaxdiff.interop.openai import FILE --out RUN --config CONFIG --attention_order legacy
+    python -m jaxdiff.interop.openai import FILE --out RUN --flags "--image_size 64 ..."
+    python -m jaxdiff.interop.openai export RUN --out FILE --attention_order legacy
 
 An imported checkpoint is a run with one snapshot, so every program that takes a run takes it.
 """
 
-import argparse
 import contextlib
+from typing import Annotated, Literal
+
+import jax
 
 from jaxdiff import cli, factory, files
 from jaxdiff.checkpoints.checkpointer import Checkpointer
-from jaxdiff.checkpoints.run import Run, read_ema, resolve
-from jaxdiff.config import ADM, ClassifierConfig, UNetConfig
+from jaxdiff.checkpoints.run import new_run, read_ema, resolve
+from jaxdiff.claims import in_first
+from jaxdiff.config import ADM, ClassifierConfig, Range, UNetConfig
 from jaxdiff.errors import UserError
 from jaxdiff.interop import openai, openai_state
 from jaxdiff.interop.openai_flags import config_of
-from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.tensor_files import torch_file
 
-ORDERS = {"legacy": False, "new": True}
 
-
-def parser():
-    """The flags of both commands."""
-    parser = argparse.ArgumentParser(
-        prog="openai", description="Imports and exports ADM's checkpoints; see docs/openai.md."
+def main():
+    """The command line."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("command", choices=("import", "export"))
+    parser.add_argument("source", help="File to import, or RUN or RUN@STEP to export")
+    cli.add_config(parser, required=False)
+    cli.add_flag(parser, "out", help="Folder of the run to make, or the file to write; new")
+    cli.add_flag(
+        parser, "flags", help="import: instead of --config, guided-diffusion's flags of the model"
     )
-    cli.add_config(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="import|export")
-    order = {
-        "choices": ORDERS,
-        "help": "Order of queries, keys and values in the file; new: with use_new_attention_order.",
-    }
-    add = commands.add_parser("import", help="Makes a run of a file.")
-    add.add_argument("file", metavar="FILE", help="That torch.save wrote.")
-    add.add_argument("--out", required=True, metavar="RUN", help="Folder of the run; new.")
-    add.add_argument(
-        "--flags", help="Instead of --config: the flags that guided-diffusion made the model with."
+    cli.add_flag(
+        parser,
+        "attention_order",
+        Literal["legacy", "new"] | None,
+        help="Order of queries, keys and values in the file; new: use_new_attention_order",
     )
-    add.add_argument("--attention_order", **order)
-    add.add_argument("--entry", help="Place of the network, in a file that holds several.")
-    add.add_argument("--step", type=int, default=0, help="Of training; default: 0.")
-    add = commands.add_parser("export", help="Writes the network of a run as a file.")
-    add.add_argument("run", metavar="RUN", help="RUN or RUN@STEP.")
-    add.add_argument("--out", required=True, metavar="FILE", help="The file; new.")
-    add.add_argument("--attention_order", required=True, **order)
-    return parser
+    cli.add_flag(parser, "entry", help="import: place of the network in a file of several")
+    cli.add_flag(
+        parser, "step", Annotated[int, Range(0, 2**31 - 1)], 0, "import: step that the run has"
+    )
+    cli.run(_run, parser)
 
 
-def main(args):
-    """Imports a file, or exports a run."""
-    if args.command == "export":
-        export_run(args.run, args.out, new_order=ORDERS[args.attention_order])
+def _run(args):
+    is_import, order = args.command == "import", args.attention_order
+    out = cli.require("out", args.out, "a new folder" if is_import else "a new file")
+    if is_import and (args.config is None) == (args.flags is None):
+        raise UserError(
+            f"{args.source} does not say what network it holds: give either --config, such as "
+            "configs/adm/imagenet64.py, or --flags, those of the program that trained it."
+        )
+    if (order is None) == (args.flags is None):
+        raise UserError(
+            f"--attention_order is {order}: it is given unless --flags say it; of the released "
+            "networks, 64x64_diffusion.pt has the order new, all others legacy."
+        )
+    if not is_import:
+        export_run(args.source, out, new_order=order == "new")
         return
-    if (args.config is None) == (args.flags is None):
-        raise UserError(
-            f"{args.file} does not say what network it holds: give either --config, such as "
-            "configs/adm/imagenet64.py, or --flags, the flags of the program that trained it."
-        )
-    if (args.config is None) == (args.attention_order is not None):
-        raise UserError(
-            "--attention_order is given with --config, and only with it: of the released "
-            "networks, 64x64_diffusion.pt has the new order and all others the legacy one."
-        )
-    new_order = args.attention_order and ORDERS[args.attention_order]
     import_file(
-        args.file,
-        args.out,
+        args.source,
+        out,
         config=args.config,
-        new_order=new_order,
+        new_order=order == "new",
         flags=args.flags,
         entry=args.entry,
         step=args.step,
@@ -90,7 +91,6 @@ def import_file(path, out, *, config=None, new_order=False, flags=None, entry=No
       UserError: if one of them cannot be used, or they do not fit.
     """
     out = files.parse_path(out, "--out")
-    Run(out).check_name("--out")
     state_dict = openai_state.find(torch_file.read_nested(path), path, entry)
     if config is None:
         config, new_order = config_of(flags, state_dict)
@@ -98,12 +98,16 @@ def import_file(path, out, *, config=None, new_order=False, flags=None, entry=No
     network = factory.network(config)
     params = openai.from_state_dict(network, state_dict, new_order=new_order)
     profile = str(config.training.ema)
-    with files.new_folder(out, last="config.json") as folder:
-        run = Run(folder)
-        with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
-            meta = {"step": step, "batch": step, "ema": [profile]}
-            snapshots.save(step, {"ema": {profile: params}}, meta)
-        run.write_config(config)
+    with new_run(out) as run:
+        try:
+            with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
+                meta = {"batch": step, "ema": [profile]}
+                snapshots.save(step, {"ema": {profile: params}}, meta)
+            # Last: the folder is a run once the network is there.
+            in_first(run.write_config, config)
+        except BaseException:
+            in_first(files.remove_tree, run.snapshots)
+            raise
     print(f"Imported {path}: {out}@{step}")
 
 
@@ -124,7 +128,9 @@ def export_run(reference, out, *, new_order=False):
     if reference.dropout:
         raise UserError(f"{reference} has dropout, which no file says: leave it out.")
     network = factory.network(config)
-    params = read_ema(reference, network.shapes, make_mesh())
+    sharding = replicated(make_mesh())
+    shardings = jax.tree.map(lambda _: sharding, network.shapes)
+    params = read_ema(reference, network.shapes, shardings)
     torch_file.write(out, openai.to_state_dict(network, params, new_order=new_order), new=True)
     print(f"Exported {reference}: {out}")
 

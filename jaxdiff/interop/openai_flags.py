@@ -1,6 +1,6 @@
 """The config of a network from the flags of guided-diffusion's programs; docs/openai.md has all.
 
-    config_of("--image_size 64 --num_channels 192 --class_cond True ...", state_dict)
+config_of("--image_size 64 --num_channels 192 --class_cond True ...", state_dict)
 """
 
 import dataclasses

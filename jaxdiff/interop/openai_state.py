@@ -17,7 +17,7 @@ DEEPEST = 4
 def find(nested, path, entry=None):
     """The state dict {name: array} of the network in what `torch_file.read_nested` gives.
 
-    A network's place is the keys that lead to it and the prefix of its names, such as `ema/module.`;
+    Its place is the keys that lead to it and the prefix of its names, such as `ema/module.`;
     that of a plain file is empty. Tensors without axes are counters, and left out.
 
     Args:

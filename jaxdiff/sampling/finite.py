@@ -1,8 +1,7 @@
-"""Samples that are not finite: counted, marked, and never written as if they were pictures."""
+"""Samples that are not finite: counted, marked, and never written as if they were images."""
 
 import numpy as np
 
-from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
 
 FIRST = 10  # numbers that are listed
@@ -37,10 +36,13 @@ def refuse_marked(arrays, path):
         raise UserError(f"{path}: {about(found, len(arrays['arr_0']))}: give samples that all are.")
 
 
-def pictures_of(samples, numbers):
-    """Samples [N, H, W, C] as uint8 images; those with these numbers become checkerboards."""
-    height, width, _ = samples.shape[1:]
-    marked = np.array(samples)
-    board = np.add.outer(np.arange(height), np.arange(width)) % 2 * 2.0 - 1
-    marked[numbers] = board[..., None]
-    return to_uint8(marked)
+def marked(images, numbers):
+    """Images [N, H, W, C] uint8 in which those with these numbers are checkerboards.
+
+    Arrays that are no images keep what is not finite.
+    """
+    if not len(numbers) or images.dtype != np.uint8:
+        return images
+    images = np.array(images)
+    images[numbers] = (np.indices(images.shape[1:3]).sum(0) % 2 * 255)[..., None]
+    return images

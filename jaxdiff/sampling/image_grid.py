@@ -1,18 +1,36 @@
-"""Many samples as one picture."""
+"""Many samples as one PIL image."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+MOST_TILES = 100
 MIN_TILE = 48
 MARGIN = 2
 CAPTION = 12
 
 
-def columns_for(count, num_classes):
-    """Columns of a grid: one a class while that fits a screen, else about a square."""
-    if 1 < num_classes <= 16:
-        return min(num_classes, count)
-    return max(1, round(count**0.5))
+def picture(samples, cond, class_names=(), non_finite=()):
+    """The first samples, with their classes below; None for arrays that cannot be drawn.
+
+    Args:
+      samples: images uint8 [N, H, W, C], C 1 or 3, or points [N, 2].
+      cond: {name: array [N, ...]}; integers are labels.
+      class_names: of the labels; empty: their numbers are shown.
+      non_finite: numbers of samples that are not finite: a cross is drawn instead.
+    """
+    if samples.ndim == 2 and samples.shape[1] == 2:
+        return scatter(samples[np.isfinite(samples).all(1)])
+    if samples.ndim != 4 or samples.dtype != np.uint8 or samples.shape[-1] not in (1, 3):
+        return None
+    shown = samples[:MOST_TILES]
+    labels = next((v[: len(shown)] for v in cond.values() if v.dtype.kind == "i"), None)
+    if labels is None:
+        return grid(shown, max(1, round(len(shown) ** 0.5)), (), non_finite)
+    captions = [class_names[n] if class_names else str(n) for n in labels]
+    # Labels are sampled in turn: a column for each class, while that fits a screen.
+    kinds = len(np.unique(labels))
+    columns = kinds if 1 < kinds <= 16 else max(1, round(len(shown) ** 0.5))
+    return grid(shown, columns, captions, non_finite)
 
 
 def grid(images, columns, captions=(), crossed=()):
@@ -21,8 +39,8 @@ def grid(images, columns, captions=(), crossed=()):
     Args:
       images: uint8 [N, H, W, C], C 1 or 3.
       columns: tiles in a row.
-      captions: a text under each image, or none.
-      crossed: numbers of images that are none: a cross on a flat colour is drawn instead.
+      captions: a text under each image, or none; what is too long is cut.
+      crossed: numbers of images in whose place a cross on a flat colour is drawn.
 
     Returns:
       A PIL image.
@@ -50,7 +68,10 @@ def grid(images, columns, captions=(), crossed=()):
             canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
         if captions:
             middle = (left + width * factor / 2, top + height * factor)
-            draw.text(middle, captions[number], fill="black", font=font, anchor="ma")
+            text = captions[number]
+            while font.getlength(text) > tile[0]:
+                text = text[:-1]
+            draw.text(middle, text, fill="black", font=font, anchor="ma")
     return canvas
 
 

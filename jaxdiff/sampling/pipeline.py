@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
-from jaxdiff.guidance.classifier import label_gradient
+from jaxdiff.guidance.classifier_score import label_gradient
+from jaxdiff.guidance.conditions import annealed, dropout, random, same
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
-from jaxdiff.models.condition import Dropout
 from jaxdiff.models.network import Network
 from jaxdiff.parallel.batches import in_batches
 from jaxdiff.parallel.mesh import batch_sharding
@@ -39,6 +39,11 @@ class GuidanceReference:
 
     condition: ConditionKind
     guide: int | None = None
+
+    @property
+    def place(self):
+        """Of its network: 0 is the main one, 1 the first guide."""
+        return 0 if self.guide is None else 1 + self.guide
 
 
 @jax.tree_util.register_dataclass
@@ -172,84 +177,65 @@ class Pipeline:
         return Evaluations(main, tuple(guides), classifier)
 
     def conditions(self, params, cond):
-        """Conditions of the main network and each reference; None where a step draws its own."""
-        main = self.network.embed(params.main, cond)
-        others = []
+        """Conditions of the main network and each reference; None where steps draw their own."""
+        found = [self.network.embed(params.main, cond)]
         for reference in self.references:
-            network, own = self._network(params, reference.guide)
+            network, own = self._networks(params)[reference.place]
             embed = {
                 ConditionKind.CONDITION: network.embed,
                 ConditionKind.NULL: network.null,
                 ConditionKind.RANDOM: lambda *_: None,
             }[reference.condition]
-            others.append(embed(own, cond))
-        return (main, *others)
+            found.append(embed(own, cond))
+        return tuple(found)
 
     def guidance(self, params, cond, guidance, cads, conditions):
-        """The equations for a batch, traced; arguments as in `__call__`, and its conditions."""
-        networks = [(self.network, self.process, self.dropout), *self.guides]
+        """The equations for a batch, traced.
+
+        Args:
+          params, cond, guidance, cads: as in `__call__`.
+          conditions: of the batch, from `conditions`.
+        """
+        networks = self._networks(params)
+        processes = (self.process, *(process for _, process, _ in self.guides))
+        rates = (self.dropout, *(rate for _, _, rate in self.guides))
         # One denoiser a network, so that the equation sees which predictions can share a batch.
         denoisers = [
             process.denoiser(partial(network.apply, own))
-            for (network, process, _), own in zip(
-                networks, (params.main, *params.guides), strict=True
-            )
+            for process, (network, own) in zip(processes, networks, strict=True)
         ]
 
-        def branch(which, condition, number=None):
-            rate, place = networks[which][2], 0 if number is None else 1 + number
-
-            def at_step(i, keys):
-                found = condition(i, keys) if callable(condition) else condition
-                if cads is None:
-                    return found
-                main, other = (Purpose.CADS_MAIN, i), (Purpose.CADS_REFERENCE, i, number)
-                return cads.anneal(found, i, derived(keys, *(main if number is None else other)))
-
-            def dropout(i, keys):
-                return Dropout(rate, derived(keys, Purpose.DROPOUT, i, place)) if rate else None
-
-            return NetworkBranch(denoisers[which], at_step, dropout)
+        def branch(place, condition, number=None):
+            if cads is not None:
+                condition = annealed(condition, cads, number)
+            masks = {"dropout": dropout(rates[place], number)} if rates[place] else {}
+            return NetworkBranch(denoisers[place], condition, **masks)
 
         def reference(number, each, condition):
+            network, own = networks[each.place]
             if each.condition is ConditionKind.RANDOM:
-                condition = self._random_labels(params, each.guide, cond)
-            return branch(0 if each.guide is None else 1 + each.guide, condition, number)
+                embed = partial(network.embed, own)
+                return branch(each.place, random(embed, cond, network.config.conditions), number)
+            return branch(each.place, same(condition), number)
 
-        main, *others = conditions
-        pairs = zip(self.references, others, strict=True)
         gradient = None
         if self.classifier is not None:
             classify = self.process.classifier(partial(self.classifier.apply, params.classifier))
             gradient = label_gradient(classify, cond[self.classifier.config.label.name])
+        main, *others = conditions
+        pairs = zip(self.references, others, strict=True)
         return Guidance(
-            main=branch(0, main),
-            references=tuple(reference(n, *pair) for n, pair in enumerate(pairs)),
+            main=branch(0, same(main)),
+            references=tuple(reference(number, *pair) for number, pair in enumerate(pairs)),
             params=guidance,
             gradient=gradient,
             together=self.together,
         )
 
-    def _network(self, params, guide):
-        if guide is None:
-            return self.network, params.main
-        return self.guides[guide][0], params.guides[guide]
-
-    def _random_labels(self, params, guide, cond):
-        """Conditions on labels that each step draws uniformly (Sadat et al. 2024, arXiv:2407.02687)."""
-        network, own = self._network(params, guide)
-
-        def condition(i, keys):
-            keys = derived(keys, Purpose.RANDOM_LABEL, i)
-            labels = {
-                each.name: jax.vmap(
-                    lambda key, each=each: jax.random.randint(key, (), 0, each.classes)
-                )(keys)
-                for each in network.config.conditions
-            }
-            return network.embed(own, {**cond, **labels})
-
-        return condition
+    def _networks(self, params):
+        """(network, its parameters) of the main network and the guides."""
+        networks = (self.network, *(network for network, _, _ in self.guides))
+        return list(zip(networks, (params.main, *params.guides), strict=True))
 
 
 def _unguided(num_steps):

@@ -1,320 +1,336 @@
-"""The job that samples a run: what was asked for, resolved; batches; files and their manifest."""
+"""Samples in memory, and the job that writes them: a folder of shards, then one file.
+
+settings.json              what decides the samples, written first
+shards/00000-of-00098.npz  consecutive samples, each shard written whole; removed at the end
+samples_{N}x{H}x{W}x{C}.npz  arr_0 uint8 images, arr_1 int64 labels, other conditions by name
+grid.png                   the first of them
+manifest.json              the settings and what came of them, written last
+"""
 
 import dataclasses
 import hashlib
-import math
+import itertools
+from typing import Any
 
-import jax
 import numpy as np
 
-from jaxdiff import factory, results
-from jaxdiff.checkpoints.run import digest
-from jaxdiff.data.images import to_float
+from jaxdiff import claims, files
+from jaxdiff.arrays import Stream, load_npz, save_npz
 from jaxdiff.errors import UserError
-from jaxdiff.files import json_text, local_path, read_json
+from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.memory import out_of_memory, physical_memory
-from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.results import replace
+from jaxdiff.parallel.batches import even_size
+from jaxdiff.progress import progress_bar
 from jaxdiff.samplers.grid import Grid
 from jaxdiff.sampling import finite, image_grid
-from jaxdiff.sampling import guidance_config as method_lib
 from jaxdiff.sampling.guidance_config import Method
-from jaxdiff.sampling.latents import given_with
-from jaxdiff.sampling.options import Request, parse_classes, sampling_config
-from jaxdiff.sampling.pipeline import Generator
-from jaxdiff.sampling.trained_model import Model, open_model
-from jaxdiff.version import __version__
+from jaxdiff.sampling.pipeline import Params, Pipeline
 
-NUM_SAMPLES = 64
-MAX_TILES = 100
-SETTINGS = "settings.json"  # of the request, written first
-MANIFEST = "manifest.json"  # the same and what came of it, written last
-WRITTEN = ("samples_*.npz", "grid.png", MANIFEST)
+SHARD = 1024  # samples of a shard
+SETTINGS, SHARDS, GRID, MANIFEST = "settings.json", "shards", "grid.png", "manifest.json"
+WRITTEN = ("samples_*.npz", SHARDS, GRID, MANIFEST)
+ADVICE = "choose another --out, or delete that folder"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Samples of a model.
+
+    Attributes:
+      images: uint8 [N, H, W, C], or what else the model's codec decodes.
+      x: float32 [N, ...], the samples themselves; None where they were read from a file.
+      cond: {name: array [N, ...]}, what they are conditioned on.
+      class_names: of the labels, in order; empty where they have none.
+      non_finite: int [K], numbers of the samples that hold NaN or infinities, whose images mean
+        nothing.
+      settings: what decided them, as the manifest has it.
+    """
+
+    images: np.ndarray
+    x: np.ndarray | None = None
+    cond: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    non_finite: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    settings: dict = dataclasses.field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.images)
+
+    def grid(self):
+        """A PIL image of the first 100, with their classes."""
+        return image_grid.picture(self.images, self.cond, self.class_names, self.non_finite)
+
+    def save(self, folder):
+        """Writes the files that sample.py writes into a folder that is not another request's.
+
+        Raises:
+          UserError: if the folder holds something else, or cannot be written.
+        """
+        out = files.parse_path(folder, "The folder")
+        with claims.claimed_folder(out, self.settings, SETTINGS, WRITTEN):
+            claims.in_first(_write, out, self, self.settings, [self.images], len(self))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A request with all that it names found and checked; nothing is computed or written yet.
+    """A request with all that it names found and checked.
 
     Attributes:
-      request: with the number of samples decided.
-      model: that is sampled.
+      model: the TrainedModel that is sampled.
       method: how it is guided.
-      generate: the Generator.
+      pipeline: that samples it.
       grid: the sampler's.
-      evaluations: {network: how often it is evaluated for one sample}.
+      num_samples: N.
+      batch_size: how many at once over all devices.
+      seed: of everything random.
+      cond: {name: array [N, ...]}.
+      class_names: of the labels.
+      start: [N, ...] float32, unit noise to start from; None: each sample's own.
       settings: what decides the samples, for the manifest.
     """
 
-    request: Request
-    model: Model
+    model: Any
     method: Method
-    generate: Generator
+    pipeline: Pipeline
     grid: Grid
-    evaluations: dict[str, int]
+    num_samples: int
+    batch_size: int
+    seed: int
+    cond: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    start: np.ndarray | None
     settings: dict
 
-    def params(self):
-        """Reads the parameters of all networks."""
-        with out_of_memory("use devices with more"):
-            return self.method.params(self.model, self.generate.mesh)
-
-    def samples(self, params, seed, numbers, quiet=False):
-        """Samples with these numbers, float32 [len(numbers), ...] NumPy.
+    def sample(self, params, numbers, batch_size, with_x=False, bar=None):
+        """What the pipeline returns of the samples with these numbers.
 
         Raises:
           UserError: if the memory does not suffice.
         """
-        size = self.request.batch_size
-        with out_of_memory(f"choose a --batch_size smaller than {min(size, len(numbers))}"):
-            return self.generate(
+        cond = {name: array[numbers] for name, array in self.cond.items()}
+        start = None if self.start is None else self.start[numbers]
+        with out_of_memory(f"choose a batch size smaller than {batch_size}"):
+            return self.pipeline(
                 params,
                 self.grid,
-                seed,
+                self.seed,
                 numbers,
-                size,
-                strength=self.method.strength,
-                cads=self.method.cads,
-                quiet=quiet,
+                batch_size,
+                cond,
+                self.method.params,
+                self.method.cads,
+                start,
+                with_x=with_x,
+                bar=bar,
             )
 
+    def params(self):
+        """The parameters of all networks that are evaluated."""
+        with out_of_memory("use devices with more"):
+            return Params(
+                self.model.params,
+                tuple(guide.params for guide in self.method.guides),
+                self.method.classifier.params if self.method.uses_classifier else None,
+            )
 
-def prepare(request: Request):
-    """Finds all that a request names.
-
-    Raises:
-      UserError: for a reference, class, sampler, method or file that cannot be used.
-    """
-    request, given = given_with(request)
-    if request.num_samples is None:
-        request = dataclasses.replace(request, num_samples=NUM_SAMPLES)
-    _check_numbers(request)
-    model = open_model(request.model, "model")
-    _check_memory(factory.sample_shape(model.config), request.num_samples)
-    _check_low_res(model, request)
-    sampling = sampling_config(model.config, request)
-    sampler = factory.sampler(sampling)
-    levels, steps = factory.path(model.config, sampling)
-    method = method_lib.find(request, model, steps)
-    generate = _generator(model, sampler, method, request, given)
-    grid = sampler.grid(levels)
-    evaluations = _evaluations(generate.evaluations(grid.num_steps, method.strength), method)
-    settings = {
-        "jaxdiff": __version__,
-        "model": str(model),
-        "config": model.config.to_dict(),
-        "sampling": {**sampling.to_dict(), "num_steps": grid.num_steps},
-        "num_samples": request.num_samples,
-        "seed": request.seed,
-        "classes": sorted(set(generate.classes)) if given else list(generate.classes),
-        "guidance": _guidance(request, method),
-        "networks": _digests(model, method),
-        "notes": list(method.notes),
-        "latents": given.checksum() if request.latents else None,
-        "low_res": given.checksum() if request.low_res else None,
-        "network_evaluations_per_sample": evaluations,
-    }
-    return Job(
-        request=request,
-        model=model,
-        method=method,
-        generate=generate,
-        grid=grid,
-        evaluations=evaluations,
-        settings=settings,
-    )
+    def samples(self):
+        """All samples, in memory."""
+        numbers, size = np.arange(self.num_samples), even_size(self.num_samples, self.batch_size)
+        found = self.sample(self.params(), numbers, size, with_x=True)
+        return Samples(
+            images=found["images"],
+            x=found["x"],
+            cond=self.cond,
+            class_names=self.class_names,
+            non_finite=np.flatnonzero(~found["finite"]),
+            settings=self.settings,
+        )
 
 
-def run(request: Request):
-    """Samples, and writes samples_{N}x{H}x{W}x{C}.npz, grid.png and manifest.json.
+def run(job, out, shard=None):
+    """Samples a job into a folder; shards that are there already are not sampled again.
 
-    Where these are there already nothing is sampled again.
+    Args:
+      job: a Job.
+      out: an epath.Path.
+      shard: samples of a shard; None: 1,024, or the batch size where that is larger.
 
     Raises:
-      UserError: as `prepare`, for a folder that cannot be used, and for samples that are not
-        finite, after all has been written.
+      UserError: for a folder that cannot be used, and for samples that are not finite, after all
+        has been written.
     """
-    out = local_path(request.out, "--out")
-    job = prepare(request)
-    with results.claimed_folder(out, job.settings, SETTINGS, WRITTEN):
-        if not processes.agree(int(bool(results.in_first(_is_finished, out, job)))):
-            _sample(job, out)
+    size = shard or max(SHARD, job.batch_size)
+    settings = {**job.settings, "shard": size}
+    with claims.claimed_folder(out, settings, SETTINGS, WRITTEN):
+        found = claims.in_first(_finished, out, settings)
+        if not processes.agree(found is not None):
+            _sample(job, out, size)
+            found = claims.in_first(_merge, job, out, settings, size)
+        claims.in_first(_end, out, found, job.num_samples)
 
 
-def _sample(job, out):
-    params, count = job.params(), job.request.num_samples
+def shard_paths(out, count, size):
+    """Paths of the shards of `count` samples, in order."""
+    total = -(-count // size)
+    return [out / SHARDS / f"{number:05d}-of-{total:05d}.npz" for number in range(total)]
+
+
+def _sample(job, out, size):
+    """Samples the shards that are not there."""
+    count, paths = job.num_samples, shard_paths(out, job.num_samples, size)
+    there = claims.in_first(files.names, out / SHARDS) or ()
+    is_there = [bool(processes.agree(path.name in there)) for path in paths]
+    _announce(job, sum(is_there), len(paths))
+    if all(is_there):
+        return
+    params, batch_size = job.params(), even_size(min(size, count), job.batch_size)
+    done = sum(min(size, count - n * size) for n, there in enumerate(is_there) if there)
+    with progress_bar(count, "image", initial=done, quiet=not processes.is_first()) as bar:
+        for n, path in enumerate(paths):
+            if is_there[n]:
+                continue
+            numbers = np.arange(n * size, min((n + 1) * size, count))
+            found = job.sample(params, numbers, batch_size, bar=bar)
+            arrays = {"images": found["images"], finite.ARRAY: numbers[~found["finite"]]}
+            claims.in_first(save_npz, path, arrays)
+
+
+def _announce(job, there, total):
     if processes.is_first():
-        spent = ", ".join(f"{n} of {name}" for name, n in job.evaluations.items())
+        spent = job.settings["network_evaluations_per_sample"]
         print(
-            f"Sampling {job.model} with {job.settings['sampling']['sampler']}, "
-            f"{job.grid.num_steps} steps; network evaluations for each sample: {spent}.",
+            f"Sampling {job.model} with {job.settings['sampling']['kind']}, {job.grid.num_steps} "
+            "steps; network evaluations for each sample: "
+            f"{', '.join(f'{count} of {name}' for name, count in spent.items())}.",
             *job.method.notes,
-            "Compiling the sampler, which the first batch waits for.",
+            *([f"{there} of {total} shards are there already."] if there else []),
+            *(["Compiling the sampler, which the first batch waits for."] * (there < total)),
             sep="\n",
             flush=True,
         )
-    samples = job.samples(params, job.request.seed, np.arange(count))
-    bad = finite.non_finite(samples)
-    if processes.is_first():
-        labels = job.generate.labels(np.arange(count)) if job.generate.classes else None
-        _write(out, job.settings, samples, labels, bad)
-        print(f"Wrote {count} samples, grid.png and manifest.json to {out}")
-    _check_finite(finite.summary(bad), count, out)
 
 
-def _check_finite(found, count, out):
-    if found["count"]:
-        raise UserError(
-            f"{finite.about(found, count)}, see {out / MANIFEST}: choose a smaller weight, scale "
-            "or churn, sample with --clip, or use another step of the model."
-        )
-
-
-def _check_numbers(request):
-    if request.num_samples < 1 or request.batch_size < 1:
-        raise UserError(
-            f"--num_samples {request.num_samples} and --batch_size {request.batch_size} must be "
-            "positive."
-        )
-    if not 0 <= request.seed < 2**31:
-        raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
-
-
-def _check_memory(shape, count):
-    """Refuses more samples than this machine can hold."""
-    size, memory = count * math.prod(shape) * 4, physical_memory()
-    if size > memory or count >= 2**31:
-        raise UserError(
-            f"--num_samples {count} of shape {shape} take {size / 1e9:.3g} GB, and this machine "
-            f"has {memory / 1e9:.3g} GB of memory: sample fewer at a time."
-        )
-
-
-def _digests(model, method):
-    """What tells these networks from others of the same names, which were made again."""
-    networks = [model, *method.guides, *([method.classifier] if method.classifier else [])]
-    return {str(network): digest(network.reference) for network in networks}
-
-
-def _check_low_res(model, request):
-    size = model.config.data.low_res_size
-    if size and not request.low_res:
-        raise UserError(
-            f"{model} enlarges images of {size} pixels: give a file of them with --low_res."
-        )
-    if request.low_res and not size:
-        raise UserError(f"{model} does not enlarge images: leave --low_res out.")
-
-
-def _generator(model, sampler, method, request, given):
-    """What makes the samples: the method's networks, with what files give."""
-    shape, num_classes = factory.sample_shape(model.config), method.num_classes(model)
-    if given is None and request.classes is None:
-        classes = method.classes(model)
-    elif given is None:
-        classes = parse_classes(request.classes, num_classes)
-    else:
-        data = model.config.data
-        size = data.low_res_size if request.low_res else data.image_size
-        classes = given.classes((size, size, data.channels), num_classes)
-    # Two batches of B keep a CPU as busy as one of 2B.
-    together = jax.default_backend() != "cpu" if request.together is None else request.together
-    return Generator(
-        network=model.network,
-        process=model.process,
-        sampler=sampler,
-        shape=shape,
-        classes=classes,
-        mesh=make_mesh(),
-        guides=tuple((guide.network, guide.process) for guide in method.guides),
-        references=method.references,
-        classifier=method.classifier.network if method.uses_classifier else None,
-        together=together,
-        start=given.array if request.latents else None,
-        low_res=to_float(given.array) if request.low_res else None,
+def _merge(job, out, settings, size):
+    """Makes the results of the shards, one of which is in memory at a time; the manifest."""
+    paths, count = shard_paths(out, job.num_samples, size), job.num_samples
+    bad = np.concatenate([load_npz(path, [finite.ARRAY])[finite.ARRAY] for path in paths])
+    shards = (load_npz(path, ["images"])["images"] for path in paths)
+    first = list(itertools.islice(shards, -(-image_grid.MOST_TILES // size)))
+    samples = Samples(
+        images=np.concatenate(first),
+        cond=job.cond,
+        class_names=job.class_names,
+        non_finite=bad,
     )
+    found = _write(out, samples, settings, itertools.chain(first, shards), count)
+    files.remove_tree(out / SHARDS)
+    return found
 
 
-def _evaluations(counts, method):
-    """{network: evaluations for one sample}, of the networks that are evaluated at all."""
-    spent = {"model": counts.main}
-    for guide, count in zip(method.guides, counts.guides, strict=True):
-        spent[str(guide)] = spent.get(str(guide), 0) + count
-    spent["classifier"] = counts.classifier
-    return {name: count for name, count in spent.items() if count}
+def _write(out, samples, settings, parts, count):
+    """Writes all results; returns the manifest.
 
-
-def _guidance(request, method):
-    """All that shapes the samples beside the sampler, for the manifest."""
-    networks = [str(guide) for guide in method.guides]
-    names = ("cads", "apg", "rescale", "schedule", "interval")
-    return {
-        "references": [
-            {
-                "network": "model" if r.guide is None else networks[r.guide],
-                "told": r.told.value,
-                "weights": weights.tolist(),
-            }
-            for r, weights in zip(method.references, method.strength.weights, strict=True)
-        ],
-        "classifier": str(method.classifier) if method.classifier else None,
-        "classifier_scale": request.scale if method.classifier else 0.0,
-        **{name: getattr(request, name) for name in names},
-    }
-
-
-def _is_finished(out, job):
-    """Whether all files of this very job are there, and says so.
-
-    Raises:
-      UserError: if one of its files was changed since, or samples are not finite.
+    Args:
+      out: the folder.
+      samples: Samples, of which the first images suffice.
+      settings: what decides them.
+      parts: all images, in consecutive parts.
+      count: how many there are in all.
     """
-    path = out / MANIFEST
-    if not path.exists():
-        return False
-    advice = "choose another --out, or delete that folder"
-    manifest = read_json(path, ("sha256", "non_finite"), advice=advice)
-    sums, found = manifest.pop("sha256"), manifest.pop("non_finite")
-    results.check_same(out, manifest, job.settings)
-    for name, checksum in sums.items():
-        if not (out / name).exists():
-            return False
-        if _checksum(out / name) != checksum:
-            raise UserError(f"{out / name} was changed since it was written: {advice}.")
-    print(f"The {job.request.num_samples} samples of this request are in {out} already.")
-    _check_finite(found, job.request.num_samples, out)
-    return True
+    images, bad, ends = samples.images, np.asarray(samples.non_finite), [0]
 
+    def marked():
+        for part in parts:
+            ends.append(ends[-1] + len(part))
+            own = bad[(bad >= ends[-2]) & (bad < ends[-1])] - ends[-2]
+            yield finite.marked(part, own)
 
-def _checksum(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write(out, settings, samples, labels, bad):
-    """Writes each file under another name first, so that none is ever half there.
-
-    Numbers of samples that are not finite, `bad`, are named in each; images of them are none.
-    """
-    is_image = samples.ndim == 4
-    arrays = {"arr_0": finite.pictures_of(samples, bad) if is_image else samples}
-    arrays |= {} if labels is None else {"arr_1": labels.astype(np.int64)}
+    shape = (count, *images.shape[1:])
+    arrays = {"arr_0": Stream(shape, images.dtype, marked())}
+    for name, array in samples.cond.items():
+        arrays |= {"arr_1": np.int64(array)} if array.dtype.kind == "i" else {name: array}
     arrays |= {finite.ARRAY: bad} if len(bad) else {}
-    file_name = f"samples_{'x'.join(map(str, samples.shape))}.npz"
-    replace(out / file_name, lambda file: np.savez(file, **arrays))
-    picture = _picture(arrays["arr_0"], labels, len(settings["classes"]), bad)
-    replace(out / "grid.png", lambda file: picture.save(file, "png"))
+    name = f"samples_{'x'.join(map(str, shape))}.npz"
+    save_npz(out / name, arrays)
+    written = [name]
+    if (picture := samples.grid()) is not None:
+        with files.replacing(out / GRID) as file:
+            picture.save(file, "png")
+        written.append(GRID)
     manifest = {
         **settings,
         "non_finite": finite.summary(bad),
-        "sha256": {name: _checksum(out / name) for name in (file_name, "grid.png")},
+        "sha256": {name: _checksum(out / name) for name in written},
     }
-    replace(out / MANIFEST, lambda file: file.write(json_text(manifest).encode()))
+    files.write_json(out / MANIFEST, manifest)
+    return manifest
 
 
-def _picture(samples, labels, num_classes, bad):
-    if samples.ndim == 2:
-        return image_grid.scatter(np.delete(samples, bad, 0))
-    shown = samples[:MAX_TILES]
-    captions = () if labels is None else [str(label) for label in labels[:MAX_TILES]]
-    return image_grid.grid(shown, image_grid.columns_for(len(shown), num_classes), captions, bad)
+def _finished(out, settings):
+    """The manifest of these very settings, if all its files are there; else None.
+
+    Raises:
+      UserError: if one of the files was changed.
+    """
+    if not files.exists(out / MANIFEST):
+        return None
+    manifest = files.read_json(out / MANIFEST, ("sha256", "non_finite"), advice=ADVICE)
+    results = {name: manifest[name] for name in ("sha256", "non_finite")}
+    claims.check_same(out, {k: v for k, v in manifest.items() if k not in results}, settings)
+    for name, checksum in results["sha256"].items():
+        if not files.exists(out / name):
+            return None
+        if _checksum(out / name) != checksum:
+            raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
+    print(f"The {settings['num_samples']} samples of this request are in {out} already.")
+    return manifest
+
+
+def _end(out, manifest, count):
+    """Says what was written; raises UserError for samples that are not finite."""
+    if manifest["non_finite"]["count"]:
+        raise UserError(
+            f"{finite.about(manifest['non_finite'], count)}, see {out / MANIFEST}: choose a "
+            "smaller weight, scale or churn, sample with clip, or use another step of the model."
+        )
+    print(f"{count} samples are in {out}: {', '.join([*manifest['sha256'], MANIFEST])}.")
+
+
+def _checksum(path):
+    with files.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def samples_file(path):
+    """The file itself, or the one file samples_*.npz of a folder that sample.py wrote.
+
+    Raises:
+      UserError: if the folder does not hold one.
+    """
+    if not files.is_folder(path):
+        return path
+    found = [n for n in files.names(path) if n.startswith("samples_") and n.endswith(".npz")]
+    if len(found) != 1:
+        raise UserError(f"{path} holds {len(found)} files samples_*.npz: name one of them.")
+    return path / found[0]
+
+
+def load_samples(path):
+    """Samples of a file or folder that sample.py or `Samples.save` wrote.
+
+    Raises:
+      UserError: if there is none.
+    """
+    path = files.parse_path(path, "The samples")
+    file = samples_file(path)
+    arrays = load_npz(file)
+    if "arr_0" not in arrays:
+        raise UserError(f"{file} has no array arr_0: give a file of samples.")
+    manifest = file.parent / MANIFEST
+    settings = files.read_json(manifest) if files.exists(manifest) else {}
+    bad = arrays.pop(finite.ARRAY, np.zeros(0, np.int64))
+    images = arrays.pop("arr_0")
+    if "arr_1" in arrays:
+        arrays["label"] = arrays.pop("arr_1")
+    names = tuple(settings.get("class_names", ()))
+    return Samples(images=images, cond=arrays, class_names=names, non_finite=bad, settings=settings)

@@ -1,138 +1,382 @@
-"""A trained network, as the jobs that sample and measure use it."""
+"""A trained network in Python: `jaxdiff.load(...)`, `model.sample(...)`, `model.denoise(...)`."""
 
 import dataclasses
-import os
-import pathlib
-from functools import partial
+import hashlib
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdiff import factory
-from jaxdiff.checkpoints.run import Reference, read_ema, resolve
-from jaxdiff.errors import UserError
-from jaxdiff.guidance.conditions import embedded, same
-from jaxdiff.guidance.equation import Guidance, NetworkBranch
-from jaxdiff.models.network import Network
-from jaxdiff.parallel.mesh import replicated
+from jaxdiff import factory, files
+from jaxdiff.checkpoints.run import Reference, digest, read_ema, resolve
+from jaxdiff.config import Image, Label, RunConfig, Tokens, Vector, import_modules, to_dict
+from jaxdiff.config.fields import nearest
+from jaxdiff.data import record
+from jaxdiff.diffusion.denoiser import Level
+from jaxdiff.errors import UserError, user_errors
+from jaxdiff.guidance.weights import Steps
+from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.sampling.guidance_config import method_of
+from jaxdiff.sampling.pipeline import Pipeline
+from jaxdiff.sampling.run_sampling import Job
+from jaxdiff.version import __version__
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+GUIDES = ("guide", "classifier")  # fields of guidance specs that hold a network
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """One network of one run, and its process.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """One network with its parameters, and its process.
 
     Attributes:
-      reference: where the parameters are.
-      config: the run's.
-      network, process: as the config says.
+      config: the RunConfig that it was trained by.
+      parameters: of the network, a nested dict of arrays; None: those that `reference` names.
+      reference: where in a run's folder they are.
+      dropout: rate that the network is sampled with, in [0, 1).
+      class_names: of its labels, in order; empty where they are not known.
+      empty: numbers of the classes that have no examples.
     """
 
-    reference: Reference
-    config: Any
-    network: Network
-    process: Any
+    config: RunConfig
+    parameters: Any = None
+    reference: Reference | None = None
+    dropout: float = 0.0
+    class_names: tuple[str, ...] = ()
+    empty: tuple[int, ...] = ()
 
     def __str__(self):
-        return str(self.reference)
+        return str(self.reference or "the model")
 
-    def params(self, mesh):
-        """The averaged parameters, whole on every device."""
+    @cached_property
+    def network(self):
+        """The network without its parameters."""
+        return factory.network(self.config)
+
+    @cached_property
+    def process(self):
+        """Its noise process."""
+        return factory.process(self.config.diffusion)
+
+    @cached_property
+    def codec(self):
+        """What turns images into samples and back."""
+        return factory.codec(self.config.model.codec)
+
+    @cached_property
+    def params(self):
+        """The parameters, whole on every device; read when they are first asked for."""
+        mesh = make_mesh()
         shardings = jax.tree.map(lambda _: replicated(mesh), self.network.shapes)
+        if self.parameters is not None:
+            return jax.device_put(self.parameters, shardings)
         return read_ema(self.reference, self.network.shapes, shardings)
 
+    def sample(self, n, **request):
+        """Samples the model.
 
-def open_model(text, flag, kind="a diffusion model"):
-    """The network that a reference such as runs/digits@500 names.
+        Args:
+          n: how many samples.
+          **request: see `job`.
+
+        Returns:
+          Samples: .images, .x, .cond, .class_names, .grid() and .save(folder).
+
+        Raises:
+          UserError: for what cannot be sampled.
+        """
+        return self.job(n, **request).samples()
+
+    def job(
+        self,
+        n,
+        seed=0,
+        cond=None,
+        sampler=None,
+        guidance=(),
+        combiner=None,
+        rescale=None,
+        cads=None,
+        batch_size=128,
+        start=None,
+        together=None,
+    ):
+        """A request with all that it names found and checked; nothing is computed yet.
+
+        Args:
+          n: how many samples.
+          seed: of everything random; sample number k of a seed is the same in every batch size.
+          cond: {name: value} of the model's conditions, such as {"label": 3}: one for all samples,
+            or an array with one for each. Labels that are not given are all classes in turn.
+          sampler: such as Heun(steps=18); None: the run's own.
+          guidance: specs such as CFG(2), ICG(2), Autoguidance(guide, 1.7) and
+            ClassifierGuidance(classifier, 1), one or several; networks are TrainedModels or the
+            texts that `load` takes.
+          combiner: an APG, or None.
+          rescale: phi in [0, 1] of CFG rescale, or None.
+          cads: a CADS, or None.
+          batch_size: how many samples at once, over all devices.
+          start: unit noise float32 [n, ...] to start from; None: each sample's own.
+          together: predictions of one network under several conditions come from one batch; None:
+            where that is faster.
+
+        Returns:
+          A jaxdiff.sampling.run_sampling.Job.
+
+        Raises:
+          UserError: for what cannot be sampled.
+        """
+        _check_whole("n", n, 1)
+        _check_whole("batch_size", batch_size, 1)
+        _check_whole("seed", seed, 0)
+        if self.config.is_classifier:
+            raise UserError(f"{self} is a classifier: sample a diffusion model.")
+        spec = self.config.sampling if sampler is None else sampler
+        levels, steps = self._path(spec)
+        specs = guidance if isinstance(guidance, (tuple, list)) else [guidance]
+        specs = _with_networks(specs)
+        method = method_of(self, specs, combiner, rescale, cads, steps)
+        chosen = self._conditions(n, cond or {}, method.classifier)
+        start = None if start is None else _checked("start", start, n, self.network.signature.shape)
+        # Two batches of B keep a CPU as busy as one of 2B.
+        together = jax.default_backend() != "cpu" if together is None else together
+        pipeline = Pipeline(
+            network=self.network,
+            process=self.process,
+            sampler=factory.sampler(spec),
+            codec=self.codec,
+            mesh=make_mesh(),
+            dropout=self.dropout,
+            guides=tuple((each.network, each.process, each.dropout) for each in method.guides),
+            references=method.references,
+            classifier=method.classifier.network if method.uses_classifier else None,
+            together=bool(together),
+        )
+        grid = pipeline.sampler.grid(levels)
+        settings = {
+            "jaxdiff": __version__,
+            "model": str(self),
+            "config": to_dict(self.config),
+            "sampling": {**to_dict(spec), "num_steps": grid.num_steps},
+            "num_samples": n,
+            "seed": seed,
+            "class_names": list(self._named(method.classifier).class_names),
+            "conditions": {name: _checksum(array) for name, array in chosen.items()},
+            "guidance": [_described(each) for each in specs],
+            "weights": method.params.weights.tolist(),
+            "classifier_scales": None if (k := method.params.scales) is None else k.tolist(),
+            **{
+                name: None if value is None else to_dict(value)
+                for name, value in (("combiner", combiner), ("rescale", rescale), ("cads", cads))
+            },
+            "start": None if start is None else _checksum(start),
+            "networks": _digests(self, method),
+            "notes": list(method.notes),
+            "network_evaluations_per_sample": _evaluations(pipeline, grid, method),
+        }
+        return Job(
+            model=self,
+            method=method,
+            pipeline=pipeline,
+            grid=grid,
+            num_samples=n,
+            batch_size=batch_size,
+            seed=seed,
+            cond=chosen,
+            class_names=tuple(settings["class_names"]),
+            start=start,
+            settings=settings,
+        )
+
+    def denoise(self, x, sigma, cond=None):
+        """The expected clean sample x0 [B, ...] at x = x0 + sigma * noise.
+
+        Args:
+          x: [B, ...] float32.
+          sigma: a number or [B].
+          cond: as in `sample`.
+
+        Raises:
+          UserError: for conditions that the model does not have, or that are missing.
+        """
+        cond = self._conditions(len(x), cond or {}, None)
+        return _denoise(self.network, self.process, self.params, x, jnp.asarray(sigma), cond)
+
+    def _path(self, spec):
+        """(levels, Steps) of a sampler's settings."""
+        with user_errors():
+            levels, time = self.process.path(spec)
+        return levels, Steps(levels.ratio[:-1], time)
+
+    def _named(self, classifier):
+        """The model whose labels are sampled: this one, or the classifier that guides it."""
+        return self if classifier is None or self.config.label else classifier
+
+    def _conditions(self, n, given, classifier):
+        """{name: array [n, ...]} of all conditions; labels that are not given come in turn.
+
+        Raises:
+          UserError: for conditions that are unknown or missing, or values that do not fit.
+        """
+        wanted = {each.name: each for each in self.config.model.conditions}
+        if classifier is not None:
+            wanted = {classifier.config.label.name: classifier.config.label, **wanted}
+        has_tokens = any(isinstance(each, Tokens) for each in wanted.values())
+        for name in given:
+            if name not in wanted and not (name == "mask" and has_tokens):
+                known = nearest(name, list(wanted)) if wanted else "it has none."
+                raise UserError(f"{self} has no condition {name}: {known}")
+        found = {}
+        for name, each in wanted.items():
+            if isinstance(each, Label) and name not in given:
+                empty = self._named(classifier).empty
+                classes = [c for c in range(each.classes) if c not in empty]
+                found[name] = np.resize(np.int32(classes), n)
+            elif name not in given:
+                raise UserError(
+                    f"{self} is conditioned on {name}: give cond={{{name!r}: ...}}, on the command "
+                    "line --cond FILE.npz or --cond_split SPLIT."
+                )
+            else:
+                found[name] = condition_array(each, given[name], n)
+            if isinstance(each, Tokens):
+                mask = given.get("mask", True)
+                found["mask"] = np.broadcast_to(np.asarray(mask, bool), (n, each.length))
+        return found
+
+
+def load(text, step=None, ema=None, dropout=None, imports=()):
+    """Loads a trained model, such as "runs/a", or "runs/a@500:ema=0.1".
 
     Args:
-      text: the reference.
-      flag: where it was given, for messages.
-      kind: what it must be: "a diffusion model" or "a classifier".
+      text: RUN[@STEP][:ema=LENGTH,dropout=RATE]: a run's folder, and what follows may be given here
+        or by the other arguments. Without a step it is the latest.
+      step: of training.
+      ema: length (sigma_rel) of the average of the parameters.
+      dropout: rate that the network is sampled with, in [0, 1).
+      imports: modules with kinds of networks, data and so on that the run uses.
+
+    Returns:
+      A TrainedModel.
 
     Raises:
-      UserError: if there is none, or it is of the other kind.
+      UserError: if there is none.
     """
-    if pathlib.Path(text).suffix in TENSOR_FILES and not os.path.isdir(text):
+    import_modules(imports)
+    path = files.parse_path(text, "The reference")
+    if path.suffix in TENSOR_FILES and not files.is_folder(path):
         raise UserError(
-            f"--{flag} {text} is a file of tensors, and a run is wanted: make one of it with "
+            f"{text} is a file of tensors, and a run is needed: make one of it with "
             f"`python -m jaxdiff.interop.openai import {text} --out runs/NAME`, "
             "see docs/openai.md."
         )
-    reference = resolve(text)
-    config = reference.run.config()
-    found = "a classifier" if config.model.kind == "classifier" else "a diffusion model"
-    if found != kind:
-        raise UserError(f"{reference} is {found}: --{flag} wants {kind}.")
-    if reference.dropout and config.model.kind != "unet":
-        raise UserError(
-            f"{reference} is a network of the kind {config.model.kind}, and only one of images is "
-            "run with dropout: leave dropout out."
-        )
-    return Model(
+    reference = resolve(text, step, ema, dropout)
+    known = record.read(reference.run.folder) or {"classes": (), "empty": ()}
+    return TrainedModel(
+        config=reference.run.config(),
         reference=reference,
-        config=config,
-        network=dataclasses.replace(factory.network(config), drop_rate=reference.dropout),
-        process=factory.process(config),
+        dropout=reference.dropout,
+        class_names=tuple(known["classes"]),
+        empty=tuple(known["empty"]),
     )
 
 
-def open_image_model(text, purpose):
-    """The diffusion model that a reference names, which must need nothing but noisy images.
+def condition_array(condition, value, n):
+    """A condition of n samples: an array [n, ...], of one value for all or one for each.
 
     Args:
-      text: the reference.
-      purpose: what the model is for, to end a sentence: "encodes images".
+      condition: its settings, such as Label(10).
+      value: what was given; images may be uint8.
+      n: how many samples.
 
     Raises:
-      UserError: if there is none, or it enlarges images, or makes none.
+      UserError: for values of another shape, labels of no class, and what is not finite.
     """
-    model = open_model(text, "model")
-    if model.reference.dropout:
+    name, value = condition.name, np.asarray(value)
+    if isinstance(condition, Label):
+        if value.dtype.kind not in "iu" or value.ndim > 1:
+            raise UserError(f"cond {name} is {value!r}: give whole numbers.")
+        if value.size and not 0 <= value.min() <= value.max() < condition.classes:
+            wrong = value[(value < 0) | (value >= condition.classes)].flat[0]
+            raise UserError(f"cond {name} has {wrong}: classes are 0 to {condition.classes - 1}.")
+        return _checked(f"cond {name}", value, n, (), np.int32)
+    if isinstance(condition, Image):
+        if value.dtype == np.uint8:
+            value = value.astype(np.float32) / 127.5 - 1
+        shape = value.shape[-3:] if value.ndim >= 3 else (None, None, condition.channels)
+        shape = (*shape[:2], condition.channels)
+    elif isinstance(condition, Vector):
+        shape = (condition.size,)
+    else:
+        shape = (condition.length, condition.width)
+    return _checked(f"cond {name}", value, n, shape)
+
+
+def _checked(name, value, n, shape, dtype=np.float32):
+    """An array [n, *shape], of a value for each sample or one for all; UserError if it is not."""
+    value = np.asarray(value)
+    if value.shape not in ((n, *shape), shape):
         raise UserError(
-            f"{text} is run with dropout, and only a network without {purpose}: leave dropout out."
+            f"{name} has the shape {value.shape}: it must be {(n, *shape)}, one for each of {n} "
+            f"samples, or {shape}, one for all."
         )
-    if model.config.data.low_res_size:
-        raise UserError(
-            f"{text} enlarges images of {model.config.data.low_res_size} pixels, and only a model "
-            f"that needs no smaller image {purpose}: give the run of one."
-        )
-    if model.config.diffusion.process != "adm":
-        raise UserError(
-            f"{text} has the process {model.config.diffusion.process}, and only a model of the "
-            f"process adm {purpose}: give the run of one."
-        )
-    return model
+    if value.dtype.kind not in "fiub" or not np.isfinite(value).all():
+        raise UserError(f"{name} has values that are not finite numbers: give others.")
+    return np.broadcast_to(value, (n, *shape)).astype(dtype)
 
 
-def applied(network, params, low_res=None):
-    """The network with its parameters, as a process takes it: (x, time, condition) -> output.
-
-    Args:
-      network: a Network.
-      params: its parameters.
-      low_res: [N, h, w, C] float32, the small images that it enlarges; x may be a whole number of
-        times as many, the repetitions of a sample side by side.
-    """
-
-    def apply(x, time, condition):
-        given = {}
-        if low_res is not None:
-            given["low_res"] = jnp.repeat(low_res, x.shape[0] // low_res.shape[0], axis=0)
-        if network.drop_rate:
-            given |= {"drop_rate": network.drop_rate, "drop_keys": condition.drop_keys}
-        return network.apply(params, x, time, condition.embedding, **given)
-
-    return apply
+def _check_whole(name, value, least):
+    if not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
+        raise UserError(f"{name} is {value}: it must be a whole number from {least} to 2^31 - 1.")
 
 
-def unguided(network, process, params, labels):
-    """What a network predicts when told `labels` [B] int32; they say nothing to one without."""
-    return Guidance(
-        main=NetworkBranch(
-            process.denoiser(applied(network, params)),
-            embedded(partial(network.embed, params), same(labels)),
-        )
-    )
+def _with_networks(specs):
+    """Guidance specs whose networks, where they were named by text, are loaded, each once."""
+    loaded, found = {}, []
+    for spec in specs:
+        for field in GUIDES:
+            network = getattr(spec, field, None)
+            if network is not None and not isinstance(network, TrainedModel):
+                loaded[network] = loaded.get(network) or load(network)
+                spec = dataclasses.replace(spec, **{field: loaded[network]})
+        found.append(spec)
+    return found
+
+
+def _described(spec):
+    """A guidance spec as a manifest has it: its network by name."""
+    for field in GUIDES:
+        if hasattr(spec, field):
+            spec = dataclasses.replace(spec, **{field: str(getattr(spec, field))})
+    return to_dict(spec)
+
+
+def _checksum(array):
+    """Of an array's type, shape and values."""
+    head = f"{array.dtype} {array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _digests(model, method):
+    """{network: text that identifies its parameters}, of those that were read from runs."""
+    networks = [model, *method.guides, *([method.classifier] if method.classifier else [])]
+    return {str(each): digest(each.reference) for each in networks if each.reference}
+
+
+def _evaluations(pipeline, grid, method):
+    """{network: evaluations for one sample}, of the networks that are evaluated at all."""
+    counts = pipeline.evaluations(grid.num_steps, method.params)
+    spent = {"model": counts.main}
+    for guide, count in zip(method.guides, counts.guides, strict=True):
+        spent[str(guide)] = spent.get(str(guide), 0) + count
+    spent["classifier"] = counts.classifier
+    return {name: count for name, count in spent.items() if count}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _denoise(network, process, params, x, sigma, cond):
+    denoiser = process.denoiser(partial(network.apply, params))
+    level = Level(jnp.ones_like(sigma), sigma)
+    return denoiser(x, level, network.embed(params, cond)).x0

@@ -120,9 +120,7 @@ def _read_zip(file, size):
             raise Refusal(f"is a zip archive that torch.save did not write: {EXPECTED}")
         # Entries may overlap, so that a short file says that it holds much.
         if sum(info.file_size for info in entries) > size:
-            raise Refusal(
-                f"is incomplete or corrupt, as it holds less than it says: {_AGAIN}"
-            )
+            raise Refusal(f"is incomplete or corrupt, as it holds less than it says: {_AGAIN}")
         root = pickles[0].removesuffix("data.pkl")
         state, storages = load(io.BytesIO(archive.read(pickles[0])))
         orders = [info for info in entries if info.filename == f"{root}byteorder"]

@@ -16,7 +16,7 @@ def augmented(kind, key, images):
         are all changed in the same way.
 
     Returns:
-      The same list; after a crop, of float32 arrays.
+      The list of changed arrays, of the same types.
     """
     flip_key, crop_key = jax.random.split(key)
     if kind == "crop_flip":
@@ -53,4 +53,5 @@ def crop(key, x):
             method="linear",
         )
 
-    return jax.vmap(enlarge)(x.astype(jnp.float32), share, place)
+    cropped = jax.vmap(enlarge)(x.astype(jnp.float32), share, place)
+    return jnp.round(cropped).astype(x.dtype) if x.dtype == jnp.uint8 else cropped

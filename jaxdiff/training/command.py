@@ -29,10 +29,8 @@ def main():
 def _train(args):
     workdir = cli.require("workdir", args.workdir, "a folder such as runs/NAME")
     with Interrupt(ends_program=True) as interrupt:
-        cli.use_compilation_cache()
-        from jaxdiff.parallel import processes
+        cli.start_jax(args.distributed)
         from jaxdiff.training.loop import train
 
-        processes.initialize(args.distributed)
         train(args.config, workdir, interrupt, args.restart)
     sys.exit(interrupt.status)

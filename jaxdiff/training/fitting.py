@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.errors import UserError
-from jaxdiff.parallel.memory import physical_memory
+from jaxdiff.memory import physical_memory
 from jaxdiff.training.state import state_bytes
 
 

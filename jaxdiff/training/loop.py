@@ -3,29 +3,27 @@
 What happens after a step happens in this order:
 
 1. metrics     the sums of the interval before this one are read, so that nothing waits
-2. good?       before anything is kept, the state is asked whether it is finite
+2. finite?     before anything is kept, the parameters are checked
 3. snapshot    the EMA, kept permanently
-4. show        samples of the EMA, or a classifier's accuracy on held-out images
+4. evaluation  samples of the EMA, or a classifier's accuracy on held-out images
 5. checkpoint  all that it takes to continue
 
-A checkpoint comes last, and the metrics up to it are read before it, so that whatever ends the run
+A checkpoint comes last, and the metrics up to it are read before it, so whatever ends the run
 later, what was reported of the steps before its last checkpoint is complete.
 """
 
 import contextlib
 
 import jax
-import numpy as np
 
-from jaxdiff import config as config_lib
-from jaxdiff import factory
-from jaxdiff.checkpoints.checkpointer import Store, complete_steps
-from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS
+from jaxdiff import files
+from jaxdiff.checkpoints.checkpointer import Checkpointer, complete_steps
+from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS, Run
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, user_errors
+from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import (
     check_batch_size,
     make_mesh,
@@ -35,17 +33,15 @@ from jaxdiff.parallel.mesh import (
     to_devices,
 )
 from jaxdiff.progress import progress_bar
-from jaxdiff.training import ema, workdir
+from jaxdiff.training import workdir as workdir_lib
 from jaxdiff.training.fitting import check_fits
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.metrics_logging import Metrics, Pace, Writer, describe
-from jaxdiff.training.objective import of_config
-from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.periodic_eval import HeldOut, Preview
-from jaxdiff.training.state import IN_A_ROW, NonFiniteSteps, State, all_finite, init_state
-from jaxdiff.training.step import make_step, zero_sums
+from jaxdiff.training.periodic_eval import evaluation_of
+from jaxdiff.training.state import IN_A_ROW, all_finite
+from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.training.task import Task
 
-INIT = 2**32 - 1  # step n draws from fold_in(key, n), initial parameters from this
 # What to do where memory does not suffice.
 SMALLER = (
     "lower training.batch_size, raise training.accumulate, which cuts a batch into that many "
@@ -59,75 +55,62 @@ def train(config, workdir, interrupt=None, restart=False):
     SIGTERM and Ctrl-C end it after the step in progress, saved.
 
     Args:
-      config: see `jaxdiff.config.base`.
+      config: a RunConfig.
       workdir: the run's folder.
       interrupt: an Interrupt that is entered already; None: one of its own.
       restart: whether to move what the run holds aside, and begin at step 0.
 
     Raises:
-      UserError: for a config, folder or data set that cannot be used, and when the loss or
-        its gradient is not finite in IN_A_ROW steps in a row; and when memory is exhausted.
+      UserError: for a config, folder or dataset that cannot be used, when the loss or its gradient
+        is not finite in IN_A_ROW steps in a row, and when memory is exhausted.
     """
+    run = Run(files.parse_path(workdir, "--workdir"))
     with contextlib.ExitStack() as stack:
         interrupt = interrupt or stack.enter_context(Interrupt())
         stack.enter_context(out_of_memory(SMALLER))
-        stack.enter_context(workdir.held(workdir))
-        _train(config, workdir, interrupt, restart)
+        stack.enter_context(run.held("--workdir"))
+        _train(config, run, interrupt, restart)
 
 
-def _train(config, workdir, interrupt, restart):
-    config_lib.check_fields(config)
-    config = workdir.adopt_process(config, workdir)
-    config_lib.validate(config)
-    training = config.training
-    mesh = make_mesh(config.mesh.fsdp)
-    check_batch_size(training.batch_size, mesh, training.accumulate)
-    network = factory.network(config)
-    source = open_split(config.data, "train").in_memory()
-    config = workdir.measure(config, workdir, source)
-    data_record = workdir.data_record(config, workdir, source)
-    process = factory.process(config)
-    optimizer = make_optimizer(training)
-    objective = of_config(config, network, process)
-    if config.model.kind == "classifier":
-        show = HeldOut(
-            network, process, open_split(config.data, config.data.held_out).in_memory(), mesh
-        )
-    else:
-        show = Preview(config, network, process, source, mesh)
-    profiles, dtype = list(ema.profiles(training)), training.snapshot_dtype
-    init, template = _layout(config, network, optimizer, profiles, mesh)
+def _train(config, run, interrupt, restart):
+    config = workdir_lib.adopt_process(config, run)
+    mesh, training = _mesh(config), config.training
+    source = open_split(config.data, "train", config.model.conditions).in_memory()
+    config = workdir_lib.measure(config, run, source)
+    data_record = workdir_lib.data_record(config, run, source)
+    task = Task.of(config)
+    evaluate = evaluation_of(task, source, mesh)
+    shapes = jax.eval_shape(task.init)
+    template = placed(shapes, parameter_sharding(mesh, shapes))
     check_fits(config, template, mesh, SMALLER)
-    run = workdir.claim(workdir, config, data_record, restart)
-
+    workdir_lib.claim(run, config, data_record, restart)
     describe(mesh, template)
-    state, shardings, number = _start(run, config, init, template)
+    state, number = workdir_lib.start(run, task, template)
     step = jax.jit(
-        make_step(objective, process, optimizer, config),
+        summing_step(task),
         donate_argnums=0,
-        out_shardings=(shardings, replicated(mesh)),
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, template), replicated(mesh)),
     )
-    zeros = jax.device_put(zero_sums(objective.terms), replicated(mesh))
-    sums = zeros
+    sums = zeros = jax.device_put(zero_sums(task.objective.terms), replicated(mesh))
+    profiles, dtype = list(state.ema), training.snapshot_dtype
     with contextlib.ExitStack() as stack:
         # Whatever ends the loop, what has been begun is written to the end.
         data, checkpoints, snapshots, writer, bar = (
             stack.enter_context(contextlib.closing(resource))
             for resource in (
                 batches(source, training.batch_size, config.seed, number, config.data.workers),
-                Store(run.checkpoints, KEEP_CHECKPOINTS),
-                Store(run.snapshots),
+                Checkpointer(run.checkpoints, KEEP_CHECKPOINTS),
+                Checkpointer(run.snapshots),
                 Writer(run.tensorboard, number),
                 progress_bar(training.num_steps, "step", number, quiet=not processes.is_first()),
             )
         )
-        # What a course of training left that goes no further: averages of two would not mix.
+        # What steps after this one left: averages of two courses of training would not mix.
         for steps in (checkpoints, snapshots):
             steps.set_aside(after=number)
         metrics, pace = Metrics(writer, bar, training.batch_size), Pace()
         last = number >= training.num_steps
-        if not last and processes.is_first():
-            writer.say("Compiling the training step; a large one takes minutes.")
+        _announce(writer, number, training.num_steps)
         while not last:
             state, sums = step(state, sums, to_devices(next(data), mesh))
             pace(sums)
@@ -139,58 +122,44 @@ def _train(config, workdir, interrupt, restart):
                 metrics.push(number, sums)
                 sums = zeros
                 if metrics.is_over:
-                    _require_good(number, state, checkpoints)
+                    _require_finite(number, state, checkpoints)
             keep_checkpoint = last or number % training.checkpoint_every == 0
             keep_snapshot = number % training.snapshot_every == 0
-            is_shown = number % training.preview_every == 0
-            if keep_checkpoint or keep_snapshot or is_shown:
-                bad = _require_good(number, state, checkpoints)
-            meta = {"step": number, "batch": number, "ema": profiles}
+            is_evaluated = number % training.preview_every == 0
+            if keep_checkpoint or keep_snapshot or is_evaluated:
+                non_finite = _require_finite(number, state, checkpoints)
+            meta = {"step": number, "ema": profiles}
             if keep_snapshot:
                 items = {"ema": jax.tree.map(lambda x: x.astype(dtype), state.ema)}
                 snapshots.save(number, items, {**meta, "dtype": dtype})
             if keep_checkpoint:
                 metrics.finish()  # the step was waited for already
             try:
-                if is_shown:
-                    show(run, writer, number, state.ema[profiles[0]])
+                if is_evaluated:
+                    evaluate(run, writer, number, state.ema[profiles[0]])
             finally:
-                # A picture that fails does not cost the checkpoint.
+                # An evaluation that fails does not cost the checkpoint.
                 if keep_checkpoint:
-                    checkpoints.save(number, state.items(), {**meta, "bad": vars(bad)})
+                    meta = {**meta, "non_finite": vars(non_finite)}
+                    checkpoints.save(number, state.items(), meta)
         metrics.finish()
     if processes.is_first():
         _farewell(run, number, training.num_steps, restart)
 
 
-def _layout(config, network, optimizer, profiles, mesh):
-    """A function that makes a run's first State, and the shapes of it with their shardings."""
-
-    def init():
-        key = jax.random.fold_in(jax.random.key(config.seed), INIT)
-        return init_state(network, optimizer, profiles, key, factory.loss_history(config))
-
-    shapes = jax.eval_shape(init)
-    return init, placed(shapes, parameter_sharding(mesh, shapes))
+def _mesh(config):
+    """The devices, which must divide a batch."""
+    with user_errors():
+        mesh = make_mesh(config.mesh.fsdp)
+        check_batch_size(config.training.batch_size, mesh, config.training.accumulate)
+    return mesh
 
 
-def _start(run, config, init, template):
-    """The run's newest good state, or a fresh one: (state, shardings, number of the next batch)."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
-    found = workdir.restore(run, template.items())
-    if found is None:
-        state, number = jax.jit(init, out_shardings=shardings)(), 0
-    else:
-        items, meta = found
-        # Checkpoints of earlier versions count none.
-        bad = NonFiniteSteps(**meta.get("bad", {"total": 0, "in_row": 0, "first": 0}))
-        bad = jax.device_put(jax.tree.map(np.int32, bad), shardings.bad)
-        state = State.from_items(items, bad)
-        number = meta["batch"]
+def _announce(writer, number, num_steps):
     if processes.is_first():
-        doing = "Training" if found is None else "Continuing"
-        print(f"{doing} from step {number} to {config.training.num_steps}.", flush=True)
-    return state, shardings, number
+        doing = "Continuing" if number else "Training"
+        compiling = " Compiling the training step first; a large one takes minutes."
+        writer.say(f"{doing} from step {number} to {num_steps}.{compiling * (number < num_steps)}")
 
 
 def _farewell(run, number, num_steps, restart):
@@ -201,25 +170,25 @@ def _farewell(run, number, num_steps, restart):
         print(f"Trained to step {number}: {run.folder}")
 
 
-def _require_good(number, state, checkpoints):
-    """Stops a run that cannot go on; waits for the last step. Returns NonFiniteSteps, of Python numbers.
+def _require_finite(number, state, checkpoints):
+    """Stops a run that cannot continue; waits for the last step. Returns NonFiniteSteps, of ints.
 
-    A bad step or a few leave parameters that are finite, and those may be kept.
+    A few non-finite steps leave parameters that are finite, and those may be kept.
     """
-    bad = jax.tree.map(int, jax.device_get(state.bad))
-    if bad.in_row >= IN_A_ROW:
+    non_finite = jax.tree.map(int, jax.device_get(state.non_finite))
+    if non_finite.in_row >= IN_A_ROW:
         problem = (
             f"The loss or its gradient was not finite in {IN_A_ROW} steps in a row, from step "
-            f"{bad.first} on"
+            f"{non_finite.first} on"
         )
     elif not all_finite(state.params):
-        problem = f"The parameters are not finite at step {bad.first or number}"
+        problem = f"The parameters are not finite at step {non_finite.first or number}"
     else:
-        return bad
+        return non_finite
     checkpoints.wait()
     steps = complete_steps(checkpoints.folder)
     where = (
-        f"the last good checkpoint is {checkpoints.folder / str(steps[-1])}"
+        f"the last checkpoint is {checkpoints.folder / str(steps[-1])}"
         if steps
         else "there was no checkpoint yet"
     )

@@ -1,26 +1,29 @@
-"""What a run tells while it trains: on the terminal, and in TensorBoard files."""
+"""What a run reports while it trains: on the terminal, and in TensorBoard files."""
 
 import collections
+import contextlib
+import math
 import time
 
 import jax
-from clu import parameter_overview
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
-from jaxdiff.checkpoints.checkpointer import writing
+from jaxdiff import files
 from jaxdiff.parallel import processes
 from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.state import IN_A_ROW, state_bytes
 from jaxdiff.training.step import means
 
 AHEAD = 3  # steps
+PART = 2**22  # bytes of an event file in a bucket
+ROWS = 20  # of parts of a network
 
 
 def describe(mesh, state):
-    """Prints the mesh, the parameters, and how much memory the state takes.
+    """Prints the mesh, the parameters by the network's parts, and the memory that the state takes.
 
     Args:
       mesh: of devices.
@@ -29,12 +32,22 @@ def describe(mesh, state):
     if not processes.is_first():
         return
     print(f"Mesh: {dict(mesh.shape)} of {mesh.size} {jax.devices()[0].device_kind} device(s)")
-    print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    print(f"Parameters: {_count(state.params):,}")
+    parts = {name: _count(tree) for name, tree in state.params.items()}
+    for name, count in list(parts.items())[:ROWS]:
+        print(f"{count:>15,} {name}")
+    if len(parts) > ROWS:
+        print(f"{'...':>15} {len(parts) - ROWS} more parts")
     sizes = state_bytes(state)
     here = state_bytes(jax.tree.map(on_a_device, state))
+    print("Memory of the state, in all and on a device:")
     for name, size in sizes.items():
-        print(f"{name:>12}: {_mib(size)} in all, {_mib(here[name])} on a device")
-    print(f"{'together':>12}: {_mib(sum(sizes.values()))}, {_mib(sum(here.values()))} on a device")
+        print(f"{_mib(size):>15} {_mib(here[name]):>15} {name}")
+    print(f"{_mib(sum(sizes.values())):>15} {_mib(sum(here.values())):>15} together", flush=True)
+
+
+def _count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _mib(size):
@@ -42,17 +55,17 @@ def _mib(size):
 
 
 class Pace:
-    """Keeps the host a few steps before the devices: enough that these never wait for it.
+    """Keeps the host a few steps before the devices: enough that they never wait for it.
 
-    Any further, a run that is asked to stop would first have to take all the steps that it had
-    been sent into, and its progress bar would count them before they are taken.
+    Were it further ahead, a run that is asked to stop would first have to take all the steps that
+    were dispatched, and its progress bar would count them before they are taken.
     """
 
     def __init__(self):
         self._sent = collections.deque()
 
     def __call__(self, results):
-        """Takes what a step that was just sent will give; waits for the one AHEAD before it."""
+        """Takes the results of a step that was just dispatched; waits for those AHEAD before."""
         self._sent.append(results)
         if len(self._sent) > AHEAD:
             jax.block_until_ready(self._sent.popleft())
@@ -61,8 +74,9 @@ class Pace:
 class Writer:
     """TensorBoard files without TensorFlow; method names are clu's. Writes in one process.
 
-    What the disk refuses is raised, as a UserError. tensorboardX's own writer has a thread, which
-    ends then, and leaves the run to wait for it for ever.
+    What the disk refuses is raised, as a WriteError; tensorboardX's own writer has a thread, which
+    would end then and leave the run waiting for it. Files for a bucket are written locally and
+    copied at each call, and a new one is begun after PART bytes.
     """
 
     def __init__(self, folder, steps_done):
@@ -70,15 +84,20 @@ class Writer:
 
         TensorBoard drops the step of a START and all later ones.
         """
-        self._folder, self._events = folder, None
+        self._folder, self._events, self._local = folder, None, folder
+        self._stack = contextlib.ExitStack()
         if processes.is_first():
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                # By default files of the same second have the same name, and one replaces another.
-                suffix = f".{time.time_ns()}"
-                self._events = EventsWriter(str(folder / "events"), suffix)
+            if files.is_remote(folder):
+                self._local = self._stack.enter_context(files.temporary_folder())
+            files.make_folder(self._local)
+            self._begin_file()
             start = SessionLog(status=SessionLog.START)
             self._write([Event(step=steps_done + 1, session_log=start)])
+
+    def _begin_file(self):
+        # By default files of the same second have the same name, and one replaces another.
+        with files.writing(self._folder):
+            self._events = EventsWriter(str(self._local / "events"), f".{time.time_ns()}")
 
     def write_scalars(self, step, scalars):
         """{name: number}."""
@@ -92,12 +111,20 @@ class Writer:
         )
 
     def _write(self, events):
-        if self._events:
-            with writing(self._folder):
-                for event in events:
-                    event.wall_time = time.time()
-                    self._events.write_event(event)
-                self._events.flush()
+        if self._events is None:
+            return
+        with files.writing(self._folder):
+            for event in events:
+                event.wall_time = time.time()
+                self._events.write_event(event)
+            self._events.flush()
+        if self._local != self._folder:
+            (name,) = files.names(self._local)
+            files.copy(self._local / name, self._folder / name)
+            if files.size(self._local / name) > PART:
+                self._events.close()
+                files.remove(self._local / name)
+                self._begin_file()
 
     def say(self, text):
         """Prints a line above the progress bar."""
@@ -105,8 +132,8 @@ class Writer:
 
     def close(self):
         """Ends the file."""
-        if self._events:
-            with writing(self._folder):
+        with self._stack, files.writing(self._folder):
+            if self._events:
                 self._events.close()
 
 
@@ -114,7 +141,7 @@ class Metrics:
     """Reads each interval's sums one interval late, when they have long been computed.
 
     Attributes:
-      is_over: whether there have been so many bad steps in a row that the run must end.
+      is_over: whether so many steps in a row were not finite that the run must end.
     """
 
     def __init__(self, writer, bar, batch_size):
@@ -136,14 +163,13 @@ class Metrics:
             return
         (number, sums, rate), self._waiting = self._waiting, None
         scalars = means(jax.device_get(sums))
-        in_row, bad = int(scalars.pop("non_finite_in_row")), int(scalars.pop("non_finite_steps"))
-        self.is_over = self.is_over or in_row >= IN_A_ROW
-        if bad:
-            scalars["non_finite_steps"] = bad
+        self.is_over |= scalars.pop("non_finite_in_row") >= IN_A_ROW
+        if not (count := int(scalars["non_finite_steps"])):
+            del scalars["non_finite_steps"]
         self._writer.write_scalars(number, {**scalars, "images_per_second": rate})
         accuracy = f"{quartiles(scalars)}, " if "top1" in scalars else ""
-        loss = f"loss {scalars['loss']:.4f}, " if "loss" in scalars else ""  # of good steps alone
-        counted = f"{bad} bad steps, " if bad else ""
+        loss = f"loss {scalars['loss']:.4f}, " if "loss" in scalars else ""
+        counted = f"{count} non-finite steps, " if count else ""
         text = f"{loss}{accuracy}{counted}{rate:,.0f} images/s"
         self._bar.set_postfix_str(text, refresh=False)
 

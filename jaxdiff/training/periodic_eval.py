@@ -1,53 +1,62 @@
-"""What a run shows of itself at a period: samples, or accuracy on images that it has not seen."""
+"""What a run evaluates at a period: samples, or accuracy on images that it is not trained on."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import factory
-from jaxdiff.checkpoints.checkpointer import writing
-from jaxdiff.data.images import to_float
+from jaxdiff import factory, files
+from jaxdiff.config import Label
+from jaxdiff.data.source import open_split
+from jaxdiff.errors import user_errors
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
 from jaxdiff.sampling import finite, image_grid
-from jaxdiff.sampling.pipeline import Generator, Params
-from jaxdiff.training.augment import area_downsample
+from jaxdiff.sampling.pipeline import Params, Pipeline
 from jaxdiff.training.metrics_logging import quartiles
 from jaxdiff.training.objective import classification
 from jaxdiff.training.step import add_sums, means, zero_sums
 
-PREVIEW_ROWS = 6
-POINTS = 4096
+ROWS = 6  # of a preview, with a column for each class
+MOST_COLUMNS = 16
+IMAGES, POINTS = 64, 4096  # of a preview without such columns
 HELD_OUT_BATCH = 256
 
 
-class Preview:
-    """Pictures of what a run's EMA samples, with the config's sampling settings."""
+def evaluation_of(task, source, mesh):
+    """What the loop calls as (run, writer, number, params): a Preview or a HeldOut.
 
-    def __init__(self, config, network, process, source, mesh):
-        """`source` says which classes have images, and gives those that are to be enlarged."""
-        classes = tuple(c for c in range(config.data.num_classes) if c not in source.empty)
-        self._columns = len(classes) if 1 < len(classes) <= 16 else 8
-        low_res = None
-        if config.data.low_res_size:
-            rows = source.fetch(np.arange(PREVIEW_ROWS * self._columns) % len(source))
-            classes = tuple(rows["label"].tolist()) if classes else ()
-            low_res = np.asarray(area_downsample(to_float(rows["image"]), config.data.low_res_size))
-        shape = factory.sample_shape(config)
-        self._is_points = len(shape) == 1
-        self._count = POINTS if self._is_points else PREVIEW_ROWS * self._columns
-        self._generate = Generator(
-            network=network,
-            process=process,
+    Args:
+      task: the run's Task.
+      source: the training split.
+      mesh: the devices.
+
+    Raises:
+      UserError: for sampling that the process does not have, or a held-out split that there is not.
+    """
+    config = task.config
+    if not config.is_classifier:
+        return Preview(task, source, mesh)
+    held_out = open_split(config.data, config.data.held_out, config.model.conditions)
+    return HeldOut(task, held_out.in_memory(), mesh)
+
+
+class Preview:
+    """Pictures of what a run's EMA samples, with the config's sampler."""
+
+    def __init__(self, task, source, mesh):
+        config, shape = task.config, task.network.signature.shape
+        self._seed, self._class_names = config.seed, source.class_names
+        self._cond = _conditions(config.model.conditions, source, POINTS if len(shape) == 1 else 0)
+        self._sample = Pipeline(
+            network=task.network,
+            process=task.process,
             sampler=factory.sampler(config.sampling),
-            shape=shape,
-            classes=classes,
+            codec=task.codec,
             mesh=mesh,
-            low_res=low_res,
         )
-        levels, _ = factory.path(config, config.sampling)
-        self._grid = self._generate.sampler.grid(levels)
-        self._seed = config.seed
+        with user_errors():
+            levels, _ = task.process.path(config.sampling)
+        self._grid = self._sample.sampler.grid(levels)
 
     def __call__(self, run, writer, number, params):
         """Writes previews/<number>.png and the same picture to TensorBoard.
@@ -57,39 +66,43 @@ class Preview:
         Raises:
           UserError: if the picture cannot be written.
         """
-        numbers = np.arange(self._count)
-        x = self._generate(Params(params), self._grid, self._seed, numbers, len(numbers))
-        if processes.is_first():
-            bad = finite.non_finite(x)
-            if len(bad):
-                found = finite.about(finite.summary(bad), len(x), "samples of the preview")
-                writer.say(f"step {number}: {found}.")
-            picture = (
-                image_grid.scatter(np.delete(x, bad, 0))
-                if self._is_points
-                else image_grid.grid(finite.pictures_of(x, bad), self._columns, crossed=bad)
-            )
-            with writing(run.previews):
-                picture.save(run.previews / f"{number}.png")
+        count, cond = self._cond
+        found = self._sample(Params(params), self._grid, self._seed, np.arange(count), count, cond)
+        if not processes.is_first():
+            return
+        bad = np.flatnonzero(~found["finite"])
+        if len(bad):
+            about = finite.about(finite.summary(bad), count, "samples of the preview")
+            writer.say(f"step {number}: {about}.")
+        picture = image_grid.picture(found["images"], cond, self._class_names, bad)
+        if picture is not None:
+            with files.replacing(run.previews / f"{number}.png") as file:
+                picture.save(file, "png")
             writer.write_images(number, {"samples": image_grid.to_array(picture)})
+
+
+def _conditions(conditions, source, count=0):
+    """(N, {name: array [N, ...]}) of a preview: each class in turn, or the first examples'."""
+    if len(conditions) == 1 and isinstance(conditions[0], Label):
+        classes = np.setdiff1d(np.arange(conditions[0].classes, dtype=np.int32), source.empty)
+        columns = len(classes)
+        count = count or (ROWS * columns if 1 < columns <= MOST_COLUMNS else IMAGES)
+        return count, {conditions[0].name: classes[np.arange(count) % columns]}
+    count = count or IMAGES
+    return count, source.fetch(np.arange(count) % len(source))["cond"] if conditions else {}
 
 
 class HeldOut:
     """A noisy classifier's accuracy on images of another split, by quarter of the noise levels."""
 
-    def __init__(self, network, process, source, mesh):
-        """`source` is a Source of the images, which are padded to whole batches."""
-        self._process, self._source, self._mesh = process, source, mesh
-        objective = classification(network, process, drop_rate=0.0)
+    def __init__(self, task, source, mesh):
+        self._source, self._mesh, self._label = source, mesh, task.config.model.label.name
+        objective = classification(task.network, task.process, self._label)
 
         def measure(params, images, labels, real, key):
-            x0 = to_float(images)
-            examples = {
-                "x0": x0,
-                "label": labels,
-                "draws": process.draw(key, x0.shape),
-                "dropout": None,
-            }
+            x0 = task.codec.encode(images)
+            draws = task.process.draw(key, x0.shape)
+            examples = {"x0": x0, "cond": {self._label: labels}, "draws": draws}
             terms, quartile = objective.losses(params, examples)
             # What pads the last batch falls into no quarter.
             return add_sums(zero_sums(terms), terms, jnp.where(real, quartile, -1))
@@ -106,7 +119,7 @@ class HeldOut:
                 numbers = np.arange(start, start + size)
                 rows = self._source.fetch(numbers % len(self._source))
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), repeat), start)
-                arrays = (rows["image"], rows["label"], numbers < len(self._source))
+                arrays = (rows["x"], rows["cond"][self._label], numbers < len(self._source))
                 sums = self._measure(params, *(from_global(a, sharding) for a in arrays), key)
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         return {name: value for name, value in means(jax.device_get(total)).items() if "_q" in name}

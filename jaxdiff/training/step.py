@@ -26,7 +26,7 @@ COUNTS = {
 
 
 def make_step(config):
-    """A training step to call by hand, on one device:
+    """A training step to call by hand, on one device.
 
         init, step = make_step(config)
         state = init()
@@ -40,7 +40,7 @@ def make_step(config):
       step: (State, batch) -> (State, metrics). batch: x uint8 [B, H, W, C] and an array [B, ...]
         for each of the model's conditions. metrics: {"loss": float32, "grad_norm": float32, ...};
         NaN if the step was not finite. The State that is given cannot be used afterwards.
-    """  # noqa: D400, D415
+    """
     task = Task.of(config)
     summed = summing_step(task)
     names = [*task.objective.terms, "grad_norm"]

@@ -1,100 +1,98 @@
 """A run's folder before training: whose it is, and from where the run continues."""
 
-import pathlib
+import dataclasses
 import sys
 
-from jaxdiff import config as config_lib
+import jax
+import numpy as np
+
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
+from jaxdiff.claims import in_first
+from jaxdiff.config import EDM, differences, replaced
 from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path
 from jaxdiff.parallel import processes
 from jaxdiff.training.restart import ASIDE, require_none_lost, set_history_aside
+from jaxdiff.training.state import NonFiniteSteps, State
 
 
-def adopt_process(config, workdir):
-    """A config that holds in full the process of the run that `diffusion.from_run` names.
+def adopt_process(config, run):
+    """A config with the noise process of the run that `diffusion.from_run` names.
 
     A run that has begun keeps the process that it began with, wherever the other run is by now.
     """
-    name = config.diffusion.from_run
-    if not name:
+    own = config.diffusion
+    if not own.from_run:
         return config
-    begun, other = Run(pathlib.Path(workdir)), Run(local_path(name, "diffusion.from_run"))
-    other = begun if begun.exists() else other
-    config = config.copy_and_resolve_references()
+    other = run if run.exists() else Run(files.parse_path(own.from_run, "diffusion.from_run"))
     theirs = other.config().diffusion
-    for field in config_lib.PROCESS_FIELDS:
-        config.diffusion[field] = theirs[field]
-    return config
+    if type(theirs) is not type(own):
+        raise UserError(
+            f"diffusion.from_run is {own.from_run}, whose process is {theirs.kind}, and this run's "
+            f"is {own.kind}: name a run of the same kind of process."
+        )
+    same = {name: getattr(theirs, name) for name in own.SAME}
+    return dataclasses.replace(config, diffusion=dataclasses.replace(own, **same))
 
 
-def measure(config, workdir, source):
+def measure(config, run, source):
     """A config that states the data's standard deviation, measured where diffusion.data_std is 0.
 
     A run that has begun keeps the value that it began with.
 
     Args:
       config: the run's.
-      workdir: its folder.
+      run: its folder.
       source: the training split.
 
     Raises:
-      UserError: if all of the data are alike.
+      UserError: if all values of the data are the same.
     """
-    if config.diffusion.process != "edm" or config.diffusion.data_std:
+    if not isinstance(config.diffusion, EDM) or config.diffusion.data_std:
         return config
-    begun = Run(pathlib.Path(workdir))
-    config = config.copy_and_resolve_references()
-    if begun.exists():
-        config.diffusion.data_std = begun.config().diffusion.data_std
-        return config
-    config.diffusion.data_std = standard_deviation(source)
+    if run.exists():
+        return replaced(config, {"diffusion.data_std": run.config().diffusion.data_std})
+    value = standard_deviation(source)
     if processes.is_first():
-        print(f"The data's standard deviation, diffusion.data_std: {config.diffusion.data_std:.6f}")
-    return config
+        print(f"The data's standard deviation, diffusion.data_std: {value:.6f}")
+    return replaced(config, {"diffusion.data_std": value})
 
 
-def held(workdir):
-    """A context in which no other program may train the run of a folder; see `Run.held`."""
-    return Run(local_path(workdir, "--workdir")).held("--workdir")
-
-
-def data_record(config, workdir, source):
+def data_record(config, run, source):
     """The record of the training split, as RUN/data.json keeps it; see `jaxdiff.data.record`.
 
     Raises:
       UserError: if the folder holds a run that was trained on other data.
     """
     described = record.describe(source)
-    record.check(pathlib.Path(workdir), described, config.data.name)
+    record.check(run.folder, described, getattr(config.data, "name", "") or config.data.kind)
     if processes.is_first() and config.training.batch_size > len(source):
         print(
-            f"train.py: warning: training.batch_size is {config.training.batch_size} and the split "
+            f"Warning: training.batch_size is {config.training.batch_size} and the split "
             f"train has {len(source)} examples, so a batch holds some of them more than once.",
             file=sys.stderr,
         )
     return described
 
 
-def claim(workdir, config, data_record, restart=False):
+def claim(run, config, described, restart=False):
     """Makes the folder of a run, or checks that it holds this very run; writes its settings.
 
     Args:
-      workdir: the folder.
+      run: the folder, held by this program.
       config: the run's.
-      data_record: from the function of that name.
+      described: the data, by `data_record`.
       restart: whether to move what the run holds aside, so that it begins at step 0.
 
     Raises:
       UserError: if the folder holds a run of a different config or one whose checkpoints are gone,
         or cannot be written.
     """
-    run = Run(pathlib.Path(workdir))
     old = run.config() if run.exists() else None
-    if different := config_lib.differences(old or config, config):
+    if different := differences(old or config, config):
         raise UserError(
             f"{run.folder} holds a run of a different config: {', '.join(different)}; choose "
             "another --workdir, or give the run's own values to continue it."
@@ -103,48 +101,47 @@ def claim(workdir, config, data_record, restart=False):
         set_history_aside(run)
     else:
         require_none_lost(run, old)
-    checkpointer.together(
-        run.folder, _write, run, config, data_record, advice="choose another --workdir"
-    )
-    return run
+    in_first(_write, run, config, described)
 
 
-def _write(run, config, data_record):
-    if processes.is_first():
-        run.previews.mkdir(parents=True, exist_ok=True)
-        run.write_config(config)
-        record.write(run.folder, data_record)
+def _write(run, config, described):
+    files.make_folder(run.previews)
+    run.write_config(config)
+    record.write(run.folder, described)
 
 
-def restore(run, template):
-    """The newest checkpoint that can be read, walking back over damaged ones.
+def start(run, task, template):
+    """The newest checkpoint that can be read, walking back over corrupt ones; or a new state.
 
     Args:
       run: the run.
-      template: {item: tree of jax.ShapeDtypeStruct with shardings}.
+      task: its Task.
+      template: a State of jax.ShapeDtypeStruct with shardings.
 
     Returns:
-      (items, meta), or None where there is no checkpoint at all.
+      (State, number of its step).
 
     Raises:
       UserError: if there are checkpoints and none can be read.
     """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     steps = checkpointer.complete_steps(run.checkpoints)
     for step in reversed(steps):
         problem = None
         try:
-            items, meta = checkpointer.read(run.checkpoints, step, template)
+            items, meta = checkpointer.read(run.checkpoints, step, template.items())
         except checkpointer.CorruptCheckpoint as error:
             problem = error
         # Processes must agree: one that cannot read its part takes all of them a step back.
         if not processes.any_process(problem is not None):
-            return items, meta
+            counts = jax.tree.map(np.int32, NonFiniteSteps(**meta["non_finite"]))
+            return State.from_items(items, jax.device_put(counts, shardings.non_finite)), step
         if processes.is_first():
-            print(f"Checkpoint {step} is damaged and passed over: {problem}.")
+            print(f"Checkpoint {step} is corrupt and passed over: {problem}.")
     if steps:
         raise UserError(
             f"None of the checkpoints in {run.checkpoints} can be read: restore one from a copy, "
             f"or give --restart, which moves what there is into a folder {ASIDE}-1 of the run and "
             "begins at step 0."
         )
-    return None
+    return jax.jit(task.init, out_shardings=shardings)(), 0

@@ -67,8 +67,12 @@ def _digest(split, key):
 
 
 def prepare():
-    """Prepares the dataset, if that was not done before; returns its folder."""
+    """Prepares the dataset in $JAXDIFF_CACHE (~/.cache/jaxdiff), if it is not there.
+
+    Returns:
+      Its folder.
+    """
     from jaxdiff.data.prepared import prepare_arrays
 
-    cache = os.environ.get("JAXDIFF_CACHE") or "~/.cache/jaxdiff"
+    cache = os.environ.get("JAXDIFF_CACHE") or os.path.expanduser("~/.cache/jaxdiff")
     return prepare_arrays(files.parse_path(cache, "JAXDIFF_CACHE") / "data" / "digits", splits())

@@ -1,23 +1,25 @@
 r"""Autoguidance's toy, reproduced and measured: Karras et al. 2024 (arXiv:2406.02507), appendix C.
 
-    python -m jaxdiff.evaluation.toy --models runs/toy --guides runs/toy_guide \
+    python -m studies.toy --models runs/toy --guides runs/toy_guide \
         --unconditionals runs/toy_unconditional --out samples/toy
 
-Prints a table of methods, draws the paper's figure to OUT/toy.png, and with --sweep the frontier of
-outliers against lost coverage, each method over its strengths, to OUT/frontier.png and .csv.
-Several runs of each, separated by commas and trained with other seeds, give the spread: a cell is
-the mean over them, followed by each of them in the order given.
+Prints a table of methods, writes it to OUT/table.json, draws the paper's figure to OUT/toy.png, and
+with --sweep the frontier of outliers against lost coverage, each method over its weights, to
+OUT/frontier.png and .csv. Several runs of each, separated by commas and trained with other seeds,
+give the spread: a cell is the mean over them, followed by each of them in the order given.
+
+The table takes 6 minutes of CPU time for one training, a sweep of 8,192 points a point 20;
+docs/guidance.md has both, and what they say.
 """
 
-import csv
 import dataclasses
+from typing import Annotated
 
 import numpy as np
-from absl import flags
 
-from jaxdiff import cli, results
+from jaxdiff import cli, files, tables
+from jaxdiff.config import APG, Range, Schedule
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path
 
 # Of the table: field of a Score, heading, factor, format.
 COLUMNS = (
@@ -27,14 +29,15 @@ COLUMNS = (
     ("median", "median", 1, ".3f"),
     ("clipped_mean", "clipped mean", 1, ".3f"),
 )
-SETTINGS = ("models", "guides", "unconditionals", "num_samples", "sweep")  # flags
-FIGURES = ("toy.png", "frontier.csv", "frontier.png")
+FIELDS = {"method": str, "weight": float, **{field: float for field, *_ in COLUMNS}}
+OWN = ("toy.png", "table.json", "frontier.csv", "frontier.png")
 WEIGHTS = (1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+LARGER = (1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def rows():
     """{name: (Runs, count) -> points}."""
-    from jaxdiff.evaluation.toy_score import truth
+    from studies.toy.score import truth
 
     table = {
         "truth": lambda runs, n: truth(runs.seed, n),
@@ -55,41 +58,41 @@ def rows():
 
 
 def sweeps():
-    """{method: {strength: (Runs, count) -> points}}."""
+    """{method: {weight, or factor of truncation: (Runs, count) -> points}}."""
 
     def weights(values=WEIGHTS, **fields):
         return {w: lambda runs, n, w=w: runs.points(n, guide=w, **fields) for w in values}
 
     def own(step, **fields):
-        return {w: lambda runs, n, w=w: runs.points(n, early=(step, w), **fields) for w in stronger}
+        return {w: lambda runs, n, w=w: runs.points(n, early=(step, w), **fields) for w in LARGER}
 
-    stronger = (1.5, 2.0, 3.0, 4.0, 6.0)
+    linear = Schedule("linear")
     return {
         "CFG": {w: lambda runs, n, w=w: runs.points(n, cfg=w) for w in (1.25, 1.5, 2.0, 3.0, 4.0)},
         "truncation": {
             f: lambda runs, n, f=f: runs.truncated(n, f) for f in (1.02, 1.05, 1.1, 1.15, 1.2, 1.4)
         },
         "autoguidance": weights(),
-        "in (0, .1]": weights(stronger, interval=("0,.1",)),
-        "in (0, .3]": weights(stronger, interval=("0,.3",)),
-        "in (.05, 1]": weights(stronger, interval=(".05,1",)),
-        "linear": weights(schedule=("linear",)),
-        "invlinear": weights(schedule=("invlinear",)),
-        "APG 0, 0, .05": weights(stronger, apg="0,0,.05"),
-        "APG 1, 0, .02": weights(stronger, apg="1,0,.02"),
+        "in (0, .1]": weights(LARGER, interval=(0, 0.1)),
+        "in (0, .3]": weights(LARGER, interval=(0, 0.3)),
+        "in (.05, 1]": weights(LARGER, interval=(0.05, 1)),
+        "linear": weights(schedule=linear),
+        "invlinear": weights(schedule=Schedule("invlinear")),
+        "APG 0, 0, .05": weights(LARGER, combiner=APG(0, 0, 0.05)),
+        "APG 1, 0, .02": weights(LARGER, combiner=APG(1, 0, 0.02)),
         "and CFG, w 1.2": weights(cfg=1.2),
         "own step 512": own(512),
         "own step 1024": own(1024),
-        "own step 512, linear": own(512, schedule=("linear",)),
-        "own step 512, APG 1, 0, .02": own(512, apg="1,0,.02"),
-        "own step 512, in (0, .3]": own(512, interval=("0,.3",)),
-        "and own step 512, w 1.5": weights(stronger[:-1], early=(512, 1.5)),
+        "own step 512, linear": own(512, schedule=linear),
+        "own step 512, APG 1, 0, .02": own(512, combiner=APG(1, 0, 0.02)),
+        "own step 512, in (0, .3]": own(512, interval=(0, 0.3)),
+        "and own step 512, w 1.5": weights(LARGER[:-1], early=(512, 1.5)),
     }
 
 
 def measure(methods, runs, count):
     """{method: [Score of each of the runs]}."""
-    from jaxdiff.evaluation.toy_score import score
+    from studies.toy.score import score
 
     return {name: [score(points(r, count)) for r in runs] for name, points in methods.items()}
 
@@ -100,80 +103,86 @@ def mean(scores):
     return type(scores[0])(**{f: float(np.mean([getattr(s, f) for s in scores])) for f in fields})
 
 
-def _cell(values, factor, form):
-    values = np.array(values) * factor
-    text = format(values.mean(), form)
-    if len(values) == 1:
-        return text
-    return f"{text} ({', '.join(format(value, form) for value in values)})"
-
-
-def print_table(results):
-    """Markdown."""
-    print(f"| | {' | '.join(heading for _, heading, *_ in COLUMNS)} |")
-    print("| --- " * (1 + len(COLUMNS)) + "|")
-    for name, scores in results.items():
-        cells = [
-            _cell([getattr(s, f) for s in scores], factor, form) for f, _, factor, form in COLUMNS
-        ]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+def table(scores):
+    """(columns, rows) of `measure`, as studies.tables takes them."""
+    columns = [("", ""), *((heading, form) for _, heading, _, form in COLUMNS)]
+    cells = [
+        [name, *([float(factor * getattr(s, f)) for s in each] for f, _, factor, _ in COLUMNS)]
+        for name, each in scores.items()
+    ]
+    return columns, cells
 
 
 def sweep(runs, count, out):
-    """Measures all sweeps; a CSV row as each point is done, a picture at the end."""
-    from jaxdiff.evaluation.toy_figures import frontier
+    """Measures all sweeps, draws them, and keeps a CSV row of each point."""
+    from studies.toy.figures import frontier
+    from studies.toy.score import Score
 
-    curves = {}
-    with open(out / "frontier.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["method", "strength", *(field for field, *_ in COLUMNS)])
-        for name, methods in sweeps().items():
-            results = measure(methods, runs, count)
-            curves[name] = [(strength, mean(scores)) for strength, scores in results.items()]
-            for strength, s in curves[name]:
-                writer.writerow([name, strength, *(getattr(s, field) for field, *_ in COLUMNS)])
-                print(
-                    f"{name}, {strength:g}: outliers {s.outliers:.2%}, TV {s.tv:.3f}, clipped mean "
-                    f"{s.clipped_mean:.3f}",
-                    flush=True,
-                )
-            file.flush()
+    path, curves = out / "frontier.csv", {}
+    kept = {(row.pop("method"), row.pop("weight")): row for row in tables.read_rows(path, FIELDS)}
+    for name, methods in sweeps().items():
+        for weight, points in methods.items():
+            if (name, weight) not in kept:
+                values = dataclasses.asdict(mean(measure({name: points}, runs, count)[name]))
+                kept[name, weight] = {f: values[f] for f, *_ in COLUMNS}
+                tables.add_row(path, {"method": name, "weight": weight, **kept[name, weight]})
+            score = Score(**kept[name, weight])
+            curves.setdefault(name, []).append((weight, score))
+            print(
+                f"{name}, {weight:g}: outliers {score.outliers:.2%}, TV {score.tv:.3f}, clipped "
+                f"mean {score.clipped_mean:.3f}",
+                flush=True,
+            )
     frontier(curves, out / "frontier.png", truncation="truncation")
 
 
-def _runs(values):
-    from jaxdiff.evaluation.toy_runs import Runs
+def _runs(args):
+    from studies.toy.runs import Runs
 
-    names = [values.models, values.guides, values.unconditionals]
+    names = [args.models, args.guides, args.unconditionals]
     if not names[0] or len({len(n) for n in names}) > 1:
         raise UserError(
             f"--models, --guides and --unconditionals hold {', '.join(str(len(n)) for n in names)} "
             "runs: give as many of each, at least one."
         )
-    return [Runs(*each, seed) for seed, each in enumerate(zip(*names, strict=True))]
+    runs = [Runs(*each, seed) for seed, each in enumerate(zip(*names, strict=True))]
+    for each in runs:
+        for reference in (each.model, each.guide, each.unconditional):
+            each.load(reference)
+    return runs
+
+
+def _job(args):
+    from jaxdiff.claims import claimed_folder
+    from studies.tables import markdown, save
+    from studies.toy.figures import overview
+
+    out = files.parse_path(cli.require("out", args.out, "a folder such as samples/toy"), "--out")
+    cli.start_jax()
+    runs = _runs(args)
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    with claimed_folder(out, settings, "toy.json", OWN):
+        found = table(measure(rows(), runs, args.num_samples))
+        save(out / "table.json", *found)
+        print(markdown(*found))
+        overview(runs[0], out / "toy.png")
+        if args.sweep:
+            sweep(runs, args.sweep, out)
 
 
 def main():
-    """Prints the tables, and draws the figures."""
-    values = flags.FLAGS
-    out = local_path(cli.require("out", values.out, "a folder such as samples/toy"), "--out")
-    cli.use_compilation_cache()
-    runs = _runs(values)
-    from jaxdiff.evaluation.toy_figures import overview
-
-    settings = {name: values[name].value for name in SETTINGS}
-    with results.claimed_folder(out, settings, "toy.json", FIGURES):
-        print_table(measure(rows(), runs, values.num_samples))
-        overview(runs[0], out / "toy.png")
-        if values.sweep:
-            sweep(runs, values.sweep, out)
+    """The command."""
+    parser = cli.Parser(__doc__)
+    cli.add_flag(parser, "models", tuple[str, ...], (), "Runs of configs/toy.py")
+    cli.add_flag(parser, "guides", tuple[str, ...], (), "Runs of configs/toy_guide.py")
+    cli.add_flag(parser, "unconditionals", tuple[str, ...], (), "Of configs/toy_unconditional.py")
+    count = Annotated[int, Range(1, 10**9)]
+    cli.add_flag(parser, "num_samples", count, 40_000, "Points of each row")
+    sweep_count = Annotated[int, Range(0, 10**9)]
+    cli.add_flag(parser, "sweep", sweep_count, 0, "Points of each weight; 0: no frontier")
+    cli.add_flag(parser, "out", help="Folder of the figures.")
+    cli.run(_job, parser)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("models", [], "Runs of configs/toy.py.")
-    flags.DEFINE_list("guides", [], "Runs of configs/toy_guide.py.")
-    flags.DEFINE_list("unconditionals", [], "Runs of configs/toy_unconditional.py.")
-    flags.DEFINE_integer("num_samples", 40_000, "Points of each row.", lower_bound=1)
-    flags.DEFINE_integer("sweep", 0, "Points of every method at every strength; 0: no frontier.")
-    flags.DEFINE_string("out", None, "Folder of the figures.")
-    cli.run(main)
+    main()

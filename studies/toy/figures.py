@@ -5,12 +5,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxdiff.evaluation.toy_score import truth
 
-from jaxdiff.data import toy
-from jaxdiff.diffusion.edm import log_density
-from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling.trained_model import open_model
+from jaxdiff import files
+from studies.toy import data
+from studies.toy.process import log_density
+from studies.toy.score import truth
 
 VIEW = (-0.7, 1.6, -0.8, 1.7)  # x and y of class A, with room for outliers
 PIXELS = 160
@@ -34,7 +33,9 @@ def overview(runs, path, count=4000, paths=16):
         axes.plot(*points.T, ",", color="C1", alpha=0.8)
         axes.set_title(name)
     grid, shape = _grid()
-    main, guide = (_log_density(model, grid).reshape(shape) for model in (runs.model, runs.guide))
+    main, guide = (
+        _log_density(runs.load(each), grid).reshape(shape) for each in (runs.model, runs.guide)
+    )
     pictures = {
         f"density of main, sigma {MIDDLE}": np.exp(main - main.max()),
         "density of the guide": np.exp(guide - guide.max()),
@@ -45,21 +46,22 @@ def overview(runs, path, count=4000, paths=16):
         limits = {"vmin": -4, "vmax": 4, "cmap": "RdBu_r"} if is_ratio else {"cmap": "Blues"}
         axes.imshow(values, origin="lower", extent=VIEW, aspect="auto", **limits)
         axes.set_title(name)
-    for color, fields in (("C7", {}), ("C1", {"guide": 3.0})):
-        path_of = runs.trajectories(paths, **fields)
+    for color, weight in (("C7", 1.0), ("C1", 3.0)):
+        path_of = runs.trajectories(paths, weight)
         panels[1, 3].plot(path_of[..., 0], path_of[..., 1], color=color, lw=0.7)
     _contours(panels[1, 3])
     panels[1, 3].set_title("paths: alone (grey), guided (orange)")
     for axes in panels.flat:
         axes.set(xlim=VIEW[:2], ylim=VIEW[2:], xticks=[], yticks=[])
-    figure.savefig(path, dpi=110)
+    with files.replacing(path) as file:
+        figure.savefig(file, dpi=110)
 
 
 def frontier(curves, path, truncation=None):
-    """Outliers against lost coverage: a curve for each method, a point for each strength.
+    """Outliers against lost coverage: a curve for each method, a point for each weight or factor.
 
     Args:
-      curves: {method: [(strength, Score), ...]}.
+      curves: {method: [(weight, Score), ...]}.
       path: of the picture.
       truncation: name of a method to draw dashed, as it is no guidance.
     """
@@ -72,13 +74,14 @@ def frontier(curves, path, truncation=None):
         tv, outliers = ([getattr(s, field) for _, s in points] for field in ("tv", "outliers"))
         marker = "os^vDPX*"[number // 10 % 8]
         axes.plot(tv, 100 * np.array(outliers), style + marker, ms=3.5, lw=1, label=name)
-        for (strength, _), x, y in zip(points, tv, outliers, strict=True):
-            axes.annotate(f"{strength:g}", (x, 100 * y), fontsize=6)
+        for (weight, _), x, y in zip(points, tv, outliers, strict=True):
+            axes.annotate(f"{weight:g}", (x, 100 * y), fontsize=6)
     axes.set(xlabel="total variation distance of the branches' shares", ylabel="outliers, %")
     axes.set(ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    with files.replacing(path) as file:
+        figure.savefig(file, dpi=120)
 
 
 def _grid():
@@ -91,20 +94,20 @@ def _grid():
 def _contours(axes):
     """Where the truth, hardly blurred, is."""
     grid, shape = _grid()
-    values = jax.jit(lambda x: toy.distribution("A").log_density(x, 0.01))(grid)
+    values = jax.jit(lambda x: data.distribution("A").log_density(x, 0.01))(grid)
     values = np.asarray(values).reshape(shape)
     axes.contourf(values, [-2, 10], origin="lower", extent=VIEW, colors=["0.85"])
 
 
-def _log_density(reference, points):
-    """What a network takes for the log density at MIDDLE, up to a constant: [N]."""
-    model = open_model(reference, "models")
-    network = partial(model.network.apply, model.params(make_mesh()))
-    process, sigma = model.process, jnp.full((len(points), 1), MIDDLE)
-    time = jnp.log(sigma[:, 0]) / 4 * process.parameterization.time_scale
+def _log_density(model, points):
+    """The log density of a trained model at MIDDLE, up to a constant: [N]."""
+    network = partial(model.network.apply, model.params)
+    sigma = jnp.full((len(points), 1), MIDDLE)
+    time = jnp.log(sigma[:, 0]) / 4
 
     @jax.jit
     def run(x):
-        return log_density(lambda x: network(x, time), x, sigma, process.data_std)
+        data_std = model.config.diffusion.data_std
+        return log_density(lambda x: network(x, time), x, sigma, data_std)
 
     return np.asarray(run(points))

@@ -18,6 +18,20 @@ SILU_SCALE = 0.596  # the root mean square of silu(z), z ~ N(0, 1)
 EPSILON = 1e-4
 
 
+def normalized(kernel):
+    """A kernel [in, out] with weights of root mean square 1 for every output."""
+    size = jnp.sqrt((kernel**2).mean(0, keepdims=True))
+    return kernel / (size + EPSILON)
+
+
+def constrain(params):
+    """Parameters with weights of the magnitude that they start with, whatever the optimizer did.
+
+    Only their direction counts, and steps would turn them less and less as they grow.
+    """
+    return jax.tree.map(lambda leaf: normalized(leaf) if leaf.ndim == 2 else leaf, params)
+
+
 class Linear(nnx.Module):
     """A linear layer without bias whose rows (columns of the [in, out] kernel) have length 1."""
 
@@ -49,6 +63,7 @@ class Toy(nnx.Module):
         return Condition()
 
     null = embed
+    constrain = staticmethod(constrain)
 
     def __call__(self, x, time, condition=None, dropout=None):
         """Runs the network.
@@ -70,20 +85,6 @@ class Toy(nnx.Module):
         if self.final_silu:
             y = nnx.silu(y) / SILU_SCALE
         return self.gain[...] * (y**2).mean(1)
-
-
-def normalized(kernel):
-    """A kernel [in, out] with weights of root mean square 1 for every output."""
-    size = jnp.sqrt((kernel**2).mean(0, keepdims=True))
-    return kernel / (size + EPSILON)
-
-
-def constrain(params):
-    """Parameters with weights of the magnitude that they start with, whatever the optimizer did.
-
-    Only their direction counts, and steps would turn them less and less as they grow.
-    """
-    return jax.tree.map(lambda leaf: normalized(leaf) if leaf.ndim == 2 else leaf, params)
 
 
 class Points:

@@ -1,4 +1,4 @@
-"""Points of the toy by every method: the runs' own, by the sampling job; and what needs no run."""
+"""Points of the toy by every method: of the runs, and of denoisers that need no run."""
 
 import dataclasses
 from functools import cached_property, partial
@@ -7,17 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxdiff
 from jaxdiff import factory
-from jaxdiff.data import toy
-from jaxdiff.diffusion.denoiser import Condition, Prediction
+from jaxdiff.config import Autoguidance, Schedule
+from jaxdiff.diffusion.denoiser import Prediction
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
 from jaxdiff.errors import UserError
-from jaxdiff.guidance.equation import Guidance, NetworkBranch
-from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.samplers.loop import advance, begin, sample, segments
-from jaxdiff.sampling import run_sampling
-from jaxdiff.sampling.options import Request
-from jaxdiff.sampling.trained_model import applied, open_model
+from studies.toy import data
+from studies.toy.kinds import ToyNetwork
 
 BATCH = 8192
 
@@ -37,103 +36,120 @@ class Runs:
     unconditional: str
     seed: int
 
-    def __post_init__(self):
-        """Raises UserError for a run of anything else."""
-        for name in (self.model, self.guide, self.unconditional):
-            if open_model(name, "models").config.model.kind != "toy":
-                raise UserError(f"{name} is no run of the toy: give one of configs/toy.py.")
+    @cached_property
+    def _loaded(self):
+        """{reference: its trained model}."""
+        return {}
 
-    def method(self, guide=None, cfg=None, early=None, **fields):
-        """The job of the model pushed away from the guide, the unconditional network, or both.
+    def load(self, reference):
+        """The trained model of a reference, read once.
+
+        Raises:
+          UserError: for a run of anything else.
+        """
+        if reference not in self._loaded:
+            model = jaxdiff.load(reference)
+            if not isinstance(model.config.model, ToyNetwork):
+                raise UserError(f"{reference} is no run of the toy: give one of configs/toy.py.")
+            self._loaded[reference] = model
+        return self._loaded[reference]
+
+    def points(
+        self, count, guide=None, cfg=None, early=None, interval=None, schedule=None, combiner=None
+    ):
+        """Points [count, 2] of the model, guided by any of three networks.
 
         Args:
-          guide, cfg: their weights; None for none.
+          count: how many.
+          guide, cfg: weights of the guide and of the unconditional network; None for none.
           early: (step, weight) of another guide, an earlier step of the model's own run.
-          fields: of a Request.
+          interval, schedule: of all weights.
+          combiner: an APG, or None.
         """
         asked = [(self.guide, guide), (self.unconditional, cfg)]
         if early is not None:
             asked.append((f"{self.model.partition('@')[0]}@{early[0]}", early[1]))
-        names = tuple(name for name, w in asked if w is not None)
-        weights = tuple(float(w) for _, w in asked if w is not None)
-        request = Request(
-            model=self.model, out="", guide=names, weight=weights, batch_size=BATCH, **fields
-        )
-        return run_sampling.prepare(request)
-
-    @cached_property
-    def _begun(self):
-        """{networks and sampler: (the Generator that has compiled them, their parameters)}."""
-        return {}
-
-    def points(self, count, **fields):
-        """Points [count, 2] of the `method` with these arguments."""
-        prepared = self.method(**fields)
-        key = prepared.request.guide, prepared.generate.sampler
-        if key not in self._begun:
-            self._begun[key] = prepared.generate, prepared.params()
-        generate, params = self._begun[key]
-        prepared = dataclasses.replace(prepared, generate=generate)
-        return prepared.samples(params, self.seed, np.arange(count), quiet=True)
+        shape = {"interval": interval, "schedule": schedule or Schedule()}
+        guidance = [Autoguidance(self.load(r), w, **shape) for r, w in asked if w is not None]
+        arguments = {"guidance": guidance, "combiner": combiner, "batch_size": BATCH}
+        return self.load(self.model).sample(count, seed=self.seed, **arguments).x
 
     def guide_points(self, count):
         """Points of the guide by itself."""
-        return dataclasses.replace(self, model=self.guide).points(count)
+        return self.load(self.guide).sample(count, seed=self.seed, batch_size=BATCH).x
+
+    def denoiser(self, reference):
+        """The denoiser of a run: (x, level, condition, dropout) -> Prediction."""
+        model = self.load(reference)
+        return model.process.denoiser(partial(model.network.apply, model.params))
 
     def truncated(self, count, factor):
-        """Points of the model with its score times `factor`: what truncation does."""
-        model = open_model(self.model, "models")
-        params = model.params(make_mesh())
-        denoiser = model.process.denoiser(applied(model.network, params))
+        """Points of the model with its score times `factor`, which is truncation."""
+        denoiser = self.denoiser(self.model)
 
-        def scaled(x, level, condition):
-            return Prediction(x + factor * (denoiser(x, level, condition).x0 - x))
+        def scaled(x, level, *condition):
+            return Prediction(x + factor * (denoiser(x, level, *condition).x0 - x))
 
-        return self._flow(model, scaled, count)
+        return self._flow(scaled, count)
 
     def exact(self, count):
-        """Points of the exact score: what remains is the sampler's own error."""
-        mixture = toy.distribution("A")
+        """Points of the exact score, whose only error is the sampler's."""
+        mixture = data.distribution("A")
 
-        def denoiser(x, level, condition):
+        def denoiser(x, level, *condition):
             return Prediction(mixture.denoiser(x, level.ratio))
 
-        return self._flow(open_model(self.model, "models"), denoiser, count)
+        return self._flow(denoiser, count)
 
-    def _flow(self, model, denoiser, count):
-        """Points of another denoiser, from the model's process and sampler."""
+    @cached_property
+    def _path(self):
+        """The sampler of the model's config, and its grid."""
+        model = self.load(self.model)
         sampler = factory.sampler(model.config.sampling)
-        grid = sampler.grid(factory.path(model.config, model.config.sampling)[0])
-        guidance = Guidance(main=NetworkBranch(denoiser, lambda i, keys: Condition()))
+        levels, _ = model.process.path(model.config.sampling)
+        return sampler, sampler.grid(levels)
+
+    def _start(self, numbers):
+        """(keys, x) of these samples before the first step."""
+        keys = sample_keys(self.seed, numbers)
+        noise = normal(derived(keys, Purpose.START, 0), (2,))
+        _, grid = self._path
+        return keys, self.load(self.model).process.start(keys, noise, grid.levels[0])
+
+    def _flow(self, denoiser, count):
+        """Points of another denoiser, by the model's process and sampler."""
+        sampler, grid = self._path
+        guidance = Guidance(main=NetworkBranch(denoiser))
 
         @jax.jit
         def run(numbers):
-            keys = sample_keys(self.seed, numbers)
-            noise = normal(derived(keys, Purpose.START, 0), (2,))
-            x = model.process.start(keys, noise, grid.levels[0])
+            keys, x = self._start(numbers)
             return sample(sampler, grid, guidance, x, keys)
 
         starts = range(0, count, BATCH)
         parts = [run(jnp.arange(start, start + BATCH)) for start in starts]
         return np.concatenate(parts)[:count]
 
-    def trajectories(self, count, **fields):
-        """Where points are before each step of the `method` and at the end: [N + 1, count, 2]."""
-        prepared = self.method(**fields)
-        generate, grid = prepared.generate, prepared.grid
-        strength = jax.tree.map(jnp.asarray, prepared.method.strength)
-        guidance = generate.guidance(prepared.params(), strength, None, jnp.zeros(count, jnp.int32))
-        keys = sample_keys(self.seed, jnp.arange(count))
-        noise = normal(derived(keys, Purpose.START, 0), (2,))
-        x = generate.process.start(keys, noise, grid.levels[0])
-        values = begin(generate.sampler, guidance, x)
+    def trajectories(self, count, guide=1.0):
+        """Points before each step and at the end, with autoguidance: [N + 1, count, 2].
+
+        Args:
+          count: how many points.
+          guide: weight of the guide.
+        """
+        sampler, grid = self._path
+        branches = [NetworkBranch(self.denoiser(each)) for each in (self.model, self.guide)]
+        weights = np.full((1, grid.num_steps), guide, np.float32)
+        params = GuidanceParams(jnp.asarray(weights))
+        guidance = Guidance(main=branches[0], references=(branches[1],), params=params)
+        keys, x = self._start(jnp.arange(count))
+        values, path = begin(sampler, guidance, x), [np.asarray(x)]
 
         @partial(jax.jit, static_argnums=0)
         def step(sampler, values, i):
             return advance(sampler, grid, guidance, values, keys, i, i + 1)
 
-        path = [np.asarray(x)]
-        for part in segments(generate.sampler, np.zeros(strength.weights.shape)):
+        for part in segments(sampler, np.zeros_like(weights)):
             for i in range(part.start, part.stop):
                 values = step(part.sampler, values, i)
                 path.append(np.asarray(values[0]))

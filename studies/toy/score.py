@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data import toy
 from jaxdiff.diffusion.randomness import sample_keys
+from studies.toy import data
 
 TRUTH = 2**18  # points that thresholds and shares of branches are taken from
-LOWEST = -50.0  # log densities are clamped there, where a float32 mixture says nothing any more
+LOWEST = -50.0  # log densities are clamped there, below which float32 does not resolve a mixture
 OUTLIERS = 1e-3  # quantile of the truth's log density below which a point is an outlier
 
 
@@ -23,9 +23,9 @@ class Score:
       mean: of the log density under the truth, in nats, each clamped at -50.
       outliers: share of points whose log density is below the truth's .1 % quantile.
       tv: total variation distance between the shares of points nearest to each branch's mean and
-        the truth's, in [0, 1]: what has been lost of the coverage.
+        the truth's, in [0, 1]: the loss of coverage.
       median: of the log density.
-      clipped_mean: of max(log density, that quantile), which a few far points do not rule.
+      clipped_mean: of max(log density, that quantile), which a few distant points do not dominate.
     """
 
     mean: float
@@ -37,19 +37,19 @@ class Score:
 
 def truth(seed, count):
     """Points [count, 2] drawn from class A itself."""
-    draw = jax.jit(lambda numbers: toy.distribution("A").sample(sample_keys(seed, numbers)))
+    draw = jax.jit(lambda numbers: data.distribution("A").sample(sample_keys(seed, numbers)))
     return np.asarray(draw(jnp.arange(count)))
 
 
 def log_density(points):
     """Of points [N, 2] under class A: [N] float64, clamped."""
-    log_p = jax.jit(lambda x: toy.distribution("A").log_density(x, 0.0))(jnp.asarray(points))
+    log_p = jax.jit(lambda x: data.distribution("A").log_density(x, 0.0))(jnp.asarray(points))
     return np.maximum(np.asarray(log_p, np.float64), LOWEST)
 
 
 def shares(points):
     """Shares [127] of points [N, 2] by the branch whose mean is nearest."""
-    means = toy.branch_means("A")
+    means = data.branch_means("A")
     distance = ((points[:, None] - means.astype(np.float32)) ** 2).sum(-1)
     return np.bincount(distance.argmin(1), minlength=len(means)) / len(points)
 

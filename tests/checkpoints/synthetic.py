@@ -1,11 +1,13 @@
 """Runs of a smooth, known course of parameters, whose averages are computed and not trained."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from jaxdiff import config as config_lib
-from jaxdiff.checkpoints.checkpointer import Store
+from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.checkpoints.power_ema import gamma, profile_name
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.parallel.mesh import parameter_sharding, placed
@@ -31,10 +33,8 @@ def average(length, step):
 
 def make_run(folder, every, dtype="float32", lengths=TRACKED, until=STEPS):
     """A run with snapshots of the averages."""
-    run = Run(folder)
-    folder.mkdir(exist_ok=True)
-    config = tiny.config(training__power_ema=lengths)
-    run.config_file.write_text(config_lib.to_json(config))
+    run = Run(epath.Path(folder))
+    run.write_config(tiny.config(training__power_ema=lengths))
     add_snapshots(run, range(every, until + 1, every), dtype, lengths)
     return run
 
@@ -42,14 +42,13 @@ def make_run(folder, every, dtype="float32", lengths=TRACKED, until=STEPS):
 def add_snapshots(run, steps, dtype="float32", lengths=TRACKED, average=average):
     """Writes snapshots at some steps, as training does."""
     names = [profile_name(length) for length in lengths]
-    store = Store(run.snapshots)
-    for step in steps:
-        ema = {
-            name: jax.tree.map(lambda x: jnp.asarray(x, dtype), average(length, step))
-            for name, length in zip(names, lengths, strict=True)
-        }
-        store.save(step, {"ema": ema}, {"step": step, "ema": names, "dtype": dtype})
-    store.close()
+    with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
+        for step in steps:
+            ema = {
+                name: jax.tree.map(lambda x: jnp.asarray(x, dtype), average(length, step))
+                for name, length in zip(names, lengths, strict=True)
+            }
+            snapshots.save(step, {"ema": ema}, {"ema": names, "dtype": dtype})
 
 
 def shapes():

@@ -1,17 +1,18 @@
 import json
 import logging
-import os
 import pathlib
 import shutil
-import time
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer, posthoc_ema
 from jaxdiff.checkpoints.posthoc_ema import Snapshot, check, plan
 from jaxdiff.checkpoints.power_ema import ROUNDING, profile_name
+from jaxdiff.checkpoints.run import Run, export, resolve
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from tests.checkpoints import synthetic
@@ -26,8 +27,10 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def run(original, tmp_path):
-    shutil.copytree(original.folder, tmp_path / "run")
-    return type(original)(tmp_path / "run")
+    """A copy of a run with ten snapshots."""
+    copied = epath.Path(tmp_path) / "run"
+    shutil.copytree(original.folder, copied)
+    return Run(copied)
 
 
 def reads(monkeypatch):
@@ -39,7 +42,7 @@ def reads(monkeypatch):
             steps.append(step)
         return read(folder, step, *args, **kwargs)
 
-    monkeypatch.setattr(store, "read", noting)
+    monkeypatch.setattr(checkpointer, "read", noting)
     return steps
 
 
@@ -124,13 +127,13 @@ def test_what_was_rebuilt_is_kept(run, one_device, monkeypatch):
     second = posthoc_ema.average(run.folder, 0.07, 80, template(make_mesh(8)))
     assert steps == [40, 80]
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert [p.name for p in (run.folder / "ema").iterdir()] == ["0.07"]
+    assert files.names(run.folder / "ema") == ["0.07"]
     meta = checkpointer.read_meta(run.folder / "ema" / "0.07", 80)
     assert (meta["step"], meta["ema"]) == (80, [profile_name(0.07)])
     assert 0 < meta["residual"] < meta["error"] < 0.1
 
 
-@pytest.mark.parametrize("change", ["another", "fewer", "damage", "values"])
+@pytest.mark.parametrize("change", ["another", "fewer", "corrupt", "values"])
 def test_what_was_kept_is_rebuilt_when_it_no_longer_holds(run, one_device, monkeypatch, change):
     before = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     if change == "another":
@@ -141,13 +144,13 @@ def test_what_was_kept_is_rebuilt_when_it_no_longer_holds(run, one_device, monke
         shutil.rmtree(run.snapshots / "80")
         synthetic.add_snapshots(run, [80], average=lambda s, t: synthetic.average(s, t + 1))
     else:
-        for path in (run.folder / "ema" / "0.07" / "120" / "ema").rglob("*"):
+        for path in pathlib.Path(run.folder, "ema", "0.07", "120", "ema").rglob("*"):
             if path.is_file():
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     steps = reads(monkeypatch)
     after = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     assert len(steps) == {"another": 4, "fewer": 2}.get(change, 3)
-    assert (distance(before, after) == 0) == (change == "damage")
+    assert (distance(before, after) == 0) == (change == "corrupt")
     posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
     assert len(steps) == {"another": 4, "fewer": 2}.get(change, 3)
 
@@ -160,70 +163,37 @@ def test_later_snapshots_change_nothing(run, one_device, monkeypatch):
     assert steps == []
 
 
-def test_a_run_that_cannot_be_written_to_is_sampled_all_the_same(run, one_device, capsys):
-    (run.folder / "ema").write_text("in the way")
-    got = posthoc_ema.average(run.folder, 0.07, 400, template(one_device))
-    assert distance(got, synthetic.average(0.07, 400)) < 0.03
-    assert "It is not kept, as " in capsys.readouterr().out
-
-
 def test_a_full_disk_keeps_nothing_and_is_no_obstacle(run, one_device, capsys, caplog):
     caplog.set_level(logging.CRITICAL, "absl")
-    before = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
-    shutil.rmtree(run.folder / "ema")
-    capsys.readouterr()
     with small_files(10_000):
         got = posthoc_ema.average(run.folder, 0.07, 120, template(one_device))
-    jax.tree.map(np.testing.assert_array_equal, got, before)
-    assert f"{run.folder / 'ema'} cannot be written (File too large)." in capsys.readouterr().out
-    assert list((run.folder / "ema").iterdir()) == []
+    assert distance(got, synthetic.average(0.07, 120)) < 0.03
+    assert "It is not kept, as " in capsys.readouterr().out
     wanted = plan(run.folder, (0.07,), 120)
-    with small_files(10_000), pytest.raises(UserError, match="ema cannot be written .* make room"):
+    assert not posthoc_ema.is_kept(wanted, 0.07)
+    with small_files(10_000), pytest.raises(files.WriteError, match="File too large"):
         posthoc_ema.keep(wanted, [got])
-
-
-def test_what_cannot_be_renamed_is_not_called_kept(run, one_device):
-    (run.folder / "ema" / "0.07").mkdir(parents=True)
-    (run.folder / "ema" / "0.07" / "120").touch()  # moved out of the way
-    wanted = plan(run.folder, (0.07, 0.08), 120)
-    totals = posthoc_ema.rebuild(wanted, template(one_device))
-    (run.folder / "ema" / "0.08").touch()
-    with pytest.raises(UserError, match="ema cannot be written"):
-        posthoc_ema.keep(wanted, totals)
-    assert posthoc_ema.is_kept(wanted, 0.07)
-    assert not posthoc_ema.is_kept(wanted, 0.08)
-
-
-def test_of_two_jobs_that_keep_the_same_the_later_gives_way(run, one_device, monkeypatch):
-    wanted = plan(run.folder, (0.07,), 120)
-    totals = posthoc_ema.rebuild(wanted, template(one_device))
-    posthoc_ema.keep(wanted, totals)
-    place, rename = run.folder / "ema" / "0.07" / "120", pathlib.Path.rename
-    written = place.stat().st_ino
-
-    def not_there_yet(path, target):
-        if path == place:
-            raise FileNotFoundError
-        return rename(path, target)
-
-    monkeypatch.setattr(pathlib.Path, "rename", not_there_yet)
-    posthoc_ema.keep(wanted, totals)
-    assert place.stat().st_ino == written
+    assert posthoc_ema.fill(run.folder, [0.05, 0.07], 120) == 1
+    assert posthoc_ema.fill(run.folder, [0.05, 0.07], 120) == 0
     assert posthoc_ema.is_kept(wanted, 0.07)
 
 
-def test_what_a_killed_job_left_is_removed_after_a_day(run, one_device):
-    for name, age in ((".1", 25), (".2", 23), ("0.05", 1000), (".mine", 1000)):
-        folder = run.folder / "ema" / name
-        folder.mkdir(parents=True)
-        (folder / "file").touch()
-        os.utime(folder, (time.time() - 3600 * age,) * 2)
-    posthoc_ema.average(run.folder, 0.07, 80, template(one_device))
-    left = sorted(path.name for path in (run.folder / "ema").iterdir())
-    assert left == [".2", ".mine", "0.05", "0.07"]
+def test_an_export_is_a_run_of_its_own(run, tmp_path, alone, caplog):
+    caplog.set_level(logging.CRITICAL, "absl")
+    out, wanted = epath.Path(tmp_path) / "out", plan(run.folder, (0.07,))
+    with small_files(10_000), pytest.raises(files.WriteError, match="File too large"):
+        export(wanted, out / "full")
+    assert not Run(out / "full").exists()
+    out = out / "other"
+    export(wanted, out)
+    assert files.names(out) == ["config.json", "snapshots"]
+    assert resolve(f"{out}:ema=0.07").step == 400
+    assert Run(out).config().training.power_ema == (0.07,)
+    with pytest.raises(UserError, match="not empty"):
+        export(wanted, out)
 
 
-def test_what_is_rebuilt_is_told_once_with_its_estimated_error(run, one_device, capsys):
+def test_what_is_rebuilt_is_printed_once_with_its_estimated_error(run, one_device, capsys):
     solution = plan(run.folder, (0.04,), 320).solution
     for _ in range(2):
         posthoc_ema.average(run.folder, 0.04, 320, template(one_device))
@@ -235,11 +205,11 @@ def test_what_is_rebuilt_is_told_once_with_its_estimated_error(run, one_device, 
     assert capsys.readouterr().out == ""
 
 
-def test_a_damaged_snapshot_is_named(run, one_device):
-    for path in (run.snapshots / "160" / "ema").rglob("*"):
+def test_a_corrupt_snapshot_is_named(run, one_device):
+    for path in pathlib.Path(run.snapshots, "160", "ema").rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(path.read_bytes()[:10])
-    with pytest.raises(UserError, match="snapshots/160 is damaged: .*; move it elsewhere"):
+    with pytest.raises(UserError, match="snapshots/160 is corrupt: .*; .* move it elsewhere"):
         posthoc_ema.average(run.folder, 0.07, 400, template(one_device))
     assert not (run.folder / "ema").exists()
     # It is not in the way of what came before.
@@ -258,7 +228,7 @@ def test_a_changed_value_is_noticed(run, one_device):
 
 @pytest.mark.parametrize("length", [0.0, -0.1, 1e-160, 0.289, float("nan"), float("inf")])
 def test_lengths_that_no_profile_has_are_refused(run, length):
-    with pytest.raises(UserError, match="between 1e-09 and 0.2887"):
+    with pytest.raises(UserError, match="from 1e-09 to 0.2887"):
         plan(run.folder, (length,))
     with pytest.raises(UserError, match="1e-09 at step 400 .* cannot be trusted"):
         check(plan(run.folder, (1e-9,)))

@@ -5,7 +5,6 @@ import pytest
 
 from jaxdiff.checkpoints import power_ema
 from jaxdiff.checkpoints.power_ema import (
-    LONGEST,
     ROUNDING,
     gamma,
     inner_product,
@@ -13,6 +12,7 @@ from jaxdiff.checkpoints.power_ema import (
     profile_name,
     solve,
 )
+from jaxdiff.config.training import LONGEST_POWER_EMA
 
 TRACKED = (0.05, 0.1)
 
@@ -42,7 +42,7 @@ def test_gammas_of_the_paper(sigma_rel, expected):
 
 
 def test_all_steps_count_alike_in_the_longest():
-    assert abs(gamma(LONGEST)) < 1e-9
+    assert abs(gamma(LONGEST_POWER_EMA)) < 1e-9
 
 
 def test_a_name_says_its_length():

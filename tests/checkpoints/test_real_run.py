@@ -6,11 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
-from jaxdiff import factory
+from jaxdiff import factory, files
 from jaxdiff.checkpoints import checkpointer, posthoc_ema
 from jaxdiff.checkpoints.power_ema import ROUNDING, profile_name
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
+from jaxdiff.config import replaced
 from jaxdiff.parallel.mesh import make_mesh, placed, replicated
 from jaxdiff.training import loop
 from tests import tiny
@@ -22,7 +24,7 @@ STEPS, THIRD = 40, 0.15
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("real") / "run"
+    folder = epath.Path(tmp_path_factory.mktemp("real")) / "run"
     config = tiny.config(
         training__power_ema=(0.05, 0.1, THIRD),
         training__num_steps=STEPS,
@@ -45,7 +47,8 @@ def one_mesh():
 
 
 def without_third(trained, folder, every):
-    """A copy of the run that knows of two averages, with fewer snapshots."""
+    """A copy of the run with two averages, with fewer snapshots."""
+    folder = epath.Path(folder)
     shutil.copytree(trained.folder, folder)
     for path in (folder / "snapshots").iterdir():
         if path.name.isdigit() and int(path.name) % every:
@@ -54,7 +57,7 @@ def without_third(trained, folder, every):
             meta = path / "meta" / "metadata"
             values = json.loads(meta.read_text())
             values["ema"].remove(profile_name(THIRD))
-            del values["checksum"]  # as of earlier versions
+            del values["checksum"]
             meta.write_text(json.dumps(values))
     return Run(folder)
 
@@ -110,16 +113,16 @@ def test_the_command_lines(trained, tmp_path):
     assert "| 0.05 | 1 | 1 | 0 | 2.5e-08 |" in out
     assert "| 0.12 | 20 | " in out
     assert "Rebuilt 3 averages at step 40" in out
-    assert sorted(p.name for p in (run.folder / "ema").iterdir()) == ["0.12", "0.15", "0.2"]
+    assert files.names(run.folder / "ema") == ["0.12", "0.15", "0.2"]
     code, out, err = run_program(*command, "--length=0.12,0.13")
     assert code == 0, err
     assert "Rebuilt 1 averages" in out
     assert "1 were there already" in out
 
-    other = tmp_path / "other"
+    other = epath.Path(tmp_path) / "other"
     code, out, err = run_program(*command, "--length=0.12,0.15", f"--out={other}", devices=8)
     assert code == 0, err
-    assert sorted(p.name for p in other.iterdir()) == ["config.json", "snapshots"]
+    assert files.names(other) == ["config.json", "snapshots"]
     a, b = (str(resolve(f"{folder}@40:ema=0.15")) for folder in (run.folder, other))
     got = [read_ema(resolve(text), *arguments(run)) for text in (a, b)]
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), *got)
@@ -154,19 +157,18 @@ def test_two_processes_rebuild_what_one_does(trained, tmp_path):
     arguments = ("-m", "jaxdiff.checkpoints.ema", run.folder, "--length=0.12")
     first, second = run_together(*arguments)
     assert "Rebuilt 1 averages" in first
-    assert "|" not in second  # one of them speaks
+    assert "|" not in second  # one of them prints
     assert posthoc_ema.is_kept(plan, 0.12)
-    assert [p.name for p in (run.folder / "ema").iterdir()] == ["0.12"]
+    assert files.names(run.folder / "ema") == ["0.12"]
     got = posthoc_ema.average(run.folder, 0.12, STEPS, template(run))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), got, expected)
 
 
-def test_a_run_may_go_on_with_snapshots_in_bfloat16(trained, tmp_path):
-    run = Run(tmp_path / "run")
+def test_a_run_may_continue_with_snapshots_in_bfloat16(trained, tmp_path):
+    run = Run(epath.Path(tmp_path) / "run")
     shutil.copytree(trained.folder, run.folder)
-    config = run.config()
-    config.training.update(num_steps=STEPS + 2, snapshot_dtype="bfloat16")
-    train(config, run.folder)
+    changed = {"training.num_steps": STEPS + 2, "training.snapshot_dtype": "bfloat16"}
+    train(replaced(run.config(), changed), run.folder)
     plan = posthoc_ema.plan(run.folder, (0.1, 0.12))
     assert plan.step == STEPS + 2
     assert [s.dtype for s in plan.snapshots[-2:]] == ["float32", "bfloat16"]

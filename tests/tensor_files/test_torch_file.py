@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.interop import torch_file
-from tests.interop.torch_files import (
+from jaxdiff.tensor_files import torch_file
+from tests.tensor_files.torch_files import (
     DTYPES,
     WEIGHTS,
     Parameter,
@@ -41,13 +41,14 @@ def test_golden_file(goldens):
 
 
 @both_layouts
-@pytest.mark.parametrize("kind", DTYPES)
-def test_dtypes(tmp_path, save, kind):
-    values = random_array(DTYPES[kind], (12,))
-    save(tmp_path / "a.pt", {"w": Tensor(Storage("0", values, kind), 0, (3, 4), (4, 1))})
-    found = torch_file.read(tmp_path / "a.pt")["w"]
-    same_bits(found, values.reshape(3, 4))
-    assert not found.flags.writeable
+def test_dtypes(tmp_path, save):
+    values = {kind: random_array(dtype, (12,)) for kind, dtype in DTYPES.items()}
+    state = {k: Tensor(Storage(k, v, k), 0, (3, 4), (4, 1)) for k, v in values.items()}
+    save(tmp_path / "a.pt", state)
+    found = torch_file.read(tmp_path / "a.pt")
+    for kind, value in values.items():
+        same_bits(found[kind], value.reshape(3, 4))
+        assert not found[kind].flags.writeable
 
 
 @both_layouts
@@ -152,12 +153,14 @@ def test_equal_tensors_make_equal_files(tmp_path):
     for name in ("a.pt", "b.pt"):
         torch_file.write(tmp_path / name, example())
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    with pytest.raises(UserError, match="b.pt"):
+        torch_file.write(tmp_path / "b.pt", {}, new=True)
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.uint16, np.object_, "U3"])
 def test_a_failed_write_leaves_the_old_file(tmp_path, dtype):
     torch_file.write(tmp_path / "a.pt", {"w": WEIGHTS})
-    with pytest.raises(UserError, match=r"^b is of \w+: convert it to one of float64, float32, "):
+    with pytest.raises(UserError, match="^b is of "):
         torch_file.write(tmp_path / "a.pt", {"w": WEIGHTS[:3], "b": np.zeros(3, dtype)})
     assert os.listdir(tmp_path) == ["a.pt"]
     same_bits(torch_file.read(tmp_path / "a.pt")["w"], WEIGHTS)
@@ -213,7 +216,7 @@ def test_pytorch_writes_a_modules_state_dict(tmp_path, zipped):
     for name, tensor in state.items():
         same_bits(found[name], tensor.detach().numpy())
     torch.save(module, tmp_path / "b.pt", _use_new_zipfile_serialization=zipped)
-    refuses(tmp_path / "b.pt", r"names 'torch\.nn\.modules\.container\.Sequential'")
+    assert "'torch.nn.modules.container.Sequential'" in refuses(tmp_path / "b.pt")
 
 
 def test_pytorch_reads(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.interop import torch_file
+from jaxdiff.tensor_files import torch_file
 
 DTYPES = {
     "Double": np.dtype(np.float64),
@@ -158,9 +158,9 @@ def random_array(dtype, shape, seed=0):
     return np.frombuffer(words, dtype).reshape(shape)
 
 
-def refuses(path, words):
-    """Checks that a file is refused in one sentence, and returns the sentence."""
-    with pytest.raises(UserError, match=words) as caught:
+def refuses(path):
+    """Checks that a file is refused in one sentence that names it, and returns the sentence."""
+    with pytest.raises(UserError) as caught:
         torch_file.read(path)
     sentence = str(caught.value)
     assert str(path) in sentence

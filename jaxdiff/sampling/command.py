@@ -1,0 +1,315 @@
+"""Samples a run: its folder of results is made, or continued where it holds some of them.
+
+python sample.py --model runs/NAME --num_samples 100 --out samples/NAME
+"""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from jaxdiff import cli
+from jaxdiff.config import (
+    ADM,
+    APG,
+    CADS,
+    CFG,
+    DDIM,
+    DDPM,
+    ICG,
+    Autoguidance,
+    ClassifierGuidance,
+    DPMpp,
+    Heun,
+    Image,
+    Label,
+    Range,
+    Schedule,
+    label_of,
+)
+from jaxdiff.config.fields import hints, meanings
+from jaxdiff.config.guidance import SHAPES
+from jaxdiff.config.overrides import parsed
+from jaxdiff.config.training import Seed
+from jaxdiff.errors import UserError
+from jaxdiff.numbers import whole
+
+NUM_SAMPLES = 64
+SAMPLERS = {cls.kind: cls for cls in (DDPM, DDIM, Heun, DPMpp)}
+COMMON = ("steps", "sigma_min", "sigma_max", "rho", "clip")
+CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
+ON_GRID = ("sigma_min", "sigma_max", "rho")
+Count = Annotated[int, Range(1, 2**31 - 1)]
+
+
+def main():
+    """The command line of sampling."""
+    cli.run(_sample, parser())
+
+
+def parser():
+    """The flags."""
+    made = cli.Parser(__doc__)
+
+    def add(name, hint=str, default=None, help="", repeated=False):
+        cli.add_flag(made, name, hint, default, help, repeated)
+
+    add("model", help="The run to sample: FOLDER[@STEP][:ema=LENGTH,dropout=RATE]")
+    add("out", help="Folder of the results")
+    add("num_samples", Count, help=f"How many samples; default: {NUM_SAMPLES}, or as in the files")
+    add("batch_size", Count, 128, "How many at once, over all devices")
+    add("seed", Seed, 0, "Of everything random; sample n of a seed is the same in every batch size")
+    add("classes", help="Labels that are taken in turn, such as 0,3,5-9; default: all")
+    add(
+        "cond",
+        help="Conditions of each sample: an npz file of arrays by name, or samples of another run, "
+        "whose images become the condition that is an image and whose labels the label",
+    )
+    add("cond_split", help="Take the conditions of this split of the run's data")
+    add("sampler", Literal[*SAMPLERS], help="Default: the run's")
+    cli.add_settings(made, DDPM, COMMON)
+    cli.add_settings(made, DDIM, ("eta",))
+    cli.add_settings(made, Heun, CHURN)
+    add("guide", help="Autoguidance: a weaker network; repeatable", repeated=True)
+    add("weight", float, help="Its weight, for each --guide; 1 disables it", repeated=True)
+    add("guide_null", float, help="The same, of the guide's null condition", repeated=True)
+    add("cfg", float, help=f"{_about(CFG)} Its weight; 1 disables it")
+    add("icg", bool, False, f"{_about(ICG)} Its weight is that of --cfg")
+    shapes = ", ".join(",".join([name, *map(str.upper, v)]) for name, v in SHAPES.items())
+    add(
+        "schedule",
+        help=f"Shape of the weight over the steps: {shapes}; for all references, or for each",
+        repeated=True,
+    )
+    add(
+        "interval",
+        tuple[float, ...],
+        help="LOW,HIGH in sigma/alpha: guide at those levels only; for all guidance, or for each",
+        repeated=True,
+    )
+    add("cads", tuple[float, ...], help=f"{_form(CADS)}: {_about(CADS)}")
+    add("apg", tuple[float, ...], help=f"{_form(APG)}: {_about(APG)}")
+    add("rescale", float, help="CFG rescale: phi from 0 to 1; how much of D_main's contrast")
+    add("classifier", help=f"{_about(ClassifierGuidance)} A run of one")
+    scale = meanings(ClassifierGuidance)["scale"]
+    add("classifier_scale", float, help=f"{scale} Default: 1")
+    add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
+    add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
+    add("distributed", bool, False, "Many hosts run this program")
+    cli.add_imports(made)
+    return made
+
+
+def _about(cls):
+    return cls.__doc__.strip().splitlines()[0]
+
+
+def _form(cls):
+    """Such as TAU1,TAU2,SCALE[,MIX]."""
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+    rest = [name for name in hints(cls) if name not in needed]
+    form = ",".join(map(str.upper, needed or rest[:1]))
+    more = rest if needed else rest[1:]
+    return form + "".join(f"[,{name.upper()}" for name in more) + "]" * len(more)
+
+
+def _sample(args):
+    text = cli.require("model", args.model, "the folder of a run, such as runs/NAME")
+    out = cli.require("out", args.out, "a folder such as samples/NAME")
+    guidance = guidance_of(args)
+    cli.start_jax(args.distributed)
+    # Imported here, so that --help and a misspelt flag are answered at once.
+    from jaxdiff import files
+    from jaxdiff.sampling import run_sampling
+    from jaxdiff.sampling.trained_model import load
+
+    out, model = files.parse_path(out, "--out"), load(text)
+    cond, start = conditions_of(args, model)
+    lengths = [len(array) for array in (*cond.values(), *([] if start is None else [start]))]
+    n = args.num_samples or min(lengths, default=NUM_SAMPLES)
+    if args.classes is not None:
+        cond |= _classes(args, model, cond, n)
+    job = model.job(
+        n,
+        seed=args.seed,
+        cond={name: array[:n] for name, array in cond.items()},
+        sampler=sampler_of(args, model.config),
+        guidance=guidance,
+        combiner=_settings_of(APG, "apg", args.apg),
+        rescale=args.rescale,
+        cads=_settings_of(CADS, "cads", args.cads),
+        batch_size=args.batch_size,
+        start=None if start is None else start[:n],
+        together=args.together,
+    )
+    run_sampling.run(job, out)
+
+
+def sampler_of(args, config):
+    """The sampler that flags ask for: the run's with what they set instead.
+
+    Raises:
+      UserError: for a flag that the sampler or the run's process does not use.
+    """
+    kind = args.sampler or (DDIM.kind if args.latents else None)
+    own = config.sampling
+    cls = type(own) if kind in (None, own.kind) else SAMPLERS[kind]
+    values = {name: getattr(own, name) for name in hints(cls) if name in hints(type(own))}
+    given = {name: getattr(args, name) for name in (*COMMON, "eta", *CHURN)}
+    given = {name: value for name, value in given.items() if value is not None}
+    on_timesteps = isinstance(config.diffusion, ADM) and cls in (DDPM, DDIM)
+    for name, value in given.items():
+        if name not in hints(cls) or (on_timesteps and name in ON_GRID):
+            fit = [n for n in hints(cls) if not (on_timesteps and n in ON_GRID)]
+            raise UserError(
+                f"--{name} {value} has no meaning for the sampler {cls.kind} of this model, which "
+                f"takes {', '.join(fit)}: leave it out, or choose another --sampler."
+            )
+    return cls(**{**values, **given})
+
+
+def guidance_of(args):
+    """The guidance specs that flags ask for: CFG or ICG, guides, their null conditions, classifier.
+
+    Raises:
+      UserError: for flags that do not belong together.
+    """
+    for flag in ("weight", "guide_null"):
+        if len(values := getattr(args, flag)) not in (0, len(args.guide)):
+            raise UserError(
+                f"--{flag} is given {len(values)} times and --guide {len(args.guide)} times: give "
+                "one for each guide, in order."
+            )
+    if args.guide and not (args.weight or args.guide_null):
+        raise UserError(f"--guide {args.guide[0]} has no weight: add --weight, such as 2.")
+    if args.icg and args.cfg is None:
+        raise UserError("--icg has no weight: add --cfg, such as --cfg 2.")
+    if args.classifier_scale is not None and args.classifier is None:
+        raise UserError(
+            f"--classifier_scale {args.classifier_scale} has nothing to scale: add --classifier "
+            "with the run of one, or leave it out."
+        )
+    specs = [] if args.cfg is None else [ICG(args.cfg) if args.icg else CFG(args.cfg)]
+    specs += [Autoguidance(*each) for each in zip(args.guide, args.weight, strict=False)]
+    nulls = zip(args.guide, args.guide_null, strict=False)
+    specs += [Autoguidance(*each, null=True) for each in nulls]
+    specs = _with_each(specs, "schedule", [_schedule(text) for text in args.schedule])
+    if args.classifier is not None:
+        scale = 1.0 if args.classifier_scale is None else args.classifier_scale
+        specs.append(ClassifierGuidance(args.classifier, scale))
+    return _with_each(specs, "interval", args.interval)
+
+
+def _with_each(specs, field, values):
+    """Specs with a field set to one value for all, or to one for each."""
+    if values and len(values) not in (1, len(specs)):
+        raise UserError(
+            f"--{field} is given {len(values)} times for {len(specs)} that it applies to: give it "
+            "once for all, or once for each."
+        )
+    if values and not specs:
+        raise UserError(
+            f"--{field} has nothing to apply to: add --cfg or --guide, or leave it out."
+        )
+    values = values * len(specs) if len(values) == 1 else values
+    pairs = zip(specs, values, strict=False)
+    return [dataclasses.replace(spec, **{field: value}) for spec, value in pairs] or specs
+
+
+def _schedule(text):
+    """The Schedule of a text such as "clamp-cosine,2"."""
+    shape, *values = text.split(",")
+    return Schedule(shape, tuple(parsed(value, float, "--schedule") for value in values))
+
+
+def _settings_of(cls, flag, values):
+    """Settings of values in their order, such as CADS(.6, .9, .1); None of None."""
+    if values is None:
+        return None
+    required = sum(f.default is dataclasses.MISSING for f in dataclasses.fields(cls))
+    if not max(required, 1) <= len(values) <= len(hints(cls)):
+        raise UserError(f"--{flag} has {len(values)} values: give {_form(cls)}.")
+    return cls(*values)
+
+
+def conditions_of(args, model):
+    """({name: array [N, ...]}, noise to start from or None) that files or a split hold."""
+    import numpy as np
+
+    from jaxdiff.data.source import open_split
+
+    if sum(each is not None for each in (args.cond, args.cond_split, args.latents)) > 1:
+        raise UserError(
+            "--cond, --cond_split and --latents each give conditions: give one of them."
+        )
+    if args.cond_split is not None:
+        source = open_split(model.config.data, args.cond_split, model.config.model.conditions)
+        rows = np.arange(min(args.num_samples or NUM_SAMPLES, len(source)))
+        return source.fetch(rows)["cond"], None
+    if args.cond is not None:
+        return _read_conditions(args.cond, "--cond", model)
+    if args.latents is not None:
+        cond, start = _read_conditions(args.latents, "--latents", model, with_start=True)
+        if start is None:
+            raise UserError(f"--latents {args.latents} has no array arr_0: give a file of latents.")
+        return cond, start
+    return {}, None
+
+
+def _read_conditions(text, flag, model, with_start=False):
+    """(conditions by name, arr_0 where it is what sampling starts from) of an npz file."""
+    from jaxdiff import files
+    from jaxdiff.arrays import load_npz
+    from jaxdiff.sampling import finite
+    from jaxdiff.sampling.run_sampling import samples_file
+
+    path = samples_file(files.parse_path(text, flag))
+    arrays = load_npz(path)
+    finite.refuse_marked(arrays, path)
+    arrays.pop("settings", None)
+    start = arrays.pop("arr_0", None) if with_start else None
+    roles = {"arr_0": Image, "arr_1": Label}
+    for key, cls in roles.items():
+        array = arrays.pop(key, None)
+        own = [each for each in model.config.model.conditions if isinstance(each, cls)]
+        if array is not None and own:
+            arrays.setdefault(own[0].name, array)
+    return arrays, start
+
+
+def _classes(args, model, cond, n):
+    """{name of the label: array [n]} of --classes, in turn."""
+    import numpy as np
+
+    from jaxdiff.sampling.trained_model import load
+
+    config = model.config
+    label = label_of(config.model.conditions)
+    if label is None and args.classifier is not None:
+        label = load(args.classifier).config.label
+    if label is None:
+        raise UserError(f"{model} was trained without labels: leave --classes out.")
+    if label.name in cond:
+        raise UserError(
+            f"--classes {args.classes} has no meaning with a file that has labels: leave one out."
+        )
+    return {label.name: np.resize(np.int32(parse_classes(args.classes, label.classes)), n)}
+
+
+def parse_classes(text, count):
+    """The classes that a text such as "0,3,5-9" names, of `count`.
+
+    Raises:
+      UserError: for a text that cannot be read, or a class that there is not.
+    """
+    classes = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        ends = [whole(end, count - 1) for end in ([low, high] if dash else [low, low])]
+        if None in ends:
+            raise UserError(
+                f"--classes {text} holds {part.strip()}: give classes from 0 to {count - 1}, as in "
+                "0,3,5-9."
+            )
+        classes += range(ends[0], ends[1] + 1)
+    if not classes:
+        raise UserError(f"--classes {text} names no class: give some, as in 0,3,5-9.")
+    return tuple(classes)
