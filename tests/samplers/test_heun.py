@@ -88,7 +88,7 @@ def test_churn_keeps_the_distribution():
 
 
 def step_with_score(sampler, i, x, classifier_score):
-    """A step with a constant classifier_score of a denoiser that says 3 x, and the levels."""
+    """A step with a constant classifier_score of a denoiser that predicts 3 x, and the levels."""
 
     def denoise(x, level, state):
         return Prediction(
