@@ -27,6 +27,7 @@ from jaxdiff.models.condition import Condition
 from jaxdiff.samplers.ddim import DdimSampler
 from jaxdiff.samplers.ddim_encode import DdimEncoder
 from jaxdiff.samplers.ddpm import DdpmSampler
+from jaxdiff.tensor_files import torch_file
 from tests import golden_format
 from tests.golden_format import nhwc
 

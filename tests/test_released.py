@@ -120,9 +120,7 @@ def test_a_classifier_has_its_diffusion_models_noise_and_a_falling_learning_rate
 
 def kept_bytes(remat):
     """What ADM-64's backward pass is handed at batch 32 in bfloat16, parameters included."""
-    config = replaced(
-        load("imagenet64"), {"training.dtype": "bfloat16", "training.remat": remat}
-    )
+    config = replaced(load("imagenet64"), {"training.dtype": "bfloat16", "training.remat": remat})
     network = factory.network(config)
 
     def backward(params, x, labels, keys):
