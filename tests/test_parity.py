@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 
 from jaxdiff import factory
+from jaxdiff.config import ADM, DDIM, DDPM
 from jaxdiff.diffusion import adm, schedules
-from jaxdiff.diffusion.adm import Adm, Loss
-from jaxdiff.diffusion.denoiser import Condition
-from jaxdiff.diffusion.likelihood import bits_per_dimension
+from jaxdiff.diffusion.adm import Loss
 from jaxdiff.diffusion.respacing import respace
-from jaxdiff.guidance.classifier import label_gradient
+from jaxdiff.diffusion.variational_bound import bits_per_dimension
+from jaxdiff.guidance.classifier_score import label_gradient
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.interop import openai
 from jaxdiff.interop.openai_names import tensors
-from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.samplers.ddpm import Ddpm
-from jaxdiff.samplers.encode import DdimEncode
+from jaxdiff.models.condition import Condition
+from jaxdiff.samplers.ddim import DdimSampler
+from jaxdiff.samplers.ddim_encode import DdimEncoder
+from jaxdiff.samplers.ddpm import DdpmSampler
 from tests import golden_format
 from tests.golden_format import nhwc
 
@@ -140,12 +141,14 @@ def network(name):
 
 
 def process_of(variant):
-    return Adm(
-        schedule=factory.SCHEDULES[variant.get("schedule", "cosine")],
-        prediction=factory.PREDICTIONS[variant.get("predict", "eps")],
-        variance=factory.VARIANCES[variant.get("variance", "learned_range")],
-        loss=LOSSES[variant.get("loss", "RESCALED_MSE")],
-        rescale_timesteps=variant.get("rescale_timesteps", False),
+    return AdmProcess(
+        ADM(
+            schedule=factory.SCHEDULES[variant.get("schedule", "cosine")],
+            prediction=factory.PREDICTIONS[variant.get("predict", "eps")],
+            variance=factory.VARIANCES[variant.get("variance", "learned_range")],
+            loss=LOSSES[variant.get("loss", "RESCALED_MSE")],
+            rescale_timesteps=variant.get("rescale_timesteps", False),
+        )
     )
 
 
@@ -165,7 +168,7 @@ def run(name):
     classify, classifier_params = network("classifier") if "scale" in variant else (None, None)
 
     def results(params, classifier_params, scale):
-        def unet(x, time, condition):
+        def unet(x, time, condition, dropout=None):
             return apply(params, x, time, labels)
 
         guidance = Guidance(main=NetworkBranch(process.denoiser(unet), lambda i, keys: Condition()))
@@ -174,7 +177,7 @@ def run(name):
             scales = jnp.full(process.num_timesteps, scale)
             guidance = dataclasses.replace(
                 guidance,
-                strength=GuidanceParams(jnp.ones((0, process.num_timesteps)), scales),
+                params=GuidanceParams(jnp.ones((0, process.num_timesteps)), scales),
                 gradient=label_gradient(classifier, labels),
             )
         return KINDS[variant["kind"]](name, variant, process, unet, guidance)
@@ -190,17 +193,19 @@ def run_loss(name, variant, process, unet, guidance):
 
 def run_ddpm(name, variant, process, unet, guidance):
     return {
-        "samples": loop(Ddpm(clip=variant.get("clip", True)), "x_T", variant, process, guidance)
+        "samples": loop(
+            DdpmSampler(DDPM(clip=variant.get("clip", True))), "x_T", variant, process, guidance
+        )
     }
 
 
 def run_ddim(name, variant, process, unet, guidance):
-    sampler = Ddim(eta=variant.get("eta", 0.0), clip=variant.get("clip", True))
+    sampler = DdimSampler(DDIM(eta=variant.get("eta", 0.0), clip=variant.get("clip", True)))
     return {"samples": loop(sampler, "x_T", variant, process, guidance)}
 
 
 def run_reverse(name, variant, process, unet, guidance):
-    sampler = DdimEncode(clip=variant.get("clip", True))
+    sampler = DdimEncoder(DDIM(clip=variant.get("clip", True)))
     return {"latent": loop(sampler, "x_start", variant, process, guidance)}
 
 
