@@ -8,8 +8,8 @@ In a page the table of studies/results/NAME.json is between the lines `<!-- tabl
 
     {"columns": [["method", ""], ["label agreement", ".1%"]], "rows": [["CFG, w 2", 0.993]]}
 
-A cell is text or a number; a list of numbers, one for each training or seed, which is shown as mean
-(each); {"range": such a list}, shown as mean (lowest to highest); or null, for nothing.
+A cell is text or a number; a list of numbers, one for each training, which is shown as mean (each);
+{"range": [mean, lowest, highest]}, shown as mean (lowest to highest); or null, for nothing.
 """
 
 import pathlib
@@ -48,17 +48,13 @@ def _cell(value, form):
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, dict):
-        values = value["range"]
-        mean, low, high = (f"{each:{form}}" for each in (_mean(values), min(values), max(values)))
+        mean, low, high = (f"{each:{form}}" for each in value["range"])
         return mean if low == high else f"{mean} ({low} to {high})"
     if isinstance(value, list):
         each = [f"{v:{form}}" for v in value]
-        return each[0] if len(each) == 1 else f"{_mean(value):{form}} ({', '.join(each)})"
+        mean = sum(value) / len(value)
+        return each[0] if len(each) == 1 else f"{mean:{form}} ({', '.join(each)})"
     return f"{value:{form}}"
-
-
-def _mean(values):
-    return sum(values) / len(values)
 
 
 def written(text):
