@@ -7,6 +7,7 @@ from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling.trained_model import load
 from jaxdiff.training.periodic_eval import HeldOut
 from jaxdiff.training.state import all_finite
+from jaxdiff.training.task import Task
 
 
 def accuracies(model, split=None, repeats=16):
@@ -21,12 +22,12 @@ def accuracies(model, split=None, repeats=16):
       UserError: for a reference or split that does not exist, or a run that is no classifier's or
         one of numbers that are not finite.
     """
-    classifier, mesh = load(model), make_mesh()
+    classifier = load(model)
     config = classifier.config
     if not config.is_classifier:
         raise UserError(f"{classifier} is a diffusion model: give the run of a classifier.")
     source = open_split(config.data, split or config.data.held_out, config.model.conditions)
-    held_out = HeldOut(classifier.network, classifier.process, source.in_memory(), mesh)
+    held_out = HeldOut(Task.of(config), source.in_memory(), make_mesh())
     if not all_finite(classifier.params):
         raise UserError(f"{classifier} holds numbers that are not finite: use another step.")
     with out_of_memory("use a machine with more"):

@@ -15,13 +15,13 @@ from tqdm import tqdm
 from jaxdiff import files
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.claims import claimed_folder, in_first
-from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.heat_maps import draw
 from jaxdiff.evaluation.search import NonFinite, Point
 from jaxdiff.parallel import processes
 from jaxdiff.progress import progress_bar
+from jaxdiff.sampling.trained_model import load
 from jaxdiff.tables import add_row, read_rows
 
 SETTINGS, TABLE, PICTURE = "search.json", "sweep.csv", "sweep.png"
@@ -134,16 +134,11 @@ def _settings(search, points, seen):
     Raises:
       UserError: for points that cannot be sampled, or features of other images.
     """
-    first = points[0]
-    model, _ = search.networks(first)
-    seen.check(model.config)
-    if model.config.low_res_size if hasattr(model.config, "low_res_size") else False:
-        raise UserError("")
-    found = [search.networks(point) for point in points]
-    guided = [point for point in points if point.weight != 1][:1]
-    jobs = [search.job(point) for point in (first, *guided)]
+    model = load(search.model, search.model_step)
+    seen.check(model.config.data.shape)
     networks = {"model": digest(model.reference), "features": seen.digest}
     if search.guide is not None:
-        guide = next((guide for _, guide in found if guide), None)
-        networks |= {"guide": digest(guide.reference)} if guide else {}
+        guide = load(search.guide, search.guide_step)
+        networks["guide"] = digest(guide.reference)
+    jobs = [search.job(point) for point in points]
     return {"features": seen.name, "networks": networks, "sampling": jobs[0].settings["sampling"]}

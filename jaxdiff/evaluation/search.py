@@ -155,7 +155,7 @@ class Search:
 
     @cached_property
     def _models(self):
-        """{name: TrainedModel} of the last few networks, with the parameters that they have read."""
+        """{name: TrainedModel} of the last few networks, some with their parameters read."""
         return {}
 
     def _held(self, model):

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from jaxdiff.interop.openai_infer import Options
+from jaxdiff.interop.openai_run import export_run, import_file
 
 from jaxdiff import config as config_lib
 from jaxdiff.errors import UserError
 from jaxdiff.interop import torch_file
-from jaxdiff.interop.openai_infer import Options
-from jaxdiff.interop.openai_run import export_run, import_file
 from tests.conftest import ROOT
 from tests.refusals import check
 from tests.test_command_line import run
