@@ -59,7 +59,7 @@ def same_tensors(found, expected):
 def test_an_imported_file_is_a_run_that_computes_what_the_reference_does(folder):
     model = load(str(folder / "run"))
     assert str(model) == f"{folder / 'run'}@700"
-    case, arrays = golden_format.load("unet_adm")
+    _, arrays = golden_format.load("unet_adm")
     arrays = {k: golden_format.nhwc(a) if a.ndim == 4 else a for k, a in arrays.items()}
 
     @jax.jit
