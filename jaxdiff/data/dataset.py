@@ -38,7 +38,7 @@ class Split:
     """A split that can be written.
 
     Attributes:
-      name: such as "train"; letters, digits and underscores.
+      name: such as "train"; letters, numbers and underscores.
       size: number of its sources, readable or not.
       read: (start, stop) -> iterator over what becomes of these sources: {feature: PNG bytes of an
         image, int of a label, or float32 vector}, or a `Skipped`.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.data.images import fit, to_float, to_uint8
+from jaxdiff.data.images import area_means, fit, to_float, to_uint8
 
 
 def test_an_image_that_fits_is_untouched():
@@ -65,3 +65,12 @@ def test_out_of_range_is_clipped():
 def test_what_are_not_bytes_stays_as_it_is():
     points = np.array([[-2.0, 3.0]], np.float32)
     assert to_float(points) is points
+
+
+def test_area_means_are_those_of_squares():
+    images = np.random.RandomState(0).randint(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+    means = area_means(images, 4)
+    assert means.dtype == np.float32
+    for i, j in np.ndindex(4, 4):
+        square = images[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] / 127.5 - 1
+        np.testing.assert_allclose(means[:, i, j], square.mean((1, 2)), atol=1e-6)

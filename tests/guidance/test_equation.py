@@ -35,7 +35,7 @@ def noisy(level, count=16):
 
 
 def predict(guidance, x, level):
-    """What the guidance says in the first step."""
+    """The guided prediction in the first step."""
     decisions = guidance.decide(0, sample_keys(0, jnp.arange(len(x))))
     return guidance.denoise(x, level, guidance.init(x.shape), decisions)[0]
 
@@ -168,7 +168,7 @@ def run(sampler, levels, guidance_of, count=32):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_exact_classifier_makes_the_conditional_model(name):
-    """At scale 1, sample for sample: where the classifier_score goes is exact in deterministic samplers."""
+    """At scale 1, sample for sample: in deterministic samplers the score enters exactly."""
     labels = jnp.zeros(32, jnp.int32)
     by_classifier = run(
         *SAMPLERS[name], lambda n: with_classifier(BOTH, classifier, labels, 1.0, n)

@@ -161,5 +161,5 @@ def test_a_page_s_tables_are_those_of_the_result_files():
 
 def test_cells_are_numbers_lists_ranges_or_text():
     columns = [["a", ""], ["b", ".1f"], ["c", ".0%"], ["d", "d"]]
-    text = tables.markdown(columns, [["x", [1, 2], {"range": [0.5, 0.7]}, None]])
+    text = tables.markdown(columns, [["x", [1, 2], {"range": [0.6, 0.5, 0.7]}, None]])
     assert text.splitlines()[2] == "| x | 1.5 (1.0, 2.0) | 60% (50% to 70%) |  |"

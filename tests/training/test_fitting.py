@@ -1,11 +1,11 @@
 import jax
 import pytest
+from jaxdiff.training.ema import profiles
 
 from jaxdiff import factory
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.training import fitting, loop
-from jaxdiff.training.ema import profiles
 from jaxdiff.training.optimizer import make_optimizer
 from tests import tiny
 

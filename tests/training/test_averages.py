@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.checkpoints.power_ema import gamma
-from jaxdiff.training.ema import power_share, profiles, warm_decay
+from jaxdiff.training.averages import power_share, profiles, warm_decay
 from tests import tiny
 
 
