@@ -12,32 +12,28 @@ import statistics
 import sys
 import tempfile
 import time
-
-import jax
-from absl import app, flags
+from typing import Annotated
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+import jax
+
 from configs import digits
-from jaxdiff import cli, factory
+from jaxdiff import cli
+from jaxdiff.config import Range, replaced
 from jaxdiff.data.source import open_split
 from jaxdiff.training import loop
-from jaxdiff.training.ema import profiles
-from jaxdiff.training.objective import denoising
-from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.state import init_state
-from jaxdiff.training.step import make_step, zero_sums
+from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.training.task import Task
 
 FEW, MANY = 50, 250
-ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each is timed.")
+PERIODS = ("checkpoint_every", "snapshot_every", "preview_every")
 
 
 def config_of(num_steps):
-    config = digits.get_config()
-    config.training.num_steps = num_steps
-    for period in ("checkpoint_every", "snapshot_every", "preview_every"):
-        config.training[period] = 10**6
-    return config
+    """The digits' config with so many steps, and nothing beside them."""
+    never = {f"training.{period}": 10**6 for period in PERIODS}
+    return replaced(digits.get_config(), {"training.num_steps": num_steps, **never})
 
 
 def time_loop(num_steps):
@@ -50,16 +46,11 @@ def time_loop(num_steps):
 def bare_step():
     """A function that takes so many bare steps and returns the seconds of one."""
     config = config_of(MANY)
-    network, process = factory.network(config), factory.process(config)
-    objective = denoising(network, process, config.model.dropout)
-    optimizer = make_optimizer(config.training)
-    state = jax.jit(
-        lambda: init_state(network, optimizer, profiles(config.training), jax.random.key(0))
-    )()
-    step = jax.jit(make_step(objective, process, optimizer, config), donate_argnums=0)
-    source = open_split(config.data, "train").in_memory()
+    task = Task.of(config)
+    step = jax.jit(summing_step(task), donate_argnums=0)
+    source = open_split(config.data, "train", config.model.conditions).in_memory()
     batch = jax.device_put(source.fetch(range(config.training.batch_size)))
-    state, sums = step(state, zero_sums(objective.terms), batch)
+    state, sums = step(jax.jit(task.init)(), zero_sums(task.objective.terms), batch)
     held = {"state": state, "sums": sums}
 
     def run(count):
@@ -73,14 +64,19 @@ def bare_step():
     return run
 
 
-def main(argv):
-    del argv
-    cli.use_compilation_cache()
+def main():
+    parser = cli.Parser(__doc__)
+    cli.add_flag(parser, "rounds", Annotated[int, Range(1, 1000)], 3, "How often each is timed")
+    cli.run(_measure, parser)
+
+
+def _measure(args):
+    cli.start_jax(distributed=False)
     run_bare = bare_step()
     time_loop(FEW)  # compiles
     run_bare(FEW)
     ratios, bares, loops = [], [], []
-    for _ in range(ROUNDS.value):
+    for _ in range(args.rounds):
         before = run_bare((MANY - FEW) // 2)
         few, many = time_loop(FEW), time_loop(MANY)
         after = run_bare((MANY - FEW) // 2)
@@ -93,4 +89,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

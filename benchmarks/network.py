@@ -15,30 +15,19 @@ import pathlib
 import statistics
 import sys
 import time
+from typing import Annotated
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
 
-from jaxdiff import cli, factory
-from jaxdiff import config as config_lib
+from jaxdiff import cli
+from jaxdiff.config import Label, Range, Vector, replaced, to_dict
 from jaxdiff.errors import UserError
-from jaxdiff.training.ema import profiles
-from jaxdiff.training.objective import of_config
-from jaxdiff.training.optimizer import make_optimizer
-from jaxdiff.training.state import init_state
-from jaxdiff.training.step import make_step, zero_sums
-
-CONFIG = config_flags.DEFINE_config_file("config", help_string="The config of a run.")
-BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Sizes to measure; default: the config's.")
-ABSTRACT = flags.DEFINE_bool("abstract", False, "Work from shapes: run and allocate nothing.")
-COMPILE = flags.DEFINE_bool("compile", False, "With --abstract: compile too.")
-ROUNDS = flags.DEFINE_integer("rounds", 20, "How often each is timed.", lower_bound=1)
-JSON = flags.DEFINE_string("json", None, "File to write the measurements to.")
+from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.training.task import Task
 
 WARM_UP = 3
 
@@ -72,72 +61,73 @@ COLUMNS = (
 )
 
 
-def objective_of(config):
-    """(network, process, objective) of a run."""
-    network, process = factory.network(config), factory.process(config)
-    return network, process, of_config(config, network, process)
+def cond_of(config, size):
+    """Conditions of `size` samples, all of them zeros: {name: array}."""
+    shapes = {}
+    for each in config.model.conditions:
+        if isinstance(each, Label):
+            shapes[each.name] = jnp.zeros(size, jnp.int32)
+        elif isinstance(each, Vector):
+            shapes[each.name] = jnp.zeros((size, each.size))
+        else:
+            side = config.data.low_res_size or config.signature.shape[0]
+            shapes[each.name] = jnp.zeros((size, side, side, each.channels))
+    return shapes
 
 
-def examples_of(config, process, size):
+def examples_of(task, size):
     """What the objective takes, all of it made up; a pure function, to be jitted or traced."""
-    low_res = config.data.low_res_size
-    shape = factory.sample_shape(config)
-    key = jax.random.key(0)
-    examples = {
-        "x0": jax.random.uniform(key, (size, *shape), minval=-1.0),
-        "label": jnp.zeros(size, jnp.int32),
-        "draws": process.draw(key, (size, *shape)),
+    shape, key = (size, *task.network.signature.shape), jax.random.key(0)
+    dropped = {"drop": jnp.zeros(size, bool)} if task.config.diffusion.condition_dropout else {}
+    return {
+        "x0": jax.random.uniform(key, shape, minval=-1.0),
+        "cond": cond_of(task.config, size),
+        **dropped,
+        "draws": task.process.draw(key, shape),
         "dropout": jax.random.split(key, size),
     }
-    if low_res:
-        examples["low_res"] = jnp.zeros((size, low_res, low_res, shape[-1]))
-    return examples
 
 
 def kept_bytes(config):
     """Bytes that live between the forward and the backward pass of one part of a batch."""
-    network, process, objective = objective_of(config)
-    size = config.training.batch_size // config.training.accumulate
+    task, size = Task.of(config), config.training.batch_size // config.training.accumulate
 
     def backward(params, examples):
-        return jax.vjp(lambda p: objective.losses(p, examples)[0]["loss"].mean(), params)[1]
+        return jax.vjp(lambda p: task.objective.losses(p, examples)[0]["loss"].mean(), params)[1]
 
-    examples = jax.eval_shape(lambda: examples_of(config, process, size))
-    leaves = jax.tree.leaves(jax.eval_shape(backward, network.shapes, examples))
+    examples = jax.eval_shape(lambda: examples_of(task, size))
+    leaves = jax.tree.leaves(jax.eval_shape(backward, task.network.shapes, examples))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def step_of(config, values):
     """(jitted training step, its arguments); the arguments are shapes unless `values`."""
-    network, process, objective = objective_of(config)
-    optimizer = make_optimizer(config.training)
+    task, size = Task.of(config), config.training.batch_size
 
     def arguments():
-        state = init_state(network, optimizer, profiles(config.training), jax.random.key(0))
-        shape = (config.training.batch_size, *factory.sample_shape(config))
-        image = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
-        batch = {"image": image, "label": jnp.zeros(shape[0], jnp.int32)}
-        return state, zero_sums(objective.terms), batch
+        shape = (size, *task.network.signature.shape)
+        x = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
+        batch = {"x": x, "cond": cond_of(config, size)}
+        return task.init(), zero_sums(task.objective.terms), batch
 
-    step = jax.jit(make_step(objective, process, optimizer, config), donate_argnums=0)
+    step = jax.jit(summing_step(task), donate_argnums=0)
     return step, (jax.jit(arguments)() if values else jax.eval_shape(arguments))
 
 
 def forward_of(config, values):
-    """(jitted forward pass, its arguments), labels and all, without dropout."""
-    network, process, _ = objective_of(config)
+    """(jitted forward pass, its arguments), conditions and all, without dropout."""
+    task = Task.of(config)
+    network = task.network
 
-    def forward(params, x):
-        levels = jnp.zeros(x["label"].shape)
-        if config.model.kind == "classifier":
-            return network.apply(params, x["x0"], levels)
-        embedding = network.embed(params, x["label"])
-        return network.apply(params, x["x0"], levels, embedding, low_res=x.get("low_res"))
+    def forward(params, x, cond):
+        time = jnp.zeros(x.shape[0])
+        if config.is_classifier:
+            return network.apply(params, x, time)
+        return network.apply(params, x, time, network.embed(params, cond))
 
     def arguments():
-        examples = examples_of(config, process, config.training.batch_size)
-        examples = {k: v for k, v in examples.items() if k in ("x0", "label", "low_res")}
-        return network.init(jax.random.key(0)), examples
+        examples = examples_of(task, config.training.batch_size)
+        return network.init(jax.random.key(0)), examples["x0"], examples["cond"]
 
     return jax.jit(forward), (jax.jit(arguments)() if values else jax.eval_shape(arguments))
 
@@ -174,17 +164,17 @@ def peak_bytes(compiled):
     )
 
 
-def median_time(run):
+def median_time(run, rounds):
     """Median seconds of a call."""
     times = []
-    for _ in range(WARM_UP + ROUNDS.value):
+    for _ in range(WARM_UP + rounds):
         start = time.perf_counter()
         jax.block_until_ready(run())
         times.append(time.perf_counter() - start)
     return statistics.median(times[WARM_UP:])
 
 
-def time_step(step, *arguments):
+def time_step(step, rounds, *arguments):
     """Median seconds of a step; donates the state of the arguments."""
     *held, batch = arguments
 
@@ -192,10 +182,10 @@ def time_step(step, *arguments):
         held[:] = step(*held, batch)
         return held
 
-    return median_time(run)
+    return median_time(run, rounds)
 
 
-def measure(config, flops):
+def measure(config, flops, args):
     """The fields of one row; flops are those of them that remat does not change."""
     row = {
         "batch_size": config.training.batch_size,
@@ -203,10 +193,10 @@ def measure(config, flops):
         "kept_bytes": kept_bytes(config),
         **flops,
     }
-    if ABSTRACT.value and not COMPILE.value:
+    if args.abstract and not args.compile:
         return row
-    row.update(measure_forward(config))
-    row.update(measure_step(config))
+    row.update(measure_forward(config, args))
+    row.update(measure_step(config, args))
     if "step_s" in row:
         row["images_per_s"] = row["batch_size"] / row["step_s"]
         peak = peak_flops(config.training.dtype)
@@ -215,23 +205,23 @@ def measure(config, flops):
     return row
 
 
-def measure_forward(config):
+def measure_forward(config, args):
     """What there is to measure of the forward pass."""
-    forward, arguments = forward_of(config, not ABSTRACT.value)
+    forward, arguments = forward_of(config, not args.abstract)
     compiled, seconds = compiled_of(forward, arguments)
     row = {"forward_compile_s": seconds}
-    if not ABSTRACT.value:
-        row["forward_s"] = median_time(lambda: compiled(*arguments))
+    if not args.abstract:
+        row["forward_s"] = median_time(lambda: compiled(*arguments), args.rounds)
     return row
 
 
-def measure_step(config):
+def measure_step(config, args):
     """What there is to measure of the training step."""
-    step, arguments = step_of(config, not ABSTRACT.value)
+    step, arguments = step_of(config, not args.abstract)
     compiled, seconds = compiled_of(step, arguments)
     row = {"step_compile_s": seconds, "peak_bytes": peak_bytes(compiled)}
-    if not ABSTRACT.value:
-        row["step_s"] = time_step(compiled, *arguments)
+    if not args.abstract:
+        row["step_s"] = time_step(compiled, args.rounds, *arguments)
     return row
 
 
@@ -244,10 +234,8 @@ def peak_flops(dtype):
 
 
 def with_training(config, **fields):
-    """A copy of the config with other values in its section `training`."""
-    changed = config.copy_and_resolve_references()
-    changed.training.update(fields)
-    return changed
+    """The config with other values in its section `training`."""
+    return replaced(config, {f"training.{name}": value for name, value in fields.items()})
 
 
 def table(rows):
@@ -267,50 +255,55 @@ def _cell(value, unit, form):
     return format(value if unit == 1 else value / unit, form)
 
 
-def batch_sizes(config):
-    try:
-        sizes = [int(size) for size in BATCH_SIZES.value] or [config.training.batch_size]
-    except ValueError:
-        raise UserError("--batch_sizes holds what is no integer: give some, as 64,256.") from None
-    if bad := [size for size in sizes if size < 1 or size % config.training.accumulate]:
+def batch_sizes(config, sizes):
+    """The sizes to measure; UserError for one that cannot be cut into the config's parts."""
+    parts = config.training.accumulate
+    if wrong := [size for size in sizes if size % parts]:
         raise UserError(
-            f"--batch_sizes holds {bad[0]}: it must be a multiple of training.accumulate, "
-            f"{config.training.accumulate}."
+            f"--batch_sizes has {wrong[0]}: it must be a multiple of training.accumulate {parts}."
         )
-    return sizes
+    return sizes or (config.training.batch_size,)
 
 
 def main():
-    config = cli.require_config(CONFIG)
-    config_lib.validate(config)
+    parser, positive = cli.Parser(__doc__), Annotated[int, Range(1, 2**20)]
+    cli.add_config(parser, required=True)
+    cli.add_flag(parser, "batch_sizes", tuple[positive, ...], (), "To measure; default: one")
+    cli.add_flag(parser, "abstract", bool, False, "Work from shapes: run and allocate nothing")
+    cli.add_flag(parser, "compile", bool, False, "With --abstract: compile too")
+    cli.add_flag(parser, "rounds", positive, 20, "How often each is timed")
+    cli.add_flag(parser, "json", help="File to write the measurements to")
+    cli.run(_measure, parser)
+
+
+def _measure(args):
+    config = args.config
     # What a cached program took to compile is not the question.
     jax.config.update("jax_enable_compilation_cache", False)
-    sizes = batch_sizes(config)
-    parameters = sum(
-        np.prod(leaf.shape) for leaf in jax.tree.leaves(factory.network(config).shapes)
-    )
+    shapes = jax.tree.leaves(Task.of(config).network.shapes)
+    parameters = sum(np.prod(leaf.shape) for leaf in shapes)
     device = jax.devices()[0].device_kind
     print(f"{parameters:,.0f} parameters, {config.training.dtype}, {device}, jax {jax.__version__}")
     rows = []
-    for size in sizes:
+    for size in batch_sizes(config, args.batch_sizes):
         sized = with_training(config, batch_size=size)
         flops = {
             "forward_flops": flops_of(forward_of, sized),
             "step_flops": flops_of(step_of, sized),
         }
         for remat in (False, True):
-            rows.append(measure(with_training(sized, remat=remat), flops))
+            rows.append(measure(with_training(sized, remat=remat), flops, args))
     print(table(rows))
-    if JSON.value:
+    if args.json:
         result = {
             "jax": jax.__version__,
             "device": device,
-            "abstract": ABSTRACT.value,
-            "config": config.to_dict(),
+            "abstract": args.abstract,
+            "config": to_dict(config),
             "rows": rows,
         }
-        pathlib.Path(JSON.value).write_text(json.dumps(result, indent=2) + "\n")
+        pathlib.Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

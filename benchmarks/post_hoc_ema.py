@@ -15,48 +15,41 @@ import shutil
 import sys
 import tempfile
 import time
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
+from etils import epath
 
+from configs import digits
 from jaxdiff import cli, factory
-from jaxdiff import config as config_lib
-from jaxdiff.checkpoints import ema, posthoc_ema
-from jaxdiff.checkpoints.checkpointer import Store
+from jaxdiff.checkpoints import posthoc_ema
+from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.checkpoints.power_ema import profile_name
 from jaxdiff.checkpoints.run import Run
+from jaxdiff.config import Range, replaced
 from jaxdiff.errors import UserError
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/digits.py", "The config whose network it is."
-)
-SNAPSHOTS = flags.DEFINE_integer("snapshots", 40, "How many.", lower_bound=20)
-LENGTHS = flags.DEFINE_integer("lengths", 23, "How many, from .02 to .24.", lower_bound=1)
-DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the snapshots.")
 
 TRACKED = (0.05, 0.1)
 
 
-def make_run(config, folder):
+def make_run(config, folder, snapshots, dtype):
     """A run whose snapshots hold random parameters, every 100 steps."""
-    config.training.power_ema = TRACKED
-    run, network = Run(pathlib.Path(folder)), factory.network(config)
-    run.config_file.write_text(config_lib.to_json(config))
+    run, network = Run(epath.Path(folder)), factory.network(config)
+    run.write_config(replaced(config, {"training.power_ema": TRACKED}))
     names = [profile_name(length) for length in TRACKED]
     draw = jax.jit(
         lambda key: jax.tree.map(
-            lambda leaf: jax.random.normal(key, leaf.shape).astype(DTYPE.value), network.shapes
+            lambda leaf: jax.random.normal(key, leaf.shape).astype(dtype), network.shapes
         )
     )
-    with contextlib.closing(Store(run.snapshots)) as store:
-        for n in range(1, SNAPSHOTS.value + 1):
+    with contextlib.closing(Checkpointer(run.snapshots)) as steps:
+        for n in range(1, snapshots + 1):
             averages = {name: draw(jax.random.key(n)) for name in names}
-            meta = {"step": 100 * n, "ema": names, "dtype": DTYPE.value}
-            store.save(100 * n, {"ema": averages}, meta)
+            meta = {"step": 100 * n, "ema": names, "dtype": dtype}
+            steps.save(100 * n, {"ema": averages}, meta)
     return run
 
 
@@ -66,25 +59,33 @@ def peak_mib():
 
 
 def main():
-    config = cli.require_config(CONFIG)
-    config_lib.validate(config)
+    parser = cli.Parser(__doc__)
+    cli.add_flag(parser, "snapshots", Annotated[int, Range(20, 1000)], 40, "How many")
+    cli.add_flag(parser, "lengths", Annotated[int, Range(1, 1000)], 23, "How many, .02 to .24")
+    cli.add_flag(parser, "dtype", Literal["float32", "bfloat16"], "float32", "Of the snapshots")
+    cli.add_config(parser, required=False)
+    cli.run(_measure, parser)
+
+
+def _measure(args):
     if shutil.disk_usage(tempfile.gettempdir()).free < 2**30:
         raise UserError("The folder for temporary files is full: set TMPDIR to another.")
-    lengths = np.linspace(0.02, 0.24, LENGTHS.value).round(4).tolist()
+    config = args.config or digits.get_config()
+    lengths = np.linspace(0.02, 0.24, args.lengths).round(4).tolist()
     with tempfile.TemporaryDirectory() as folder:
-        run = make_run(config, folder)
+        run = make_run(config, folder, args.snapshots, args.dtype)
         before, start = peak_mib(), time.perf_counter()
         plan = posthoc_ema.plan(run.folder, lengths)
         posthoc_ema.check(plan)
         planned = time.perf_counter()
-        totals = jax.block_until_ready(posthoc_ema.rebuild(plan, ema.template(plan)))
+        totals = jax.block_until_ready(posthoc_ema.rebuild(plan, posthoc_ema.template(plan)))
         rebuilt, peak = time.perf_counter(), peak_mib()
         posthoc_ema.keep(plan, totals)
         kept = time.perf_counter()
     one = sum(leaf.nbytes for leaf in jax.tree.leaves(totals[0])) / 2**20
     print(
-        f"{len(lengths)} averages of {one:.1f} MiB from {SNAPSHOTS.value} snapshots in "
-        f"{DTYPE.value}: {kept - start:.1f} s ({planned - start:.1f} planning, "
+        f"{len(lengths)} averages of {one:.1f} MiB from {args.snapshots} snapshots in "
+        f"{args.dtype}: {kept - start:.1f} s ({planned - start:.1f} planning, "
         f"{rebuilt - planned:.1f} rebuilding, {kept - rebuilt:.1f} keeping); peak memory "
         f"{before:.0f} MiB before, {peak:.0f} MiB after rebuilding, of which the averages are "
         f"{one * len(lengths):.0f}."
@@ -92,4 +93,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

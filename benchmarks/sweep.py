@@ -18,19 +18,18 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
 import numpy as np
-from absl import flags
+from etils import epath
 
 from jaxdiff import cli
-from jaxdiff.evaluation import sweep
+from jaxdiff.evaluation import run_sweep
 from jaxdiff.evaluation.search import Search, grid
 
 WEIGHTS, EMAS, GUIDE_EMAS = (1.5, 2, 2.5, 3, 4), (0.05, 0.1), (0.08, 0.15, 0.2)
 
 
-def fresh(flag, folder):
-    """A copy of a flag's run without what is kept in it for later."""
-    run = pathlib.Path(cli.require(flag, flags.FLAGS[flag].value, "the folder of a run"))
-    copy = pathlib.Path(folder) / flag
+def fresh(run, folder, name):
+    """A copy of a run without what is kept in it for later."""
+    copy, run = pathlib.Path(folder) / name, pathlib.Path(run)
 
     def kept(place, names):
         # A snapshot has a folder `ema` of its own.
@@ -41,19 +40,32 @@ def fresh(flag, folder):
 
 
 def main():
-    values, own = flags.FLAGS, []
+    parser = cli.Parser(__doc__)
+    cli.add_flag(parser, "model", help="A run that tracks two averages")
+    cli.add_flag(parser, "guide", help="The same")
+    cli.add_flag(parser, "features", help="A classifier's run")
+    cli.add_flag(parser, "num_samples", int, 500, "Of a point")
+    cli.add_flag(parser, "repeats", int, 6, "Points that are sampled again")
+    cli.run(_measure, parser)
+
+
+def _measure(args):
+    own = []
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
-        runs = {name: fresh(name, folder) for name in ("model", "guide", "features")}
-        search = Search(model=runs["model"], guide=runs["guide"], num_samples=values.num_samples)
+        runs = {
+            name: fresh(cli.require(name, getattr(args, name), "the folder of a run"), folder, name)
+            for name in ("model", "guide", "features")
+        }
+        search = Search(model=runs["model"], guide=runs["guide"], num_samples=args.num_samples)
         points = grid(search, WEIGHTS, [], EMAS, GUIDE_EMAS, [])
         start = time.perf_counter()
-        sweep.run(search, points, runs["features"], pathlib.Path(folder) / "out")
+        run_sweep.run(search, points, runs["features"], epath.Path(folder) / "out")
         whole = time.perf_counter() - start
-        search.images(points[-1])  # compiles
-        for point in points[-values.repeats :]:
+        search.samples(points[-1])  # compiles
+        for point in points[-args.repeats :]:
             start = time.perf_counter()
-            search.images(point)
+            search.samples(point)
             own.append(time.perf_counter() - start)
     samples = float(np.median(own)) * len(points)
     print(
@@ -64,9 +76,4 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "A run that tracks two averages.")
-    flags.DEFINE_string("guide", None, "The same.")
-    flags.DEFINE_string("features", None, "A classifier's run.")
-    flags.DEFINE_integer("num_samples", 500, "Of a point.")
-    flags.DEFINE_integer("repeats", 6, "Points that are sampled again.", lower_bound=1)
-    cli.run(main)
+    main()

@@ -154,7 +154,7 @@ def walk(folder):
         here = os.path.realpath(path)
         if here in above:
             return
-        with os.scandir(path) as entries:
+        with reading(path), os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir():
                     enter(entry.path, f"{inside}{entry.name}/", (*above, here))
@@ -163,8 +163,7 @@ def walk(folder):
                 elif entry.is_symlink():
                     found[inside + entry.name] = None
 
-    with reading(folder):
-        enter(os.fspath(folder), "", ())
+    enter(os.fspath(folder), "", ())
     return found
 
 

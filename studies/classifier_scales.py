@@ -24,31 +24,29 @@ def measure(models, classifier, scales, num_samples, path):
     """Rows (model, scale, agreement, diversity); diversity is the mean over the classes.
 
     Args:
-      models: references to runs.
-      classifier: reference to the classifier's run.
+      models: {name: trained model}.
+      classifier: the trained classifier.
       scales: of its gradient.
       num_samples: of each row.
       path: of the CSV file that keeps the rows.
     """
-    import jaxdiff
     from studies.digits.evaluation import score
 
     labels = np.arange(num_samples) % 10
     kept = {(row["model"], row["scale"]): row for row in tables.read_rows(path, COLUMNS)}
-    for text in models:
-        model = jaxdiff.load(text)
+    for name, model in models.items():
         for scale in scales:
-            if (text, scale) in kept:
+            if (name, scale) in kept:
                 continue
             guidance = [ClassifierGuidance(classifier, scale)]
             samples = model.sample(
                 num_samples, cond={"label": labels}, guidance=guidance, batch_size=250
             )
             result = score(samples.images, labels)
-            values = (text, scale, result.total_agreement, np.nanmean(result.diversity))
-            kept[text, scale] = dict(zip(COLUMNS, values, strict=True))
-            tables.add_row(path, kept[text, scale])
-    return [list(kept[text, scale].values()) for text in models for scale in scales]
+            values = (name, scale, result.total_agreement, np.nanmean(result.diversity))
+            kept[name, scale] = dict(zip(COLUMNS, values, strict=True))
+            tables.add_row(path, kept[name, scale])
+    return [list(kept[name, scale].values()) for name in models for scale in scales]
 
 
 def draw(rows, path):
@@ -72,16 +70,19 @@ def draw(rows, path):
 
 
 def _job(args):
+    import jaxdiff
     from jaxdiff.claims import claimed_folder
     from studies.tables import markdown, save
 
     out = files.parse_path(cli.require("out", args.out, "a folder such as samples/scales"), "--out")
-    models = cli.require("models", args.models, "folders of runs, separated by commas")
+    names = cli.require("models", args.models, "folders of runs, separated by commas")
     classifier = cli.require("classifier", args.classifier, "the folder of a classifier's run")
-    cli.use_compilation_cache()
+    cli.start_jax()
+    models = {name: jaxdiff.load(name) for name in names}
     settings = {"classifier": classifier, "num_samples": args.num_samples}
-    with claimed_folder(out, settings, "scales.json", ("scales.*", "table.json")):
-        rows = measure(models, classifier, args.scales, args.num_samples, out / "scales.csv")
+    with claimed_folder(out, settings, "scales.json", ("scales.csv", "scales.png", "table.json")):
+        path = out / "scales.csv"
+        rows = measure(models, jaxdiff.load(classifier), args.scales, args.num_samples, path)
         draw(rows, out / "scales.png")
         save(out / "table.json", HEADINGS, rows)
     print(markdown(HEADINGS, rows))

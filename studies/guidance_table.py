@@ -46,6 +46,7 @@ HEADINGS = (
     ("images/s, relative", ".2f"),
 )
 BATCH = 250
+OWN = ("guidance.csv", "guidance.png", "*.npz", "table.json")
 
 
 def methods(early, small, classifier):
@@ -69,14 +70,12 @@ def methods(early, small, classifier):
     }
 
 
-def measure(reference, rows, out, num_samples, sampler):
+def measure(model, rows, out, num_samples, sampler):
     """Rows of COLUMNS, one for each method; keeps them, and their first samples, in `out`."""
-    import jaxdiff
     from studies.digits.evaluation import score
 
     path = out / "guidance.csv"
     kept = {row["method"]: row for row in tables.read_rows(path, COLUMNS)}
-    model = jaxdiff.load(reference)
     for name, arguments in rows.items():
         if name in kept:
             continue
@@ -139,10 +138,11 @@ def draw(rows, out):
 
 
 def _job(args):
+    import jaxdiff
     from jaxdiff.claims import claimed_folder
     from studies.tables import markdown, save
 
-    model = cli.require("model", args.model, "the folder of a run, such as runs/digits")
+    reference = cli.require("model", args.model, "the folder of a run, such as runs/digits")
     rows = methods(
         cli.require("early", args.early, "an early step of the model's run"),
         cli.require("small", args.small, "an early step of a smaller network"),
@@ -150,10 +150,13 @@ def _job(args):
     )
     text = cli.require("out", args.out, "a folder such as samples/guidance")
     out = files.parse_path(text, "--out")
-    cli.use_compilation_cache()
+    cli.start_jax()
+    model = jaxdiff.load(reference)
     names = ("model", "early", "small", "classifier", "num_samples", "steps")
     settings = {name: getattr(args, name) for name in names}
-    with claimed_folder(out, settings, "guidance.json", ("guidance.*", "*.npz", "table.json")):
+    with claimed_folder(
+        out, settings, "guidance.json", ("guidance.csv", "guidance.png", "*.npz", "table.json")
+    ):
         found = measure(model, rows, out, args.num_samples, Heun(steps=args.steps))
         draw(found, out)
         numbered = [[number, *row] for number, row in enumerate(found)]

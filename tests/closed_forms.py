@@ -31,7 +31,7 @@ class Mixture:
         """Log p(x) [B], but for a term that x [B, D] is not in."""
         return jax.nn.logsumexp(self._logits(x, level), axis=-1)
 
-    def __call__(self, x, level, condition=None):
+    def __call__(self, x, level, condition=None, dropout=None):
         """The exact denoiser."""
         alpha, sigma = per_sample(level.alpha, x), per_sample(level.sigma, x)
         mean = jax.nn.softmax(self._logits(x, level)) @ jnp.array(self.means)
@@ -58,7 +58,7 @@ def classifier(x, level):
 
 
 def tweedie(log_density, x, level):
-    """(x + sigma^2 grad log p(x)) / alpha: what a denoiser of that density would say."""
+    """(x + sigma^2 grad log p(x)) / alpha: the denoiser of that density."""
     score = jax.grad(lambda x: log_density(x, level).sum())(x)
     alpha, sigma = per_sample(level.alpha, x), per_sample(level.sigma, x)
     return (x + sigma**2 * score) / alpha

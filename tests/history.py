@@ -8,7 +8,7 @@ from jaxdiff.checkpoints.power_ema import profile_name
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.config import EDM, DPMpp, replaced
 from tests import tiny
-from tests.models.test_unet import random_params
+from tests.runs import random_params
 
 LENGTHS = (0.05, 0.1)
 STEPS = (5, 10)

@@ -1,4 +1,4 @@
-"""Files, locks, claims and checkpoints under gs://, on an emulator of Google's storage."""
+"""Files, locks, claims, checkpoints and a whole run under gs://, on an emulator."""
 
 import contextlib
 import threading
@@ -10,14 +10,20 @@ import pytest
 from etils import epath
 from tensorboardX.proto import event_pb2
 
+import jaxdiff
 from jaxdiff import arrays, buckets, claims, files, tables
 from jaxdiff.checkpoints import posthoc_ema
 from jaxdiff.checkpoints.checkpointer import Checkpointer, CorruptCheckpoint, complete_steps, read
 from jaxdiff.checkpoints.run import Run, resolve
+from jaxdiff.config import DataConfig, replaced
+from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import placed, replicated
+from jaxdiff.sampling import run_sampling
 from jaxdiff.training import metrics_logging
+from jaxdiff.training.loop import train
 from jaxdiff.training.restart import set_history_aside
+from studies.digits import data as digits
 from tests import tiny
 from tests.checkpoints import synthetic
 
@@ -129,7 +135,7 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
     assert files.names(folder) == []
     # Its holder ends while another waits.
     files.write_text(path, "{}")
-    monkeypatch.setattr(claims, "DEAD", 60.0)
+    monkeypatch.setattr(claims, "DEAD", 4.0)
     threading.Timer(0.2, files.remove, [path]).start()
     with claims.lock(path, "The folder"):
         pass
@@ -234,3 +240,47 @@ def scalars(folder):
             found += [event.step for _ in event.summary.value]
             content = content[16 + size :]
     return found
+
+
+# A whole run.
+
+
+def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch, alone):
+    monkeypatch.setenv("JAXDIFF_CACHE", str(tmp_path / "cache"))
+    buckets.upload(prepare_arrays(epath.Path(tmp_path) / "data", digits.splits()), folder / "data")
+    config = tiny.config(
+        data=DataConfig(name=str(folder / "data"), image_size=8, channels=1),
+        training__num_steps=10,
+        training__snapshot_every=10,
+        training__preview_every=20,
+    )
+    run = Run(folder / "run")
+    train(config, str(run.folder))
+    # The same command continues it, and another one is refused.
+    longer = replaced(config, {"training.num_steps": 20})
+    train(longer, str(run.folder))
+    with pytest.raises(UserError, match="seed"):
+        train(replaced(longer, {"seed": 1}), str(run.folder))
+    assert complete_steps(run.checkpoints) == complete_steps(run.snapshots) == [10, 20]
+    assert files.names(run.previews) == ["20.png"]
+    assert {*scalars(run.tensorboard)} == {5, 10, 15, 20}
+    assert files.names(run.folder) == [
+        *("checkpoints", "config.json", "data.json", "previews", "snapshots", "tensorboard")
+    ]
+
+    model = jaxdiff.load(f"{run.folder}@10")
+    job = model.job(8, batch_size=4, cond={"label": 3})
+    expected = job.samples().images
+    # The second shard is there already, as of a job that was killed.
+    out, settings = folder / "samples", {**job.settings, "shard": 4}
+    with claims.claimed_folder(out, settings, "settings.json"):
+        path = run_sampling.shard_paths(out, 8, 4)[1]
+        arrays.save_npz(path, {"images": 255 - expected[4:], "non_finite": np.arange(0)})
+    for _ in range(2):
+        run_sampling.run(job, out, shard=4)
+        name, manifest = "samples_8x8x8x1.npz", files.read_json(out / "manifest.json")
+        assert files.names(out) == ["grid.png", "manifest.json", name, "settings.json"]
+        images = arrays.load_npz(out / name)["arr_0"]
+        np.testing.assert_array_equal(images[:4], expected[:4])
+        np.testing.assert_array_equal(images[4:], 255 - expected[4:])
+    assert manifest["model"] == f"{run.folder}@10"

@@ -13,19 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import factory
-from jaxdiff.diffusion import adm, schedules
-from jaxdiff.diffusion.adm import Adm, Loss
-from jaxdiff.diffusion.denoiser import Condition
-from jaxdiff.diffusion.likelihood import bits_per_dimension
+from jaxdiff.config import ADM, DDIM, DDPM
+from jaxdiff.diffusion import schedules
+from jaxdiff.diffusion.adm import AdmProcess, Loss
 from jaxdiff.diffusion.respacing import respace
-from jaxdiff.guidance.classifier import label_gradient
+from jaxdiff.diffusion.variational_bound import bits_per_dimension
+from jaxdiff.guidance.classifier_score import label_gradient
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
 from jaxdiff.interop import openai
 from jaxdiff.interop.openai_names import tensors
-from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.samplers.ddpm import Ddpm
-from jaxdiff.samplers.encode import DdimEncode
+from jaxdiff.models.condition import Condition
+from jaxdiff.samplers.ddim import DdimSampler
+from jaxdiff.samplers.ddim_encode import DdimEncoder
+from jaxdiff.samplers.ddpm import DdpmSampler
+from jaxdiff.tensor_files import torch_file
 from tests import golden_format
 from tests.golden_format import nhwc
 
@@ -109,12 +110,7 @@ def test_pytorch_s_files_hold_the_seeded_weights(path):
         np.testing.assert_array_equal(state_dict[key], array, strict=True)
 
 
-LOSSES = {
-    "MSE": adm.HYBRID_UNSCALED,
-    "RESCALED_MSE": adm.HYBRID,
-    "KL": Loss(square=False, bound=lambda num_timesteps: 1.0),
-    "RESCALED_KL": adm.VLB,
-}
+LOSSES = {"MSE": "hybrid_unscaled", "RESCALED_MSE": "hybrid", "RESCALED_KL": "vlb", "KL": "vlb"}
 HAS_DIFFUSION = (golden_format.FOLDER / "diffusion.json").exists()
 CASE, ARRAYS = golden_format.load("diffusion") if HAS_DIFFUSION else ({"variants": {}}, {})
 VARIANTS = CASE["variants"]
@@ -139,13 +135,23 @@ def network(name):
     return (openai.classifier if is_classifier else openai.unet)(state_dict, **CASE[name])
 
 
+class UnscaledBound(AdmProcess):
+    """A process with the loss KL, which no run of ours has."""
+
+    loss = Loss(square=False, bound=lambda num_timesteps: 1.0)
+
+
 def process_of(variant):
-    return Adm(
-        schedule=factory.SCHEDULES[variant.get("schedule", "cosine")],
-        prediction=factory.PREDICTIONS[variant.get("predict", "eps")],
-        variance=factory.VARIANCES[variant.get("variance", "learned_range")],
-        loss=LOSSES[variant.get("loss", "RESCALED_MSE")],
-        rescale_timesteps=variant.get("rescale_timesteps", False),
+    loss = variant.get("loss", "RESCALED_MSE")
+    make = UnscaledBound if loss == "KL" else AdmProcess
+    return make(
+        ADM(
+            schedule=variant.get("schedule", "cosine"),
+            prediction=variant.get("predict", "eps"),
+            variance=variant.get("variance", "learned_range"),
+            loss=LOSSES[loss],
+            rescale_timesteps=variant.get("rescale_timesteps", False),
+        )
     )
 
 
@@ -165,16 +171,16 @@ def run(name):
     classify, classifier_params = network("classifier") if "scale" in variant else (None, None)
 
     def results(params, classifier_params, scale):
-        def unet(x, time, condition):
+        def unet(x, time, condition, dropout=None):
             return apply(params, x, time, labels)
 
-        guidance = Guidance(main=NetworkBranch(process.denoiser(unet), lambda i, keys: Condition()))
+        guidance = Guidance(main=NetworkBranch(process.denoiser(unet)))
         if classify:
             classifier = process.classifier(lambda x, time: classify(classifier_params, x, time))
-            scales = jnp.full(process.num_timesteps, scale)
+            scales = jnp.full(process.config.num_timesteps, scale)
             guidance = dataclasses.replace(
                 guidance,
-                strength=GuidanceParams(jnp.ones((0, process.num_timesteps)), scales),
+                params=GuidanceParams(jnp.ones((0, process.config.num_timesteps)), scales),
                 gradient=label_gradient(classifier, labels),
             )
         return KINDS[variant["kind"]](name, variant, process, unet, guidance)
@@ -189,18 +195,17 @@ def run_loss(name, variant, process, unet, guidance):
 
 
 def run_ddpm(name, variant, process, unet, guidance):
-    return {
-        "samples": loop(Ddpm(clip=variant.get("clip", True)), "x_T", variant, process, guidance)
-    }
+    sampler = DdpmSampler(DDPM(clip=variant.get("clip", True)))
+    return {"samples": loop(sampler, "x_T", variant, process, guidance)}
 
 
 def run_ddim(name, variant, process, unet, guidance):
-    sampler = Ddim(eta=variant.get("eta", 0.0), clip=variant.get("clip", True))
+    sampler = DdimSampler(DDIM(eta=variant.get("eta", 0.0), clip=variant.get("clip", True)))
     return {"samples": loop(sampler, "x_T", variant, process, guidance)}
 
 
 def run_reverse(name, variant, process, unet, guidance):
-    sampler = DdimEncode(clip=variant.get("clip", True))
+    sampler = DdimEncoder(DDIM(clip=variant.get("clip", True)))
     return {"latent": loop(sampler, "x_start", variant, process, guidance)}
 
 

@@ -1,100 +1,92 @@
 """The released models: sizes of their networks, and what training keeps. No memory is needed."""
 
-import importlib.util
+import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxdiff import config as config_lib
 from jaxdiff import factory
-from jaxdiff.interop import openai
-from jaxdiff.interop.openai_infer import Options, infer
+from jaxdiff.config import replaced
+from jaxdiff.interop.openai_flags import config_of
 from jaxdiff.interop.openai_names import tensors
-from jaxdiff.interop.openai_released import released_new_order
+from jaxdiff.models.condition import Dropout
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs" / "adm"
 
-SIX_LEVELS = (1, 1, 2, 2, 4, 4)
-HEADS = {"num_head_channels": 64}
-FOUR = {"num_heads": 4}
-LSUN = (552_814_086, 566, 256, 256, SIX_LEVELS, 2, HEADS)
-
-# Parameters and tensors of the released files; image size, width, channel_mult, blocks a level and
-# heads of the flags they were released with.
-MODELS = {
-    "imagenet64": (295_904_454, 541, 64, 192, (1, 2, 3, 4), 3, HEADS),
-    "imagenet128": (421_529_606, 493, 128, 256, (1, 1, 2, 3, 4), 2, FOUR),
-    "imagenet256": (553_838_086, 567, 256, 256, SIX_LEVELS, 2, HEADS),
-    "imagenet256_unconditional": (552_814_086, 566, 256, 256, SIX_LEVELS, 2, HEADS),
-    "imagenet512": (558_997_638, 645, 512, 256, (0.5, 1, 1, 2, 2, 4, 4), 2, HEADS),
-    "upsample64_256": (311_795_910, 567, 256, 192, SIX_LEVELS, 2, FOUR),
-    "upsample128_512": (308_835_270, 537, 512, 192, SIX_LEVELS, 2, HEADS),
-    "lsun_bedroom": LSUN,
-    "lsun_cat": LSUN,
-    "lsun_horse": LSUN,
+# The flags that the checkpoints were released with, in arXiv:2105.05233's repository.
+COMMON = "--attention_resolutions 32,16,8 --resblock_updown True --use_scale_shift_norm True "
+COMMON += "--learn_sigma True --use_fp16 True "
+BIG = COMMON + "--num_channels 256 --num_res_blocks 2 --diffusion_steps 1000 "
+HEADS = "--num_head_channels 64 "
+LSUN = BIG + HEADS + "--image_size 256 --dropout 0.1 --noise_schedule linear"
+UPSAMPLE = "--class_cond True --num_channels 192 --num_res_blocks 2 "
+CLASSIFIER = "--classifier_attention_resolutions 32,16,8 --classifier_pool attention "
+CLASSIFIER += "--classifier_resblock_updown True --classifier_use_scale_shift_norm True "
+CLASSIFIER += "--classifier_width 128 "
+# Parameters and tensors of the released files, and the flags.
+RELEASED = {
+    "imagenet64": (
+        295_904_454,
+        541,
+        COMMON + HEADS + "--class_cond True --image_size 64 --num_channels 192 --num_res_blocks 3 "
+        "--noise_schedule cosine --dropout 0.1 --use_new_attention_order True",
+    ),
+    "imagenet128": (421_529_606, 493, BIG + "--class_cond True --image_size 128 --num_heads 4"),
+    "imagenet256": (553_838_086, 567, BIG + HEADS + "--class_cond True --image_size 256"),
+    "imagenet256_unconditional": (552_814_086, 566, BIG + HEADS + "--image_size 256"),
+    "imagenet512": (558_997_638, 645, BIG + HEADS + "--class_cond True --image_size 512"),
+    "upsample64_256": (
+        311_795_910,
+        567,
+        COMMON + UPSAMPLE + "--large_size 256 --small_size 64 --num_heads 4",
+    ),
+    "upsample128_512": (
+        308_835_270,
+        537,
+        COMMON + UPSAMPLE + HEADS + "--attention_resolutions 32,16 --large_size 512 "
+        "--small_size 128",
+    ),
+    "lsun_bedroom": (552_814_086, 566, LSUN),
+    "lsun_cat": (552_814_086, 566, LSUN),
+    "lsun_horse": (552_814_086, 566, LSUN),
+    "classifier64": (
+        65_438_568,
+        307,
+        CLASSIFIER + "--image_size 64 --classifier_depth 4 --noise_schedule cosine",
+    ),
+    "classifier128": (42_568_040, 221, CLASSIFIER + "--image_size 128 --classifier_depth 2"),
+    "classifier256": (54_096_360, 249, CLASSIFIER + "--image_size 256 --classifier_depth 2"),
+    "classifier512": (54_448_360, 281, CLASSIFIER + "--image_size 512 --classifier_depth 2"),
 }
-CLASSIFIERS = {
-    "classifier64": (65_438_568, 307, 64, 128, (1, 2, 3, 4), 4, HEADS),
-    "classifier128": (42_568_040, 221, 128, 128, (1, 1, 2, 3, 4), 2, HEADS),
-    "classifier256": (54_096_360, 249, 256, 128, SIX_LEVELS, 2, HEADS),
-    "classifier512": (54_448_360, 281, 512, 128, (0.5, 1, 1, 2, 2, 4, 4), 2, HEADS),
-}
-RELEASED = {**MODELS, **CLASSIFIERS}
 
 
 def load(name):
-    """The config of a file, read by its path as the programs read it."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
-def by_flags(name):
-    """The network of a released model by the flags of the reference's programs."""
-    _, _, size, width, mult, blocks, heads = RELEASED[name]
-    attention = (32, 16) if name == "upsample128_512" else (32, 16, 8)
-    options = {
-        "image_size": size,
-        "in_channels": 3,
-        "model_channels": width,
-        "channel_mult": mult,
-        "num_res_blocks": blocks,
-        "attention_resolutions": [size // resolution for resolution in attention],
-        "use_scale_shift_norm": True,
-        "resblock_updown": True,
-        **heads,
-    }
-    if name in CLASSIFIERS:
-        return openai.classifier_network(out_channels=1000, pool="attention", **options)
-    unlabelled = "unconditional" in name or "lsun" in name
-    return openai.unet_network(
-        out_channels=6,
-        num_classes=None if unlabelled else 1000,
-        super_resolution="upsample" in name,
-        **options,
-    )
+    return importlib.import_module(f"configs.adm.{name}").get_config()
 
 
 TRACED = {}
 
 
-def traced(network):
-    """Parameters, tensors, and {name there: shape}.
+def traced(config):
+    """Parameters, tensors, and {name there: shape} of a config's network.
 
     Several models have the same network, and tracing it takes long.
     """
-    if network.spec not in TRACED:
+    key = dataclasses.replace(config.model, dropout=0.0), config.signature
+    if key not in TRACED:
+        network = factory.network(config)
         leaves = jax.tree.leaves(network.shapes)
         # Each has one name in a released state dict.
         table = list(tensors(network))
         assert len({tensor.name for tensor in table}) == len(table) == len(leaves)
         assert len({tensor.path for tensor in table}) == len(leaves)
         shapes = {tensor.name: tensor.their_shape for tensor in table}
-        TRACED[network.spec] = sum(leaf.size for leaf in leaves), len(leaves), shapes
-    return TRACED[network.spec]
+        TRACED[key] = sum(leaf.size for leaf in leaves), len(leaves), shapes
+    return TRACED[key]
 
 
 def test_every_config_is_tested():
@@ -102,57 +94,40 @@ def test_every_config_is_tested():
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_a_config_and_the_released_flags_build_the_released_network(name):
-    config = load(name)
-    config_lib.validate(config)
-    factory.process(config)
-    parameters, count, *_ = RELEASED[name]
-    network = factory.network(config)
-    assert traced(network)[:2] == (parameters, count)
-    assert by_flags(name).spec == network.spec
+def test_a_config_and_the_released_flags_make_the_released_network(name):
+    config, (parameters, count, flags) = load(name), RELEASED[name]
+    assert traced(config)[:2] == (parameters, count)
     # The number is what a reader of the file sees.
     assert f"{parameters:,} parameters" in (FOLDER / f"{name}.py").read_text()
-
-
-# What no tensor says, beside the section `training`.
-UNSAID = {"data.name", "data.augment", "data.workers", "data.held_out", "model.dropout"}
-UNSAID |= {"sampling.steps"}
-
-
-@pytest.mark.parametrize("name", RELEASED)
-def test_the_config_of_a_released_network_is_read_off_its_tensors(name):
-    config = load(name)
-    network = factory.network(config)
-    inferred, _ = infer(traced(network)[2], Options())
-    config_lib.validate(inferred)
-    assert factory.network(inferred).spec == network.spec
-    assert factory.process(inferred) == factory.process(config)
-    expected, found = config_lib.flatten(config), config_lib.flatten(inferred)
-    different = {field for field in expected if found[field] != expected[field]}
-    assert {field for field in different if not field.startswith("training.")} <= UNSAID
-    assert released_new_order(inferred) == released_new_order(config) == (name == "imagenet64")
+    state_dict = {n: np.broadcast_to(np.float32(0), s) for n, s in traced(config)[2].items()}
+    found, new_order = config_of(flags, state_dict)
+    assert new_order == (name == "imagenet64")
+    assert found.model == config.model
+    assert found.signature == config.signature
+    assert found.data.low_res_size == config.data.low_res_size
+    # With 1,000 timesteps both are the same loss.
+    losses = {"diffusion.loss": "hybrid"}
+    assert replaced(found, losses).diffusion == replaced(config, losses).diffusion
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
 def test_a_classifier_has_its_diffusion_models_noise_and_a_falling_learning_rate(size):
     guide, model = load(f"classifier{size}"), load(f"imagenet{size}")
-    assert factory.process(guide) == factory.process(model)
+    assert guide.diffusion == model.diffusion
     assert guide.training.anneal_steps == guide.training.num_steps
     assert guide.data.image_size == model.data.image_size == size
 
 
 def kept_bytes(remat):
     """What ADM-64's backward pass is handed at batch 32 in bfloat16, parameters included."""
-    config = load("imagenet64")
-    config.training.dtype = "bfloat16"
-    config.training.remat = remat
+    config = replaced(load("imagenet64"), {"training.dtype": "bfloat16", "training.remat": remat})
     network = factory.network(config)
 
     def backward(params, x, labels, keys):
         def loss(params):
-            embedding = network.embed(params, labels)
-            drop = {"drop_rate": config.model.dropout, "drop_keys": keys}
-            return network.apply(params, x, jnp.zeros(32), embedding, **drop).mean()
+            condition = network.embed(params, {"label": labels})
+            dropout = Dropout(config.model.dropout, keys)
+            return network.apply(params, x, jnp.zeros(32), condition, dropout).mean()
 
         return jax.vjp(loss, params)[1]
 

@@ -8,6 +8,8 @@ import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
+from PIL import UnidentifiedImageError
+
 from jaxdiff.data import layout as layout_lib
 from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, feature_of, png
 from jaxdiff.data.images import fit
@@ -15,30 +17,17 @@ from jaxdiff.data.pictures import decode, find_whites
 from jaxdiff.errors import UserError
 
 
-def open_folder(
-    folder,
-    image_size,
-    channels=3,
-    held_out=0.0,
-    layout=None,
-    bits=None,
-    conditions=None,
-    mapped=map,
-):
+def open_folder(folder, values, conditions=None, mapped=map):
     """A dataset of the pictures in FOLDER/CLASS/, in FOLDER/SPLIT/CLASS/, or in FOLDER itself.
 
     `jaxdiff.data.layout.splits` says which of these a folder is. What has no splits is `train`, of
-    which `held_out` is put aside as `test`. Classes are numbered in the order of their sorted
-    names, pictures in the order of theirs. Pictures in FOLDER (or SPLIT) itself have no labels.
+    which `held_out` is put aside as `test`: with .1, the 10th, 20th, ... picture of each class.
+    Classes are numbered in the order of their sorted names, pictures in the order of theirs.
+    Pictures in FOLDER (or SPLIT) itself have no labels.
 
     Args:
       folder: that folder.
-      image_size: what pictures are cropped and resized to, see `jaxdiff.data.images.fit`.
-      channels: 1 or 3, what they are converted to.
-      held_out: share of each class that becomes the split `test`, in [0, 1): with .1, the 10th,
-        20th, ... picture.
-      layout: `classes` or `splits`, what the folders are; None: by their names.
-      bits: that pictures of more than 8 use; None: by their values.
+      values: a `jaxdiff.data.prepare.Preparation`.
       conditions: {condition's name: folder of pictures with the same names, but for their endings}.
       mapped: (function, items) -> results in order; such as `pool` yields.
 
@@ -50,54 +39,51 @@ def open_folder(
         lacks its condition's.
     """
     found, notes = layout_lib.find(folder)
-    splits, more = layout_lib.splits(folder, found, layout)
-    splits = _held_out(folder, splits, held_out)
+    splits, more = layout_lib.splits(folder, found, values.layout)
+    splits = _held_out(folder, splits, values.held_out)
     everything = [picture for pictures in splits.values() for picture in pictures]
     classes = _classes(folder, everything)
-    others = {name: _paired(other, everything) for name, other in (conditions or {}).items()}
-    paths = {"image": [str(folder / picture.path) for picture in everything]}
-    paths |= {feature_of(name): [p for p, _ in pairs] for name, pairs in others.items()}
-    # Pictures of conditions are grey or in colour as the first of them is.
-    depths = {"image": channels} | {
-        feature_of(name): decode(pairs[0][0]).shape[2] for name, pairs in others.items()
+    others = {
+        feature_of(name): _paired(other, everything) for name, other in (conditions or {}).items()
     }
+    paths = {"image": {p.path: folder / p.path for p in everything}} | {
+        feature: {path: file for path, (file, _) in pairs.items()}
+        for feature, pairs in others.items()
+    }
+    # Pictures of conditions are grey or in colour as the first of them is.
+    depths = {"image": values.channels or 3} | {f: _depth(paths[f].values()) for f in others}
+    shapes = {f: (values.image_size, values.image_size, depth) for f, depth in depths.items()}
 
     @functools.cache
     def encoder():  # at the first shard that is to be written
-        whites = {feature: find_whites(bits, paths[feature], mapped) for feature in paths}
-        return functools.partial(encoded, image_size=image_size, channels=depths, whites=whites)
+        whites = {f: find_whites(values.bits, paths[f].values(), mapped) for f in paths}
+        return functools.partial(encoded, shapes=shapes, whites=whites)
 
-    def read(first, pictures, start, stop):
-        chosen = range(first + start, first + min(stop, len(pictures)))
-        items = ({feature: paths[feature][n] for feature in paths} for n in chosen)
-        for n, (example, reason) in zip(chosen, mapped(encoder(), items), strict=True):
-            picture = everything[n]
-            if example is None:
+    def read(pictures, start, stop):
+        chosen = pictures[start:stop]
+        items = [{feature: paths[feature][p.path] for feature in paths} for p in chosen]
+        for picture, (images, reason) in zip(chosen, mapped(encoder(), items), strict=True):
+            if images is None:
                 yield Skipped(picture.path, reason)
             else:
                 label = {"label": classes.index(picture.folder)} if classes else {}
-                yield {**example, **label}
+                yield images | label
 
-    parts, first = [], 0
-    for name, pictures in splits.items():
-        parts.append(Split(name, len(pictures), functools.partial(read, first, pictures)))
-        first += len(pictures)
-    request = {
-        "kind": "folder",
-        "image_size": image_size,
-        "channels": channels,
-        "held_out": held_out,
-        "layout": layout,
-        "bits": bits,
-        "sources": [
-            len(everything),
-            _checksum([(p.path, p.size) for p in everything]),
-            {name: _checksum(pairs) for name, pairs in others.items()},
-        ],
-    }
-    shapes = {feature: (image_size, image_size, depth) for feature, depth in depths.items()}
-    shapes |= {"label": ()} if classes else {}
-    return Dataset(tuple(parts), shapes, classes, request, (*notes, *more))
+    parts = tuple(Split(n, len(p), functools.partial(read, p)) for n, p in splits.items())
+    asked = ("image_size", "channels", "held_out", "layout", "bits")
+    sources = [len(everything), _checksum((p.path, p.size) for p in everything)]
+    sources += [[feature, _checksum(others[feature].values())] for feature in others]
+    request = {"kind": "folder", "sources": sources} | {n: getattr(values, n) for n in asked}
+    labels = {"label": ()} if classes else {}
+    return Dataset(parts, labels | shapes, classes, request, (*notes, *more))
+
+
+def _depth(paths):
+    """Channels of the first picture that can be read."""
+    for path in paths:
+        with contextlib.suppress(Exception):
+            return decode(path).shape[2]
+    return 1
 
 
 def _classes(root, pictures):
@@ -114,19 +100,17 @@ def _classes(root, pictures):
 
 
 def _paired(folder, pictures):
-    """[(path, size)] of the pictures in another folder that belong to these."""
+    """{path of a picture: (file, size)} of the pictures of a condition that belong to them."""
     found, _ = layout_lib.find(folder)
-    by_stem = {os.path.splitext(path)[0]: (path, size) for path, size in found.items()}
-    pairs = []
-    for picture in pictures:
-        pair = by_stem.get(os.path.splitext(picture.path)[0])
-        if pair is None:
+    by_stem = {os.path.splitext(path)[0]: (folder / path, found[path]) for path in found}
+    stems = {picture.path: os.path.splitext(picture.path)[0] for picture in pictures}
+    for path, stem in stems.items():
+        if stem not in by_stem:
             raise UserError(
-                f"The picture {picture.path} has no condition image in {folder}: give it one of "
-                "the same name, whatever the ending."
+                f"The picture {path} has no condition image in {folder}: give it one of the same "
+                "name, whatever the ending."
             )
-        pairs.append((str(folder / pair[0]), pair[1]))
-    return pairs
+    return {path: by_stem[stem] for path, stem in stems.items()}
 
 
 def _checksum(named_sizes):
@@ -147,13 +131,15 @@ def pool(workers):
         yield functools.partial(executor.map, chunksize=8)
 
 
-def encoded(paths, image_size, channels, whites):
+def encoded(paths, shapes, whites):
     """An example's pictures brought to a size: ({feature: PNG bytes}, None), or (None, why not)."""
     try:
         return {
-            feature: png(fit(decode(path, whites[feature]), image_size, channels[feature]))
+            feature: png(fit(decode(path, whites[feature]), *shapes[feature][1:]))
             for feature, path in paths.items()
         }, None
+    except UnidentifiedImageError:
+        return None, "it is no picture that Pillow can read"
     except Exception as error:  # the decoders of a dozen formats raise what they like
         return None, " ".join(str(error).split()) or type(error).__name__
 

@@ -13,11 +13,42 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Annotated, Literal
 
 from jaxdiff import cli
-from jaxdiff.config.fields import Range
+from jaxdiff.config.fields import Range, hints, settings
 from jaxdiff.errors import UserError
 
 HALVED = 8  # images whose sides are multiples of it can be halved three times, as by default
 FOR_FOLDERS = ("held_out", "workers", "layout", "bits")
+
+
+@settings(section="-")
+class Preparation:
+    """What a dataset is made of its sources by.
+
+    Attributes:
+      name: of the dataset: lower-case letters, numbers, underscores.
+      out: folder of the dataset.
+      image_size: images are cropped and resized to it; npz files may do without.
+      channels: 1 or 3; if not given, as in npz files, and 3 for folders.
+      vector: NAME[=CONDITION]: an array of npz files that becomes the condition of that name, by
+        default `vector`; several with commas.
+      condition_image: NAME[=CONDITION]: the same for an array of images, or for a folder of
+        pictures with the same names; by default `image`.
+      held_out: share of a folder that becomes the split test.
+      layout: what the folders in a folder are, whatever their names.
+      bits: that pictures of more than 8 use.
+      workers: processes that read a folder.
+    """
+
+    name: str = ""
+    out: str = ""
+    image_size: Annotated[int, Range(1, 2**14)] | None = None
+    channels: Literal[1, 3] | None = None
+    vector: tuple[str, ...] = ()
+    condition_image: tuple[str, ...] = ()
+    held_out: Annotated[float, Range(0, 1, below=True)] = 0.0
+    layout: Literal["classes", "splits"] | None = None
+    bits: Annotated[int, Range(8, 16)] | None = None
+    workers: Annotated[int, Range(0, 1024)] = 0
 
 
 def main():
@@ -25,72 +56,33 @@ def main():
     parser = cli.Parser(__doc__)
     parser.add_argument("kind", help="npz or folder")
     parser.add_argument("sources", nargs="+", help="npz files, or one folder of class folders")
-    cli.add_flag(parser, "name", help="Of the dataset: lower-case letters, digits, underscores")
-    cli.add_flag(parser, "out", help="Folder of the dataset")
-    cli.add_flag(
-        parser,
-        "image_size",
-        Annotated[int, Range(1, 2**14)],
-        help="Crop and resize to this; npz files are left as they are without it",
-    )
-    cli.add_flag(
-        parser, "channels", Literal[1, 3], help="As in npz files, 3 for folders, if not given"
-    )
-    cli.add_flag(
-        parser,
-        "vector",
-        repeated=True,
-        help="NAME[=CONDITION]: the array NAME of npz files becomes the condition of that name, "
-        "`vector` if not given; repeatable",
-    )
-    cli.add_flag(
-        parser,
-        "condition_image",
-        repeated=True,
-        help="NAME[=CONDITION]: the same for an array of images, or a folder of pictures with the "
-        "same names; condition `image` if not given; repeatable",
-    )
-    cli.add_flag(
-        parser,
-        "held_out",
-        Annotated[float, Range(0, 1, below=True)],
-        0.0,
-        help="Share of a folder that becomes the split test",
-    )
-    cli.add_flag(
-        parser,
-        "layout",
-        Literal["classes", "splits"],
-        help="What the folders in a folder are, whatever their names",
-    )
-    cli.add_flag(
-        parser, "bits", Annotated[int, Range(8, 16)], help="That pictures of more than 8 use"
-    )
-    cli.add_flag(
-        parser, "workers", Annotated[int, Range(0, 1024)], 0, help="Processes that read a folder"
-    )
+    cli.add_settings(parser, Preparation)
     cli.run(_job, parser)
 
 
 def _job(args):
+    given = {name: getattr(args, name) for name in hints(Preparation)}
+    values = Preparation(**{name: value for name, value in given.items() if value is not None})
     try:
-        dataset, report = prepare(args)
+        dataset, report = prepare(args.kind, args.sources, values)
     except BrokenProcessPool:
         raise UserError(
             "A process that reads pictures has died, perhaps for want of memory: the same command "
             "continues; give fewer --workers."
         ) from None
     encoding = sys.stdout.encoding or "utf-8"
-    for line in described(dataset, report, args.out):
+    for line in described(dataset, report, values.out):
         # Also where the terminal has not all letters of the classes.
         print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def prepare(args):
-    """Writes the dataset.
+def prepare(kind, sources, values):
+    """Writes a dataset.
 
     Args:
-      args: the parsed flags.
+      kind: npz or folder.
+      sources: npz files, or one folder.
+      values: a Preparation.
 
     Returns:
       (its `jaxdiff.data.dataset.Dataset`, the `jaxdiff.data.prepared.Report`).
@@ -101,38 +93,27 @@ def prepare(args):
     from jaxdiff.data import folders, npz, prepared
     from jaxdiff.files import parse_path
 
-    name = cli.require("name", args.name, "a name for the dataset, such as my_photographs")
-    out = parse_path(cli.require("out", args.out, "the folder of the dataset"), "--out")
-    sources = [parse_path(source, "A source") for source in args.sources]
-    images = _named(args.condition_image, "image")
-    if args.kind == "npz":
-        if given := [flag for flag in FOR_FOLDERS if getattr(args, flag)]:
+    name = cli.require("name", values.name, "a name for the dataset, such as my_photographs")
+    out = parse_path(cli.require("out", values.out, "the folder of the dataset"), "--out")
+    paths = [parse_path(source, "A source") for source in sources]
+    images, vectors = _named(values.condition_image, "image"), _named(values.vector, "vector")
+    if kind == "npz":
+        if given := [flag for flag in FOR_FOLDERS if getattr(values, flag)]:
             raise UserError(f"--{given[0]} is for folders of pictures: leave it out.")
-        vectors = _named(args.vector, "vector")
-        if both := vectors.keys() & images.keys() | {"label"} & {*vectors, *images}:
-            raise UserError(
-                f"Two arrays are the condition {min(both)}: give one of them another name."
-            )
-        dataset = npz.open_files(sources, args.image_size, args.channels, {**vectors, **images})
+        if both := vectors.keys() & images.keys():
+            raise UserError(f"Two arrays are the condition {min(both)}: rename one.")
+        conditions = {**vectors, **images}
+        dataset = npz.open_files(paths, values.image_size, values.channels, conditions)
         return dataset, prepared.write(out, name, dataset)
-    if args.kind != "folder":
-        raise UserError(f"{args.kind} cannot be prepared: give npz or folder first.")
-    if args.vector:
-        raise UserError("--vector is for npz files: leave it out.")
-    size = cli.require("image_size", args.image_size, "the size of images, such as 64")
-    folder = _only_folder(sources, out)
+    if kind != "folder" or len(paths) > 1 or vectors:
+        wrong = kind if kind != "folder" else f"--vector {values.vector}" if vectors else paths[1]
+        raise UserError(f"{wrong} cannot be prepared: give npz and npz files, or folder and one.")
+    cli.require("image_size", values.image_size, "the size of images, such as 64")
+    if os.path.realpath(out).startswith(os.path.join(os.path.realpath(paths[0]), "")):
+        raise UserError(f"--out {out} is in {paths[0]}, which is to be read: choose another --out.")
     images = {name: parse_path(path, "--condition_image") for name, path in images.items()}
-    with folders.pool(args.workers) as mapped:
-        dataset = folders.open_folder(
-            folder,
-            size,
-            args.channels or 3,
-            args.held_out,
-            args.layout,
-            args.bits,
-            images,
-            mapped,
-        )
+    with folders.pool(values.workers) as mapped:
+        dataset = folders.open_folder(paths[0], values, images, mapped)
         return dataset, prepared.write(out, name, dataset)
 
 
@@ -142,22 +123,13 @@ def _named(texts, default):
     for text in texts:
         name, _, condition = text.partition("=")
         condition = condition or default
-        if condition in named or not condition.isidentifier():
+        if condition in (*named, "label") or not condition.isidentifier():
             raise UserError(
                 f"{text} names the condition {condition}, which must be a word and given once: "
                 f"add another, such as {name}=other."
             )
         named[condition] = name
     return named
-
-
-def _only_folder(sources, out):
-    if len(sources) > 1:
-        raise UserError(f"The argument {sources[1]} was not expected: give one folder.")
-    (folder,) = sources
-    if os.path.realpath(out).startswith(os.path.join(os.path.realpath(folder), "")):
-        raise UserError(f"--out {out} is in {folder}, which is to be read: choose another --out.")
-    return folder
 
 
 def described(dataset, report, out):
@@ -212,8 +184,9 @@ def _settings(dataset, report, out):
     yield f"data=DataConfig({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
     shapes = {feature: shape for feature, shape in dataset.shapes.items() if feature != "image"}
     if shapes:
-        conditions = ", ".join(_condition(*each, len(dataset.classes)) for each in shapes.items())
-        yield f"model=UNetConfig(conditions=({conditions},))"
+        conditions = [_condition(*each, len(dataset.classes)) for each in shapes.items()]
+        end = "," if len(conditions) == 1 else ""
+        yield f"model=UNetConfig(conditions=({', '.join(conditions)}{end}))"
     if "train" not in report.sizes:
         return
     try:

@@ -56,7 +56,7 @@ def prepare_arrays(folder, splits, class_names=()):
     """Writes a dataset of arrays in memory, unless it is there; for functions that prepare data.
 
     Args:
-      folder: of the dataset, which is called as its last component: lower-case letters, digits and
+      folder: of the dataset, which is called as its last component: lower-case letters, numbers and
         underscores.
       splits: {split: {"x": uint8 images [N, H, W, C], "cond": {condition's name: integers [N]
         (only `label`), vectors [N, V], or uint8 images [N, h, w, c]}}}; C and c are 1 or 3.
@@ -77,7 +77,15 @@ def prepare_arrays(folder, splits, class_names=()):
             digest.update(np.ascontiguousarray(array).data)
     request = {"kind": "arrays", "class_names": class_names, "sources": digest.hexdigest()}
     loaders = {name: (lambda arrays=arrays: arrays) for name, arrays in splits.items()}
-    write(folder, folder.name, from_arrays(loaders, class_names, request), quiet=True)
+    dataset = from_arrays(loaders, class_names, request)
+    if not files.exists(folder / INFO):
+        try:
+            with files.new_folder(folder, last=INFO) as partial:
+                write(partial, folder.name, dataset, quiet=True)
+        except files.WriteError:
+            if not files.exists(folder / INFO):  # written by another program meanwhile
+                raise
+    _claim(folder, folder.name, dataset)
     return os.fspath(folder)
 
 
@@ -86,7 +94,7 @@ def write(out, name, dataset, quiet=False):
 
     Args:
       out: its folder: new, empty, or with what the same request has written so far.
-      name: of the dataset; lower-case letters, digits and underscores.
+      name: of the dataset; lower-case letters, numbers and underscores.
       dataset: a `Dataset`.
       quiet: whether to show no progress.
 
@@ -98,7 +106,7 @@ def write(out, name, dataset, quiet=False):
         a split has no readable image.
     """
     _check_names(out, name, dataset)
-    _claim(out, {"name": name, **dataset.request, "shard_size": SHARD_SIZE})
+    _claim(out, name, dataset)
     if files.exists(out / INFO):
         return Report(**files.read_json(out / SUMMARY, advice=f"remove {out} and prepare it again"))
     lengths, counts, skipped = _write_shards(out, name, dataset, quiet)
@@ -128,25 +136,27 @@ def _check_names(out, name, dataset):
     if not re.fullmatch(NAME, name):
         raise UserError(
             f"The name of the dataset is {name[:80]}: it must be at most 100 lower-case letters, "
-            "digits and underscores, such as my_photographs."
+            "numbers and underscores, such as my_photographs."
         )
     for split in dataset.splits:
         if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", split.name):
             raise UserError(
                 f"The split {split.name[:80]} cannot be called so: a split's name is letters, "
-                "digits and underscores, such as train; rename its file."
+                "numbers and underscores, such as train; rename its file."
             )
 
 
-def _claim(out, request):
-    """Makes the folder this request's, or finds that it is."""
+def _claim(out, name, dataset):
+    """Makes the folder that of this dataset, or finds that it is."""
     # It imports JAX, which processes that read images need not.
     from jaxdiff.claims import check_same
 
+    request = {"name": name, **dataset.request, "shard_size": SHARD_SIZE}
     if files.exists(out / REQUEST):
         advice = f"remove {out} and repeat the command"
-        return check_same(out, files.read_json(out / REQUEST, advice=advice), request)
-    if files.names(out):
+        check_same(out, files.read_json(out / REQUEST, advice=advice), request)
+        return
+    if any(not name.startswith(".") for name in files.names(out)):
         raise UserError(f"{out} is not empty, and nothing is overwritten: choose another folder.")
     files.write_json(out / REQUEST, request)
 

@@ -68,9 +68,11 @@ class Source:
 
     def in_memory(self):
         """The same source holding its decoded arrays, if they take less than 256 MB."""
+        if isinstance(self.rows, Arrays):
+            return self
         first = self.fetch([0])
         size = sum(array.nbytes for array in (first["x"], *first["cond"].values()))
-        if isinstance(self.rows, Arrays) or size * len(self) >= IN_MEMORY_BYTES:
+        if size * len(self) >= IN_MEMORY_BYTES:
             return self
         parts = [
             self.fetch(range(start, min(start + CHUNK, len(self))))

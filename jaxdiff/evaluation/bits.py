@@ -1,87 +1,56 @@
-"""The job that measures how well a model compresses a split of its dataset."""
+"""Bits per dimension of a split of a model's dataset: the variational bound, image by image."""
 
-import dataclasses
+from functools import partial
 
 import numpy as np
 
-from jaxdiff import results
+from jaxdiff import claims, factory, files
 from jaxdiff.checkpoints.run import digest
-from jaxdiff.data.images import to_float
+from jaxdiff.config import PixelCodec, to_dict
 from jaxdiff.data.source import open_split
-from jaxdiff.diffusion.likelihood import bits_per_dimension
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
+from jaxdiff.diffusion.variational_bound import bits_per_dimension
 from jaxdiff.errors import UserError
-from jaxdiff.files import local_path
+from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices
-from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.trained_model import open_image_model, unguided
+from jaxdiff.sampling.latents import levels_of, open_adm
 from jaxdiff.version import __version__
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """What `python -m jaxdiff.evaluation.likelihood` was asked for.
-
-    Attributes:
-      model: reference to the network, such as runs/digits or runs/digits@500.
-      split: of the run's dataset, such as "test".
-      out: the npz file to write; None: likelihood_<split>_<step>.npz in the run's folder.
-      steps: a respacing; "" for all of the process's.
-      batch_size: how many images at once over all devices.
-      seed: of the noise; that of image n is the same in every batch.
-      num_images: the first so many of the split; None: all.
-    """
-
-    model: str
-    split: str
-    out: str | None = None
-    steps: str = ""
-    batch_size: int = 128
-    seed: int = 0
-    num_images: int | None = None
-
-
-def measure(
-    network, process, params, fetch, count, *, steps="", clip=True, seed=0, batch_size, mesh
-):
-    """Bits per dimension of images, each told its label.
+def measure(network, process, params, source, count, *, levels, clip=True, seed=0, **batches):
+    """Bits per dimension of the first images of a source, each under its own conditions.
 
     Args:
       network, process, params: the model.
-      fetch: rows [B] int -> {"image": uint8 [B, H, W, C], "label": int32 [B]}.
-      count: how many images there are.
-      steps: a respacing of the process.
+      source: a Source of images.
+      count: how many of them.
+      levels: Level [N + 1] of the process, from noise to images.
       clip: confine the predicted images to [-1, 1].
       seed: of the noise, which image n draws as sample n would draw its steps'.
-      batch_size, mesh: how many at once, and on what.
+      **batches: batch_size and mesh, as of `in_batches`.
 
     Returns:
       The dict of `bits_per_dimension`, of NumPy float32 [count] and [count, N].
     """
-    levels = process.levels(steps)
+    codec = factory.codec(network.config.codec)
 
-    def run(params, seed, images, labels, numbers):
-        guidance = unguided(network, process, params, labels)
-        keys = sample_keys(seed, numbers)
-
-        def denoise(x, level):
-            return guidance.denoise(x, level, (), guidance.decide(0, keys))[0]
+    def run(params, seed, numbers, images, cond):
+        keys, condition = sample_keys(seed, numbers), network.embed(params, cond)
+        denoiser, x0 = process.denoiser(partial(network.apply, params)), codec.encode(images)
 
         def noise(i):
-            return normal(derived(keys, Purpose.STEP, i), images.shape[1:])
+            return normal(derived(keys, Purpose.STEP, i), x0.shape[1:])
 
-        return bits_per_dimension(denoise, levels, to_float(images), noise, clip)
+        return bits_per_dimension(lambda x, s: denoiser(x, s, condition), levels, x0, noise, clip)
 
-    def batch(rows):
-        examples = fetch(rows)
-        return examples["image"], examples["label"], rows.astype(np.int32)
+    def fetch(rows):
+        examples = source.fetch(rows)
+        return rows.astype(np.int32), examples["x"], examples["cond"]
 
-    return in_batches(
-        on_devices(run, (params, seed), mesh), batch, count, batch_size=batch_size, mesh=mesh
-    )
+    return in_batches(on_devices(run, (params, seed), batches["mesh"]), fetch, count, **batches)
 
 
 def mean_and_error(values):
@@ -90,67 +59,74 @@ def mean_and_error(values):
     return values.mean(), error
 
 
-def run(request):
+def run(model, split, *, out=None, steps=None, batch_size=128, seed=0, num_images=None):
     """Measures a split, writes every term, and prints the mean.
+
+    Args:
+      model: reference to the network, such as runs/a@500.
+      split: of the run's dataset, such as "test".
+      out: the npz file; None: likelihood_<split>_<step>.npz in the run's folder.
+      steps: of an ancestral sampler, or a respacing; None: all of the process's.
+      batch_size: how many images at once over all devices.
+      seed: of the noise; that of image n is the same in every batch.
+      num_images: the first so many of the split; None: all.
 
     Raises:
       UserError: for a reference, split, steps or file that cannot be used; and for likelihoods
         that are not finite, after all has been written.
     """
-    if request.batch_size < 1:
-        raise UserError(f"--batch_size {request.batch_size} must be positive.")
-    if not 0 <= request.seed < 2**31:
-        raise UserError(f"--seed {request.seed} must lie between 0 and {2**31 - 1}.")
-    model = open_image_model(request.model, "has a likelihood")
-    config, process, reference = model.config, model.process, model.reference
-    noisy = process.levels(request.steps)[:-1]
-    source = open_split(config.data, request.split)
-    count = len(source) if request.num_images is None else request.num_images
-    if not 1 <= count <= len(source):
+    model = open_adm(model, "has a likelihood")
+    config, reference = model.config, model.reference
+    if not isinstance(config.model.codec, PixelCodec):
+        raise UserError(f"{model} models no pixels, whose likelihood it is: give a run of pixels.")
+    steps = config.diffusion.num_timesteps if steps is None else steps
+    levels = levels_of(model.process, steps)
+    source = open_split(config.data, split, config.model.conditions)
+    count = len(source) if num_images is None else num_images
+    if count > len(source):
         raise UserError(
-            f"--num_images {count} must lie between 1 and {len(source)}, the size of the split "
-            f"{request.split}."
+            f"--num_images is {count}: it must be at most {len(source)}, the size of the split "
+            f"{split}."
         )
+    clip = config.sampling.clip
     settings = {
         "jaxdiff": __version__,
         "model": str(reference),
         "digest": digest(reference),
-        "data": config.data.name,
-        "split": request.split,
+        "data": to_dict(config.data),
+        "split": split,
         "num_images": count,
-        "steps": request.steps,
-        "num_steps": len(noisy.sigma),
-        "clip": config.sampling.clip,
-        "seed": request.seed,
+        "steps": steps,
+        "clip": clip,
+        "seed": seed,
     }
-    name = f"likelihood_{request.split}_{reference.step}.npz"
-    out = local_path(request.out, "--out") if request.out else reference.run.folder / name
-    with results.claimed_file(out, settings):
+    name = f"likelihood_{split}_{reference.step}.npz"
+    out = files.parse_path(out, "--out") if out else reference.run.folder / name
+    with claims.claimed_file(out, settings):
         if processes.is_first():
             print(
-                f"Measuring {reference} on {count} images, {len(noisy.sigma)} steps each; the "
-                "first batch waits for the compiler.",
+                f"Measuring {reference} on {count} images, {len(levels.sigma) - 1} steps each; "
+                "compiling the first batch takes a while.",
                 flush=True,
             )
-        mesh = make_mesh()
-        with out_of_memory(f"choose a --batch_size smaller than {request.batch_size}"):
+        with out_of_memory(f"choose a --batch_size smaller than {batch_size}"):
             bits = measure(
                 model.network,
-                process,
-                model.params(mesh),
-                source.fetch,
+                model.process,
+                model.params,
+                source,
                 count,
-                steps=request.steps,
-                clip=config.sampling.clip,
-                seed=request.seed,
-                batch_size=request.batch_size,
-                mesh=mesh,
+                levels=levels,
+                clip=clip,
+                seed=seed,
+                batch_size=batch_size,
+                mesh=make_mesh(),
             )
-        results.save(out, settings, {**bits, "noise_level": noisy.ratio})
-    if len(bad := finite.non_finite(bits["total_bpd"])):
+        claims.save(out, settings, {**bits, "noise_level": levels[:-1].ratio})
+    if len(wrong := finite.non_finite(bits["total_bpd"])):
         raise UserError(
-            f"{finite.about(finite.summary(bad), count, 'likelihoods')} in {out}: measure another "
-            "step of the model."
+            f"{finite.about(finite.summary(wrong), count, 'likelihoods')} in {out}: measure "
+            "another step of the model."
         )
     if processes.is_first():
         mean, error = mean_and_error(bits["total_bpd"].astype(np.float64))

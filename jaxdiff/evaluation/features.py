@@ -7,31 +7,32 @@ network (Inception, DINOv2) is another `Features`, made in `open_features`.
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from jaxdiff import results
+from jaxdiff import claims
+from jaxdiff.arrays import load_npz
 from jaxdiff.checkpoints.run import digest
-from jaxdiff.data.images import to_float
+from jaxdiff.data.record import checksum
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.frechet import Moments
+from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices
-from jaxdiff.parallel.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.trained_model import open_model
+from jaxdiff.sampling.trained_model import load
 
 BATCH = 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """A network's view of images.
+    """A network that turns images into vectors.
 
     Attributes:
       name: of the network, exactly.
@@ -46,19 +47,14 @@ class Features:
     digest: str
     shape: tuple[int, int, int]
     extract: Callable[..., np.ndarray]
-    folder: pathlib.Path
+    folder: epath.Path
 
-    def check(self, data):
-        """Refuses a config's section `data` whose images are of another shape.
-
-        Raises:
-          UserError: for them.
-        """
-        shape = (data.image_size, data.image_size, data.channels)
+    def check(self, shape):
+        """Raises UserError for images of another shape (H, W, C)."""
         if shape != self.shape:
             raise UserError(
-                f"{self.name} sees images of {self.shape}, and the model's are {shape}: give "
-                "--features of the same images."
+                f"{self.name} makes features of images of {self.shape}, and the model's are "
+                f"{shape}: give --features of the same images."
             )
 
     def __call__(self, images):
@@ -67,19 +63,21 @@ class Features:
 
 
 def open_features(text):
-    """The features that a classifier's reference, such as runs/digits_classifier, names.
+    """The features of a classifier, given as a reference such as runs/a_classifier.
 
     Raises:
       UserError: if it is no classifier's; `extract` raises it for features that are not finite.
     """
-    classifier, mesh = open_model(text, "features", "a classifier"), make_mesh()
-    network, data = classifier.network, classifier.config.data
+    classifier, mesh = load(text), make_mesh()
+    if not classifier.config.is_classifier:
+        raise UserError(f"{classifier} is a diffusion model: --features takes a classifier's run.")
+    network, codec = classifier.network, classifier.codec
 
     def run(params, images):
-        return network.features(params, to_float(images), jnp.zeros(images.shape[0]))
+        return network.features(params, codec.encode(images), jnp.zeros(images.shape[0]))
 
     # Compiled once, for all sets of images of one size.
-    function = on_devices(run, (classifier.params(mesh),), mesh)
+    function = on_devices(run, (classifier.params,), mesh)
 
     def extract(fetch, count, quiet):
         def batch(rows):
@@ -87,69 +85,58 @@ def open_features(text):
 
         with out_of_memory("measure with features of a smaller network"):
             rows = in_batches(function, batch, count, batch_size=BATCH, mesh=mesh, quiet=quiet)
-        if len(bad := finite.non_finite(rows)):
-            found = finite.about(finite.summary(bad), count, "images' features")
+        if len(wrong := finite.non_finite(rows)):
+            found = finite.about(finite.summary(wrong), count, "images' features")
             raise UserError(f"{found} by {classifier}: use another step of it.")
         return rows
 
     return Features(
         name=str(classifier),
         digest=digest(classifier.reference),
-        shape=(data.image_size, data.image_size, data.channels),
+        shape=classifier.config.data.shape,
         extract=extract,
         folder=classifier.reference.run.folder / "moments",
     )
 
 
-def real_moments(features, data, split="train"):
+def real_moments(features, config, split="train"):
     """Moments of the features of a whole split; computed once, and kept under the features' run.
 
     Args:
       features: from `open_features`.
-      data: a config's section `data`; its images must have the features' shape.
-      split: of the dataset.
+      config: the RunConfig of a model of images of the features' shape.
+      split: of its dataset.
 
     Raises:
       UserError: for images of another shape, or a split that there is not.
     """
-    features.check(data)
-    source = open_split(data, split)
+    features.check(config.data.shape)
+    source = open_split(config.data, split, config.model.conditions)
     settings = {
         "features": features.name,
         "digest": features.digest,
-        "data": {name: data[name] for name in ("name", "image_size", "channels", "fit")},
-        "request": _identity(data.name),
+        "shape": features.shape,
         "split": split,
-        "size": len(source),
+        "examples": checksum(source),
     }
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = features.folder / f"{key}.npz"
     kept = _kept(path)
     if not processes.any_process(kept is None):
         return kept
-    rows = features.extract(lambda rows: source.fetch(rows)["image"], len(source), quiet=False)
+    rows = features.extract(lambda rows: source.fetch(rows)["x"], len(source), quiet=False)
     moments = Moments.of(rows)
     try:
-        features.folder.mkdir(exist_ok=True)
-        results.save(path, settings, vars(moments))
-    except (OSError, UserError) as error:  # somebody else's run
-        print(f"Moments of the data are not kept, as {path.parent} cannot be written: {error}")
+        claims.save(path, settings, vars(moments))
+    except UserError as error:  # the run may be somebody else's
+        print(f"Moments of the data are not kept: {error}")
     return moments
 
 
 def _kept(path):
-    """The Moments in a file; None if it is not there, or damaged."""
+    """The Moments in a file; None if it is not there, or corrupt."""
     try:
-        arrays = results.load(path)
-        moments = Moments(arrays["mean"], arrays["covariance"])
+        arrays = load_npz(path)
+        return Moments(arrays["mean"], arrays["covariance"])
     except (UserError, KeyError):
         return None
-    size = moments.mean.size
-    shapes = moments.mean.shape == (size,) and moments.covariance.shape == (size, size)
-    return moments if shapes and np.isfinite(moments.covariance).all() else None
-
-
-def _identity(name):
-    """What tells a prepared dataset from another of its name: a checksum of its request."""
-    request = pathlib.Path(name) / "request.json"
-    return hashlib.sha256(request.read_bytes()).hexdigest() if request.exists() else None

@@ -21,12 +21,12 @@ PAIRS = (
 
 
 def draw(measured, metric, path):
-    """Draws a heat map for each pair of fields in which points differ, at most two.
+    """Draws a heat map for each pair of fields in which points differ, at most two; a PNG.
 
     Args:
       measured: {Point: value}, lower is better.
       metric: its name.
-      path: of the picture.
+      path: of the picture, or a binary file to write it into.
     """
     values = {name: values_of(measured, name) for name in TITLES}
     pairs = [pair for pair in PAIRS if all(len(values[name]) > 1 for name in pair)]
@@ -37,7 +37,7 @@ def draw(measured, metric, path):
     for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         _panel(axes, measured, x, y, values[x] or [None], values[y] or [None])
         axes.set_title(f"{metric}, the lowest over all else")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def values_of(measured, name):
@@ -50,8 +50,8 @@ def values_of(measured, name):
 def best_of(measured, x, y, columns, rows):
     """[rows][columns] of the lowest value of points with these x and y; None where there is none.
 
-    A point that is not guided has no guide, and stands wherever the guide may be; beside weights,
-    that is: where no axis tells it apart it would hide what guides do, and is left out.
+    A point of weight 1 has no guide, and belongs to every column or row of guides; where neither
+    axis is the weight it would hide what guides do, and is left out.
     """
     if "weight" not in (x, y):
         measured = {p: v for p, v in measured.items() if p.weight != 1} or measured
@@ -88,4 +88,4 @@ def _panel(axes, measured, x, y, columns, rows):
 def _text(value):
     if value is None:
         return "-"
-    return value if isinstance(value, str) else f"{value:g}"
+    return ",".join(f"{part:g}" for part in (value if isinstance(value, tuple) else (value,)))

@@ -1,44 +1,53 @@
 """Measures how well a model compresses a split of its dataset, in bits per dimension.
 
-python -m jaxdiff.evaluation.likelihood --model runs/digits --split test
+python -m jaxdiff.evaluation.likelihood --model runs/NAME --split test
 """
 
-from absl import flags
+from typing import Annotated
 
 from jaxdiff import cli
+from jaxdiff.config import Range
+
+Count = Annotated[int, Range(1, 2**31 - 1)]
 
 
 def main():
-    """Measures what the flags name."""
-    values = flags.FLAGS
-    model = cli.require("model", values.model, "the folder of a run, such as runs/digits")
-    split = cli.require("split", values.split, "a part of the run's dataset, such as test")
-    cli.use_compilation_cache()
-    # Imported here, so that --help and a misspelt flag are answered at once.
-    from jaxdiff.evaluation import bits
-    from jaxdiff.parallel import processes
+    """The command line."""
+    parser = cli.Parser(__doc__)
+    cli.add_flag(parser, "model", help="The run to measure: its folder, or FOLDER@STEP")
+    cli.add_flag(parser, "split", help="Of the run's dataset, such as test")
+    cli.add_flag(parser, "out", help="File of all terms; default: likelihood_* in the run's folder")
+    cli.add_flag(parser, "steps", int | str, help="Such as 250, ddim25 or 25,50; default: all")
+    cli.add_flag(parser, "batch_size", Count, 128, "How many at once, over all devices")
+    cli.add_flag(
+        parser,
+        "seed",
+        Annotated[int, Range(0, 2**31 - 1)],
+        0,
+        "Image n has the same noise in every batch size",
+    )
+    cli.add_flag(parser, "num_images", Count, help="The first so many of the split; default: all")
+    cli.add_imports(parser)
+    cli.add_flag(parser, "distributed", bool, False, "Many hosts run this program")
+    cli.run(_measure, parser)
 
-    processes.initialize(values.distributed)
+
+def _measure(args):
+    model = cli.require("model", args.model, "the folder of a run")
+    split = cli.require("split", args.split, "a part of the run's dataset, such as test")
+    cli.start_jax(args.distributed)
+    from jaxdiff.evaluation import bits
+
     bits.run(
-        bits.Request(
-            model=model,
-            split=split,
-            out=values.out,
-            steps=values.steps,
-            batch_size=values.batch_size,
-            seed=values.seed,
-            num_images=values.num_images,
-        )
+        model,
+        split,
+        out=args.out,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        num_images=args.num_images,
     )
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "The run to measure: its folder, or FOLDER@STEP.")
-    flags.DEFINE_string("split", None, "Of the run's dataset, such as test.")
-    flags.DEFINE_string("out", None, "File of all terms; default: likelihood_* in the run's.")
-    flags.DEFINE_string("steps", "", "Such as 250, ddim25 or 25,50; default: all.")
-    flags.DEFINE_integer("batch_size", 128, "How many at once, over all devices.")
-    flags.DEFINE_integer("seed", 0, "Image n has the same noise in every batch size.")
-    flags.DEFINE_integer("num_images", None, "The first so many of the split; default: all.")
-    flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
-    cli.run(main)
+    main()

@@ -1,10 +1,10 @@
-"""How samples of classes compare with real images of them, by what has seen no network of ours.
+"""How samples of classes compare with real images of them, measured without our networks.
 
-Label agreement: the share of samples that a reader, trained on real images, reads as the label they
-were asked for. Diversity: the mean distance between two samples of a class, as a share of that
-between two real images of the class; 1 is as diverse as the data, 0 is collapse. Neighbour: the
-mean distance from a sample to the nearest real training image of its class, as a share of that
-from a held-out real image; 1 is as close as the data.
+Label agreement: the share of samples that a classifier of scikit-learn, fitted to real images,
+assigns the label that they are conditioned on. Diversity: the mean distance between two samples of
+a class, as a share of that between two real images of the class; 1 is as diverse as the data, 0 is
+collapse. Neighbour: the mean distance from a sample to the nearest real training image of its
+class, as a share of that from a held-out real image; 1 is as close as the data.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-SIZE = 20_000  # images of a split that are looked at: by the reader, and to compare with
+SIZE = 20_000  # images of a split that are used: to fit the classifier, and to compare with
 DISTANCE_SIZE = 1000  # of a class, to compare with
 
 
@@ -22,8 +22,8 @@ class Score:
     """What is measured for each class.
 
     Attributes:
-      count: [classes] samples asked for.
-      agreement: [classes] share read as the class, in [0, 1].
+      count: [classes] samples of the class.
+      agreement: [classes] share that is assigned the class, in [0, 1].
       diversity: [classes] mean pairwise distance over the real one; NaN for fewer than two samples.
       total_agreement: share over all samples.
       neighbour: mean distance to the nearest real image of the class, over the held-out ones'.
@@ -38,16 +38,16 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-    """Real images, as rows of numbers, and who reads them.
+    """Real images, as rows of numbers, and a classifier of them.
 
     Attributes:
       train, test: (rows [N, D] float, labels [N] int) of the splits.
-      reader: a scikit-learn classifier fitted to training rows.
+      classifier: of scikit-learn, fitted to the training rows.
     """
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
-    reader: Any
+    classifier: Any
 
     @cached_property
     def _classes(self):
@@ -69,8 +69,8 @@ class Real:
         return self._neighbour(*self.test)
 
     def score(self, rows, labels):
-        """The Score of samples [N, D] that were to be of the classes `labels` int [N]."""
-        correct = self.reader.predict(rows) == labels
+        """The Score of samples [N, D] conditioned on the classes `labels` int [N]."""
+        correct = self.classifier.predict(rows) == labels
         of_class = {c: labels == c for c in self._classes}
         return Score(
             count=np.array([chosen.sum() for chosen in of_class.values()]),
@@ -111,7 +111,7 @@ def rows_of(images):
 
 
 def real(train, test):
-    """A Real of two splits of any labelled images, with a support vector machine as its reader.
+    """A Real of two splits of any labelled images, with a support vector machine.
 
     Args:
       train, test: Sources.
@@ -123,11 +123,11 @@ def real(train, test):
     splits = []
     for source in (train, test):
         batch = some(source)
-        splits.append((rows_of(batch["image"]), batch["label"]))
+        splits.append((rows_of(batch["x"]), batch["cond"][source.label]))
     rows, labels = splits[0]
     components = min(64, *rows.shape)
-    reader = make_pipeline(PCA(components, whiten=True, random_state=0), SVC(C=10, gamma="scale"))
-    return Real(*splits, reader=reader.fit(rows, labels))
+    machine = make_pipeline(PCA(components, whiten=True, random_state=0), SVC(C=10, gamma="scale"))
+    return Real(*splits, classifier=machine.fit(rows, labels))
 
 
 def some(source):

@@ -1,26 +1,21 @@
 """A grid of guides, weights and averages to search, and samples at its points.
 
-Every point has the same seed, so points differ in nothing but what they are of. The networks are
-compiled once, for the points that are guided and for those that are not.
+Every point has the same seed, so points differ in nothing but what they are of. Sampling programs
+are compiled once, for the points that are guided and for those that are not.
 """
 
 import dataclasses
 import itertools
-import math
 import shlex
 from functools import cached_property
+from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from jaxdiff.checkpoints import ema
-from jaxdiff.checkpoints.run import resolve, varied
+from jaxdiff.checkpoints.posthoc_ema import fill
+from jaxdiff.config import CFG, Autoguidance, Sampler, from_dict, to_dict
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import finite, run_sampling
-from jaxdiff.sampling.options import parse_interval
-from jaxdiff.sampling.pipeline import Params
+from jaxdiff.sampling import finite
+from jaxdiff.sampling.trained_model import load
 
 HELD = 4  # networks whose parameters are held at once
 
@@ -31,20 +26,20 @@ class NonFinite(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-    """What is searched. None: as the references say, or no interval.
+    """What is searched. None: as the references have it, or no interval.
 
     Attributes:
-      weight: w; at 1 there is no guide, and what concerns it is None.
+      weight: w; 1 disables guidance, and then what concerns it is None.
       guide_step: of the guide's run.
       model_ema, guide_ema: lengths (sigma_rel) of the averages.
-      interval: "LO,HI" in sigma/alpha, where it is guided.
+      interval: (low, high) in sigma/alpha, where guidance is applied.
     """
 
     weight: float
     guide_step: int | None = None
     model_ema: float | None = None
     guide_ema: float | None = None
-    interval: str | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +48,10 @@ class Search:
 
     Attributes:
       model: reference to the network that is sampled.
-      guide: reference to what guides it; None: itself told no label (CFG).
+      guide: reference to what guides it; None: itself under the null condition (CFG).
       model_step, guide_step: of those that name none; None: the latest, whenever that is.
-      num_samples, batch_size, seed, sampler, steps: of every point, as in a Request.
+      num_samples, batch_size, seed: of every point.
+      sampler: such as Heun(steps=18); None: the run's.
     """
 
     model: str
@@ -65,138 +61,139 @@ class Search:
     num_samples: int = 2000
     batch_size: int = 250
     seed: int = 0
-    sampler: str | None = None
-    steps: str | None = None
+    sampler: Any = None
 
-    def request(self, point, seed=None):
-        """The Request of a point, with another seed if one is given."""
-        guidance = {}
+    def settings(self):
+        """What decides the samples, as JSON values; `of_settings` is the way back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["batch_size"]
+        return {**values, "sampler": self.sampler and to_dict(self.sampler)}
+
+    def networks(self, point):
+        """(model, guide or None) of a point: TrainedModels whose parameters are not read yet.
+
+        Raises:
+          UserError: for a run or step that there is not, or averages that cannot be rebuilt.
+        """
+        model = load(self.model, self.model_step, point.model_ema)
+        if self.guide is None or point.weight == 1:
+            return model, None
+        step = self.guide_step if point.guide_step is None else point.guide_step
+        return model, load(self.guide, step, point.guide_ema)
+
+    def job(self, point, seed=None):
+        """The sampling job of a point, with another seed if one is given.
+
+        Raises:
+          UserError: for what cannot be sampled.
+        """
+        model, guide = (each and self._held(each) for each in self.networks(point))
+        guidance = ()
         if point.weight != 1:
-            guidance = {"cfg": point.weight}
-            if self.guide is not None:
-                guide = varied(self.guide, self._guide_step(point), point.guide_ema)
-                guidance = {"guide": (guide,), "weight": (point.weight,)}
-            guidance["interval"] = (point.interval,) if point.interval else ()
-        common = {
-            name: getattr(self, name) for name in ("num_samples", "batch_size", "sampler", "steps")
-        }
-        return run_sampling.Request(
-            model=varied(self.model, self.model_step, point.model_ema),
-            out="",
+            common = {"weight": point.weight, "interval": point.interval}
+            guidance = (Autoguidance(guide, **common) if guide else CFG(**common),)
+        return model.job(
+            self.num_samples,
             seed=self.seed if seed is None else seed,
-            **common,
-            **guidance,
+            sampler=self.sampler,
+            guidance=guidance,
+            batch_size=self.batch_size,
         )
 
-    def _guide_step(self, point):
-        return self.guide_step if point.guide_step is None else point.guide_step
+    def samples(self, point, seed=None):
+        """The Samples of a point.
+
+        Raises:
+          NonFinite: if any is not finite.
+        """
+        samples = self.job(point, seed).samples()
+        if len(samples.non_finite):
+            found = finite.about(finite.summary(samples.non_finite), len(samples))
+            given = {name: v for name, v in dataclasses.asdict(point).items() if v is not None}
+            named = ", ".join(f"{name} {value}" for name, value in given.items())
+            raise NonFinite(f"{found} at the point {named}: leave its weight out of the search.")
+        return samples
 
     def pinned(self, points, begun):
-        """The same search of the steps that its references name now, whatever is trained later.
+        """The same search at the steps that its references name now, whatever is trained later.
 
         Args:
           points: of the search.
-          begun: the fields of the search as it was begun, a dict; empty if it begins now.
+          begun: `settings` of the search as it was begun; empty if it begins now.
 
         Raises:
           UserError: for a run that there is not, or an average that cannot be rebuilt.
         """
 
-        def step(field, text, lengths):
-            if begun.get(f"{field}_step") is not None and begun[field] == text:
-                return begun[f"{field}_step"]
+        def step(field, lengths):
+            text = getattr(self, field)
+            if text is None or begun.get(field) == text:
+                return begun.get(f"{field}_step")
             length = next((each for each in lengths if each is not None), None)
-            return processes.agree(resolve(varied(text, ema=length)).step)
+            return processes.agree(load(text, ema=length).reference.step)
 
-        steps = {"model_step": step("model", self.model, [p.model_ema for p in points])}
-        if self.guide is not None:
-            steps["guide_step"] = step("guide", self.guide, [p.guide_ema for p in points])
-        return dataclasses.replace(self, **steps)
-
-    def averages(self, points):
-        """{(text, step): References} of all networks that points are of.
-
-        Raises:
-          UserError: for a run or step that there is not, or averages that cannot be rebuilt.
-        """
-        lengths = {}
-        for point in points:
-            lengths.setdefault((self.model, self.model_step), set()).add(point.model_ema)
-            if self.guide is not None and point.weight != 1:
-                place = (self.guide, self._guide_step(point))
-                lengths.setdefault(place, set()).add(point.guide_ema)
-        return {
-            (text, step): [resolve(varied(text, step, length)) for length in each]
-            for (text, step), each in lengths.items()
-        }
+        return dataclasses.replace(
+            self,
+            model_step=step("model", [p.model_ema for p in points]),
+            guide_step=step("guide", [p.guide_ema for p in points]),
+        )
 
     def prepare_averages(self, points):
         """Rebuilds all averages that points need and the runs do not keep, many at once.
 
         Raises:
-          UserError: as `averages`.
+          UserError: as `networks`.
         """
-        for found in self.averages(points).values():
-            if lengths := [reference.ema for reference in found if reference.ema is not None]:
-                ema.fill(found[0].run.folder, lengths, found[0].step)
-
-    def images(self, point, seed=None):
-        """Samples of a point as uint8 [num_samples, H, W, C], and their labels [num_samples].
-
-        Raises:
-          NonFinite: if any is not finite.
-        """
-        prepared = run_sampling.prepare(self.request(point, seed))
-        generate = self._compiled.setdefault(prepared.generate.references, prepared.generate)
-        prepared = dataclasses.replace(prepared, generate=generate)
-        params = Params(self._read(prepared.model), tuple(map(self._read, prepared.method.guides)))
-        numbers = np.arange(self.num_samples)
-        x = prepared.samples(params, prepared.request.seed, numbers, quiet=True)
-        for note in prepared.method.notes if processes.is_first() else ():
-            tqdm.write(note)
-        if len(bad := finite.non_finite(x)):
-            found = finite.about(finite.summary(bad), len(x))
-            given = {name: v for name, v in dataclasses.asdict(point).items() if v is not None}
-            named = ", ".join(f"{name} {value}" for name, value in given.items())
-            raise NonFinite(f"{found} at the point {named}: leave its weight out of the search.")
-        return finite.pictures_of(x, bad), generate.labels(numbers)
+        lengths = {}
+        for model in (each for point in points for each in self.networks(point) if each):
+            reference = model.reference
+            if reference.ema is not None:
+                place = (reference.run.folder, reference.step)
+                lengths.setdefault(place, set()).add(reference.ema)
+        for (folder, step), each in lengths.items():
+            fill(folder, sorted(each), step)
 
     @cached_property
-    def _compiled(self):
-        """{references: the Generator that has compiled their programs}."""
+    def _models(self):
+        """{name: TrainedModel} of the last few networks, some with their parameters read."""
         return {}
 
-    @cached_property
-    def _held(self):
-        """{reference: parameters} of the last few networks."""
-        return {}
-
-    def _read(self, model):
-        held, name = self._held, str(model)
-        params = held.pop(name, None)
-        if params is None:
-            if len(held) == HELD:
-                held.pop(next(iter(held)))  # that was wanted least lately
-            params = model.params(make_mesh())
-        held[name] = params
-        return params
+    def _held(self, model):
+        """The model, or the one of the same name that has read its parameters already."""
+        models, name = self._models, str(model)
+        models[name] = models.pop(name, model)  # the last one is that used most recently
+        if len(models) > HELD:
+            del models[next(iter(models))]
+        return models[name]
 
     def command(self, point, out):
         """The command line that samples a point to the folder `out`."""
-        request = self.request(point)
-        words = ["python sample.py", f"--model {shlex.quote(request.model)}"]
-        words += [
-            f"--guide {shlex.quote(guide)} --weight {point.weight:g}" for guide in request.guide
-        ]
-        words += [f"--cfg {request.cfg:g}"] if request.cfg is not None else []
-        words += [f"--interval {interval}" for interval in request.interval]
-        for name in ("sampler", "steps", "num_samples", "seed"):
-            if (value := getattr(request, name)) is not None:
-                words.append(f"--{name} {value}")
+        model, guide = self.networks(point)
+        words = ["python sample.py", f"--model {shlex.quote(str(model))}"]
+        if guide is not None:
+            words.append(f"--guide {shlex.quote(str(guide))} --weight {point.weight:g}")
+        elif point.weight != 1:
+            words.append(f"--cfg {point.weight:g}")
+        if point.interval is not None:
+            words.append("--interval {:g},{:g}".format(*point.interval))
+        if self.sampler is not None:
+            words.append(f"--sampler {self.sampler.kind} --steps {self.sampler.steps}")
+        words += [f"--num_samples {self.num_samples}", f"--seed {self.seed}"]
         return " ".join([*words, f"--out {shlex.quote(str(out))}"])
 
 
-def grid(search, weights, guide_steps, model_emas, guide_emas, intervals):
+def of_settings(values):
+    """The Search that `Search.settings` made a dict of; other values in it are left out.
+
+    Raises:
+      UserError: for a sampler that there is not.
+    """
+    fields = {f.name: values[f.name] for f in dataclasses.fields(Search) if f.name in values}
+    sampler = fields.get("sampler")
+    return Search(**{**fields, "sampler": sampler and from_dict(sampler, "sampler", Sampler)})
+
+
+def grid(search, weights, guide_steps=(), model_emas=(), guide_emas=(), intervals=()):
     """All points, each once, those of one network after another.
 
     Args:
@@ -205,30 +202,23 @@ def grid(search, weights, guide_steps, model_emas, guide_emas, intervals):
         where the references decide.
 
     Raises:
-      UserError: for no weights or what is none, intervals that cannot be read, and values that
-        concern a guide where there is none.
+      UserError: for no weights, intervals that are none, and values that concern a guide where
+        there is none.
     """
     if not weights:
-        raise UserError("--weights is empty: give weights such as 1,1.5,2; 1 is not guided.")
-    if unusable := [weight for weight in weights if not math.isfinite(weight)]:
-        raise UserError(f"--weights holds {unusable[0]}: a weight must be a number; 1 is off.")
-    intervals = ["{:g},{:g}".format(*parse_interval(text)) for text in intervals]
+        raise UserError("--weights is empty: give weights such as 1,1.5,2; 1 disables guidance.")
+    for weight, interval in itertools.product(weights, intervals or [None]):
+        CFG(weight, interval=interval)  # which checks them
     if search.guide is None and (guide_steps or guide_emas):
         raise UserError(
             "--guide_steps and --guide_ema have no meaning without --guide, which is "
             "classifier-free guidance by the model itself: give a guide, or leave them out."
         )
-    fields = itertools.product(
-        model_emas or [None],
-        guide_steps or [None],
-        guide_emas or [None],
-        intervals or [None],
-        weights,
-    )
+    lists = (model_emas, guide_steps, guide_emas, intervals)
     points = []
-    for model_ema, guide_step, guide_ema, interval, weight in fields:
-        guided = {"guide_step": guide_step, "guide_ema": guide_ema, "interval": interval}
-        if weight == 1:
-            guided = {}
-        points.append(Point(weight=weight, model_ema=model_ema, **guided))
+    for *fields, weight in itertools.product(*(each or [None] for each in lists), weights):
+        model_ema, *guided = fields if weight != 1 else (fields[0], None, None, None)
+        names = ("guide_step", "guide_ema", "interval")
+        given = dict(zip(names, guided, strict=True))
+        points.append(Point(weight=weight, model_ema=model_ema, **given))
     return list(dict.fromkeys(points))

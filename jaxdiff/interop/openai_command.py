@@ -10,14 +10,17 @@ An imported checkpoint is a run with one snapshot, so every program that takes a
 import contextlib
 from typing import Annotated, Literal
 
+import jax
+
 from jaxdiff import cli, factory, files
 from jaxdiff.checkpoints.checkpointer import Checkpointer
-from jaxdiff.checkpoints.run import Run, read_ema, resolve
+from jaxdiff.checkpoints.run import new_run, read_ema, resolve
+from jaxdiff.claims import in_first
 from jaxdiff.config import ADM, ClassifierConfig, Range, UNetConfig
 from jaxdiff.errors import UserError
 from jaxdiff.interop import openai, openai_state
 from jaxdiff.interop.openai_flags import config_of
-from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.tensor_files import torch_file
 
 
@@ -88,7 +91,6 @@ def import_file(path, out, *, config=None, new_order=False, flags=None, entry=No
       UserError: if one of them cannot be used, or they do not fit.
     """
     out = files.parse_path(out, "--out")
-    Run(out).check_name("--out")
     state_dict = openai_state.find(torch_file.read_nested(path), path, entry)
     if config is None:
         config, new_order = config_of(flags, state_dict)
@@ -96,12 +98,16 @@ def import_file(path, out, *, config=None, new_order=False, flags=None, entry=No
     network = factory.network(config)
     params = openai.from_state_dict(network, state_dict, new_order=new_order)
     profile = str(config.training.ema)
-    with files.new_folder(out, last="config.json") as folder:
-        run = Run(folder)
-        with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
-            meta = {"step": step, "batch": step, "ema": [profile]}
-            snapshots.save(step, {"ema": {profile: params}}, meta)
-        run.write_config(config)
+    with new_run(out) as run:
+        try:
+            with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
+                meta = {"batch": step, "ema": [profile]}
+                snapshots.save(step, {"ema": {profile: params}}, meta)
+            # Last: the folder is a run once the network is there.
+            in_first(run.write_config, config)
+        except BaseException:
+            in_first(files.remove_tree, run.snapshots)
+            raise
     print(f"Imported {path}: {out}@{step}")
 
 
@@ -122,7 +128,9 @@ def export_run(reference, out, *, new_order=False):
     if reference.dropout:
         raise UserError(f"{reference} has dropout, which no file says: leave it out.")
     network = factory.network(config)
-    params = read_ema(reference, network.shapes, make_mesh())
+    sharding = replicated(make_mesh())
+    shardings = jax.tree.map(lambda _: sharding, network.shapes)
+    params = read_ema(reference, network.shapes, shardings)
     torch_file.write(out, openai.to_state_dict(network, params, new_order=new_order), new=True)
     print(f"Exported {reference}: {out}")
 

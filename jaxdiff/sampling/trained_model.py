@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from functools import cached_property, partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,22 @@ import numpy as np
 
 from jaxdiff import factory, files
 from jaxdiff.checkpoints.run import Reference, digest, read_ema, resolve
-from jaxdiff.config import Image, Label, RunConfig, Tokens, Vector, import_modules, to_dict
-from jaxdiff.config.fields import nearest
+from jaxdiff.config import (
+    APG,
+    CADS,
+    Guidance,
+    Image,
+    Label,
+    Range,
+    RunConfig,
+    Sampler,
+    Tokens,
+    Vector,
+    import_modules,
+    to_dict,
+)
+from jaxdiff.config.fields import checked_value, nearest
+from jaxdiff.config.training import Seed
 from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
 from jaxdiff.errors import UserError, user_errors
@@ -24,6 +38,18 @@ from jaxdiff.sampling.run_sampling import Job
 from jaxdiff.version import __version__
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+Count = Annotated[int, Range(1, 2**31 - 1)]
+# What a request may hold.
+HINTS = {
+    "n": Count,
+    "seed": Seed,
+    "batch_size": Count,
+    "sampler": Sampler,
+    "guidance": tuple[Guidance, ...],
+    "combiner": APG | None,
+    "rescale": Annotated[float, Range(0, 1)] | None,
+    "cads": CADS | None,
+}
 GUIDES = ("guide", "classifier")  # fields of guidance specs that hold a network
 
 
@@ -128,14 +154,14 @@ class TrainedModel:
         Raises:
           UserError: for what cannot be sampled.
         """
-        _check_whole("n", n, 1)
-        _check_whole("batch_size", batch_size, 1)
-        _check_whole("seed", seed, 0)
         if self.config.is_classifier:
             raise UserError(f"{self} is a classifier: sample a diffusion model.")
         spec = self.config.sampling if sampler is None else sampler
-        levels, steps = self._path(spec)
         specs = guidance if isinstance(guidance, (tuple, list)) else [guidance]
+        given = (n, seed, batch_size, spec, specs, combiner, rescale, cads)
+        given = [checked_value(*each) for each in zip(HINTS, given, HINTS.values(), strict=True)]
+        n, seed, batch_size, spec, specs, combiner, rescale, cads = given
+        levels, steps = self._path(spec)
         specs = _with_networks(specs)
         method = method_of(self, specs, combiner, rescale, cads, steps)
         chosen = self._conditions(n, cond or {}, method.classifier)
@@ -325,11 +351,6 @@ def _checked(name, value, n, shape, dtype=np.float32):
     if value.dtype.kind not in "fiub" or not np.isfinite(value).all():
         raise UserError(f"{name} has values that are not finite numbers: give others.")
     return np.broadcast_to(value, (n, *shape)).astype(dtype)
-
-
-def _check_whole(name, value, least):
-    if not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
-        raise UserError(f"{name} is {value}: it must be a whole number from {least} to 2^31 - 1.")
 
 
 def _with_networks(specs):

@@ -136,7 +136,7 @@ def _job(args):
     reference = cli.require("model", args.model, "a run such as runs/digits_vector")
     text = cli.require("out", args.out, "a folder such as samples/digits_vector")
     out = files.parse_path(text, "--out")
-    cli.use_compilation_cache()
+    cli.start_jax()
     model = jaxdiff.load(reference)
     names = [each.name for each in model.config.model.conditions]
     if names not in (["vector"], ["image"]):

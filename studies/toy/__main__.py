@@ -30,7 +30,7 @@ COLUMNS = (
     ("clipped_mean", "clipped mean", 1, ".3f"),
 )
 FIELDS = {"method": str, "weight": float, **{field: float for field, *_ in COLUMNS}}
-OWN = ("toy.png", "table.json", "frontier.*")
+OWN = ("toy.png", "table.json", "frontier.csv", "frontier.png")
 WEIGHTS = (1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 LARGER = (1.5, 2.0, 3.0, 4.0, 6.0)
 
@@ -158,7 +158,7 @@ def _job(args):
     from studies.toy.figures import overview
 
     out = files.parse_path(cli.require("out", args.out, "a folder such as samples/toy"), "--out")
-    cli.use_compilation_cache()
+    cli.start_jax()
     runs = _runs(args)
     settings = {name: value for name, value in vars(args).items() if name != "out"}
     with claimed_folder(out, settings, "toy.json", OWN):

@@ -1,20 +1,31 @@
+"""Opening datasets, TFDS's and prepared ones: what they give, and how what cannot be is refused."""
+
 import io
-import json
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image as Picture
 
-from jaxdiff.data import npz, prepared
+from jaxdiff.config import DataConfig, Image, Label, Vector, settings
+from jaxdiff.data import prepared
 from jaxdiff.data import source as source_lib
-from jaxdiff.data.source import open_source
+from jaxdiff.data.prepared import prepare_arrays
+from jaxdiff.data.source import from_arrays, open_split
 from jaxdiff.errors import UserError
+from tests.data.preparing import noise
+
+
+def open_source(name, split="train", conditions=(), size=8, channels=1, **data):
+    data = DataConfig(name=str(name), image_size=size, channels=channels, **data)
+    return open_split(data, split, conditions)
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder):
-    """PNG images of many sizes, as a user's own TFDS dataset has them."""
+    """PNG images of many sizes with labels and scores, as a user's own TFDS dataset has them."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -22,19 +33,33 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
         features = {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=["dark", "light"]),
+            "score": tfds.features.Scalar(np.float64),
+            "map": tfds.features.Image(shape=(None, None, 1)),
         }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
+        return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
-    def _generate_examples(self):
+    def _generate_examples(self, is_unlabelled):
         for number in range(10):
-            file = io.BytesIO()
             value = 20 + 200 * (number % 2)
-            Image.fromarray(np.full((16 + number, 40, 3), value, np.uint8)).save(file, "png")
-            file.seek(0)
-            yield number, {"image": file, "label": number % 2}
+            colour = np.full((16 + number, 40, 3), value, np.uint8)
+            yield (
+                number,
+                {
+                    "image": self._png(colour),
+                    "label": -1 if is_unlabelled else number % 2,
+                    "score": value / 2,
+                    "map": self._png(255 - colour[..., 0]),
+                },
+            )
+
+    def _png(self, array):
+        file = io.BytesIO()
+        Picture.fromarray(array).save(file, "png")
+        file.seek(0)
+        return file
 
 
 @pytest.fixture(scope="module")
@@ -44,84 +69,119 @@ def photographs():
     return builder
 
 
-@pytest.mark.parametrize("by", ["name", "folder"])
-def test_any_array_record_dataset_is_read(photographs, by):
-    name = photographs.info.name if by == "name" else str(photographs.data_path)
-    source = open_source(name, "train", image_size=8, channels=3, num_classes=2)
-    assert source.label_names == ("dark", "light")
-    rows = source.all()
-    assert rows["image"].shape == (10, 8, 8, 3)
-    assert rows["image"].dtype == np.uint8
-    assert rows["label"].dtype == np.int32
-    np.testing.assert_array_equal(rows["image"][:, 4, 4, 0], 20 + 200 * rows["label"])
+def test_any_array_record_dataset_is_read(photographs):
+    conditions = (Label(2), Vector(1, "score"), Image(1, "map"))
+    for name in (photographs.info.name, photographs.data_path):
+        source = open_source(name, "train", conditions, channels=3)
+        assert source.class_names == ("dark", "light")
+        rows = source.all()
+        assert rows["x"].shape == (10, 8, 8, 3)
+        assert rows["x"].dtype == np.uint8
+        shades = 20 + 200 * rows["cond"]["label"]
+        np.testing.assert_array_equal(rows["x"][:, 4, 4, 0], shades)
+        np.testing.assert_array_equal(rows["cond"]["score"][:, 0], shades / 2)
+        # Cropped with the image.
+        assert rows["cond"]["map"].shape == (10, 8, 8, 1)
+        np.testing.assert_allclose(
+            rows["cond"]["map"][:, 4, 4, 0], (255 - shades) / 127.5 - 1, atol=1e-6
+        )
+    assert open_source("photographs", channels=3).class_names == ()
+    with pytest.raises(UserError, match="label -1"):
+        open_source("photographs", "test", conditions, channels=3).all()
 
 
 def test_large_sets_stay_on_disk(photographs, monkeypatch):
-    source = open_source("photographs", "train", image_size=8, channels=1, num_classes=2)
-    monkeypatch.setattr(source_lib, "IN_MEMORY_BYTES", 10 * 8 * 8)
+    source = open_source("photographs", "train", (Vector(1, "score"),))
+    monkeypatch.setattr(source_lib, "IN_MEMORY_BYTES", 10 * (8 * 8 + 4))
     assert source.in_memory() is source
-    monkeypatch.setattr(source_lib, "IN_MEMORY_BYTES", 10 * 8 * 8 + 1)
+    monkeypatch.setattr(source_lib, "IN_MEMORY_BYTES", 10 * (8 * 8 + 4) + 1)
     assert source.in_memory() is not source
 
 
 def test_smaller_images_can_be_padded(photographs):
-    shape = {"image_size": 48, "channels": 3, "num_classes": 2}
-    rows = open_source("photographs", "train", **shape, fit="pad").all()
-    heights = sorted((rows["image"][:, :, 4:44] > 0).all((2, 3)).sum(1))
+    rows = open_source("photographs", size=48, channels=3, fit="pad").all()
+    heights = sorted((rows["x"][:, :, 4:44] > 0).all((2, 3)).sum(1))
     assert heights == list(range(16, 26))
-    assert not rows["image"][:, :, :4].any()
+    assert not rows["x"][:, :, :4].any()
 
 
-def test_labels_can_be_ignored(photographs):
-    source = open_source("photographs", "train", image_size=8, channels=3, num_classes=0)
-    assert source.label_names == ()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A dataset in three files, as jaxdiff prepares them."""
+    folder = tmp_path_factory.mktemp("whole") / "mine"
+    cond = {"label": np.arange(10) % 2, "vector": np.ones((10, 4)), "image": noise(10, 4, 4, 3)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "SHARD_SIZE", 4)
+        prepare_arrays(folder, {"train": {"x": noise(10, 8, 8, 1), "cond": cond}}, ("a", "b"))
+    return folder
+
+
+def test_the_image_itself_at_a_lower_resolution_is_a_condition(whole):
+    rows = open_source(whole, "train", (Image(1), Label(2)), low_res_size=4).all()
+    squares = rows["x"].reshape(10, 4, 2, 4, 2, 1).mean((2, 4))
+    np.testing.assert_allclose(rows["cond"]["image"], squares / 127.5 - 1, atol=1e-6)
+    for conditions in ((), (Image(3),), (Image(1, "map"),)):
+        with pytest.raises(UserError, match="model.conditions"):
+            open_source(whole, "train", conditions, low_res_size=4)
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (Label(3), r"Label\(classes=3.*2 classes"),
+        (Label(2, "vector"), "Label.*vector"),
+        (Vector(5), r"Vector\(size=5.*\(4,\)"),
+        (Vector(4, "other"), "feature other"),
+        (Image(1), r"Image\(channels=1.*4, 4, 3"),
+    ],
+)
+def test_conditions_that_the_dataset_does_not_hold_are_refused(whole, condition, words):
+    with pytest.raises(UserError, match=words) as refusal:
+        open_source(whole, "train", (condition,))
+    assert "\n" not in str(refusal.value)
+
+
+def test_images_of_another_size_than_a_cropped_one_are_refused(whole):
+    open_source(whole, "train", (Image(3),))
+    with pytest.raises(UserError, match="condition_image"):
+        open_source(whole, "train", (Image(3),), size=16)
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
-    ("name", "changes", "words"),
+    ("name", "words"),
     [
-        ("digitz", {}, "digitz is neither"),
-        ("mnist", {}, "tfds build mnist --file_format=array_record"),
-        ("photographs", {"num_classes": 3}, "has 2 classes"),
-        ("digits", {"split": "validation"}, "train, test"),
+        ("digitz", "digitz is neither"),
+        ("mnist", "tfds build mnist --file_format=array_record"),
+        ("mnist:9.9.9", "mnist:9.9.9"),
+        ("x" * 5000, "x"),
+        ("gs:/bucket/data", "data.name"),
+        ("²", "data.name"),
     ],
 )
-def test_datasets_that_cannot_be_used_are_refused(photographs, name, changes, words):
-    arguments = {"split": "train", "image_size": 8, "channels": 1, "num_classes": 10, **changes}
+def test_datasets_that_cannot_be_used_are_refused(name, words):
     with pytest.raises(UserError, match=words):
-        open_source(name, **arguments)
+        open_source(name)
 
 
-def test_a_set_in_another_file_format_is_refused(tmp_path, monkeypatch):
-    class Unreadable:
-        info = tfds.builder("digits").info
+def test_a_split_that_is_not_there_is_refused(whole):
+    with pytest.raises(UserError, match="no split validation: it has train"):
+        open_source(whole, "validation")
 
-        def as_data_source(self, split):
-            raise NotImplementedError
 
-    monkeypatch.setattr(source_lib, "_builder", lambda name: Unreadable())
-    with pytest.raises(UserError, match="not stored as ArrayRecord.*tfds build old"):
-        open_source("old", "train", image_size=8, channels=1, num_classes=10)
+def test_a_set_in_another_file_format_is_refused(whole, monkeypatch):
+    def refuse(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", refuse)
+    with pytest.raises(UserError, match="tfds build"):
+        open_source(whole)
 
 
 def flip(path):
     data = bytearray(path.read_bytes())
     data[70] ^= 4  # in the header of its first chunk
     path.write_bytes(data)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A dataset in three files, as jaxdiff prepares them."""
-    folder = tmp_path_factory.mktemp("whole")
-    images = np.random.RandomState(0).randint(0, 256, (10, 8, 8, 1)).astype(np.uint8)
-    file = folder / "train.npz"
-    np.savez(file, images=images, labels=np.arange(10) % 2, class_names=["a", "b"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepared, "SHARD_SIZE", 4)
-        prepared.write(folder / "data", "mine", npz.open_files([file]))
-    return folder / "data"
 
 
 SECOND = "mine-train.array_record-00001-of-00003"
@@ -133,69 +193,59 @@ SECOND = "mine-train.array_record-00001-of-00003"
         (SECOND, flip),
         (SECOND, lambda path: path.unlink()),
         (SECOND, lambda path: path.write_bytes(path.read_bytes()[:70_000])),
-        (SECOND, lambda path: path.write_bytes(b"")),
         ("features.json", lambda path: path.unlink()),
-        ("label.labels.txt", lambda path: path.write_text("a\n")),
-        ("label.labels.txt", lambda path: path.write_text("b\na\n")),
-        *(
-            (file, lambda path, content=content: path.write_bytes(content))
-            for file in ("dataset_info.json", "features.json", "request.json", "summary.json")
-            for content in (b"", b"{", b"null", b"[]", b"{}", b"\xff{}", b"[" * 10**5)
-        ),
+        ("dataset_info.json", lambda path: path.write_bytes(b"{")),
+        ("features.json", lambda path: path.write_bytes(b"[]")),
+        ("request.json", lambda path: path.write_bytes(b"\xff{}")),
+        ("summary.json", lambda path: path.write_bytes(b"{}")),
     ],
 )
-def test_what_is_damaged_is_named(tmp_path, whole, file, change):
+def test_a_corrupt_dataset_is_named(tmp_path, whole, file, change):
     folder = tmp_path / "data"
     shutil.copytree(whole, folder)
     change(folder / file)
-    with pytest.raises(UserError, match=file) as refusal:
-        open_source(str(folder), "train", image_size=8, channels=1, num_classes=2).all()
+    words = file if file == SECOND else str(folder)
+    with pytest.raises(UserError, match=words) as refusal:
+        open_source(folder, "train", (Label(2),)).all()
     assert "\n" not in str(refusal.value)
 
 
-def test_fields_that_are_not_there_are_named(tmp_path, whole):
-    folder = tmp_path / "data"
-    shutil.copytree(whole, folder)
-    info = json.loads((folder / "dataset_info.json").read_text())
-    for name in ("name", "splits", "version"):
-        (folder / "dataset_info.json").write_text(
-            json.dumps({k: v for k, v in info.items() if k != name})
+def test_a_function_prepares_the_data_at_first_use(tmp_path, monkeypatch):
+    def make():
+        cond = {"label": np.arange(4) % 2}
+        return prepare_arrays(tmp_path / "made", {"train": {"x": noise(4, 8, 8, 1), "cond": cond}})
+
+    monkeypatch.setitem(sys.modules, "of_mine", types.SimpleNamespace(make=make))
+    data = DataConfig(prepare="of_mine:make", image_size=8, channels=1)
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            open_split(data, "train", (Label(2),)).all()["x"], noise(4, 8, 8, 1)
         )
-        with pytest.raises(UserError, match=f"dataset_info.json.*{name}"):
-            open_source(str(folder), "train", image_size=8, channels=1, num_classes=2)
+    for wrong in ("of_mine:other", "not_there:make", "of_mine"):
+        with pytest.raises(UserError, match=wrong):
+            open_split(DataConfig(prepare=wrong), "train", ())
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "mnist:9.9.9", "gs://bucket/data", "²"])
-def test_names_that_can_name_nothing_are_refused(name):
-    with pytest.raises(UserError, match="data.name") as refusal:
-        open_source(name, "train", image_size=8, channels=1, num_classes=0)
-    assert len(str(refusal.value)) < 1000
+@settings
+class Points:
+    """Settings of a data kind from elsewhere."""
+
+    count: int = 5
+
+    def open(self, split, conditions):
+        """Points in the plane, with what is asked for."""
+        assert split == "train"
+        cond = {each.name: np.zeros((self.count, each.size), np.float32) for each in conditions}
+        return from_arrays(np.ones((self.count, 2), np.float32), cond, origin="points")
 
 
-class Scores(tfds.core.GeneratorBasedBuilder):
-    """Images whose label is a vector."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
-            "label": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self):
-        for number in range(3):
-            image = np.full((8, 8, 1), number, np.uint8)
-            yield number, {"image": image, "label": np.ones(3, np.float32)}
+def test_data_kinds_from_elsewhere_open_themselves():
+    source = open_split(Points(count=6), "train", (Vector(3),))
+    assert source.in_memory() is source
+    batch = source.fetch(np.array([1, 5]))
+    assert (batch["x"].shape, batch["cond"]["vector"].shape) == ((2, 2), (2, 3))
+    assert batch["x"].dtype == np.float32
 
 
-def test_a_label_that_is_no_class_can_be_ignored():
-    Scores(file_format="array_record").download_and_prepare()
-    rows = open_source("scores", "train", image_size=8, channels=1, num_classes=0).all()
-    assert sorted(rows["image"][:, 0, 0, 0]) == [0, 1, 2]
-    with pytest.raises(UserError, match=r"label .* Tensor .* data\.num_classes to 0"):
-        open_source("scores", "train", image_size=8, channels=1, num_classes=3)
+def test_no_tensorflow():
+    assert "tensorflow" not in sys.modules

@@ -3,30 +3,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.config import ADM, DDIM, DDPM, DPMpp, Heun
 from jaxdiff.diffusion import schedules
-from jaxdiff.diffusion.adm import HYBRID, HYBRID_UNSCALED, SIMPLE, VLB, Adm
+from jaxdiff.diffusion.adm import AdmProcess
 from jaxdiff.diffusion.ancestral import Ancestral
-from jaxdiff.diffusion.denoiser import Condition, Level, diffuse
+from jaxdiff.diffusion.denoiser import Level, diffuse
 from jaxdiff.diffusion.edm import sigmas
-from jaxdiff.diffusion.parameterization import (
-    EPS,
-    FIXED_LARGE,
-    FIXED_SMALL,
-    LEARNED,
-    LEARNED_RANGE,
-    X0,
-    V,
-)
-from jaxdiff.errors import UserError
+from jaxdiff.diffusion.parameterization import PREDICTIONS
+from jaxdiff.diffusion.respacing import respace
+from jaxdiff.models.condition import Condition
 
-PROCESS = Adm(schedule=schedules.cosine, num_timesteps=1000)
+PROCESS = AdmProcess(ADM(num_timesteps=1000))
 
 
 def perfect(x0, process=PROCESS):
-    """A network that knows x0: answers the noise of any x, with variance values of zero."""
+    """A network of the exact noise of any x, for a given x0, and variance values of zero."""
     levels = process.levels("")
 
-    def network(x, time, condition):
+    def network(x, time, condition, dropout=None):
         step = 999 - time.astype(int)
         alpha = jnp.asarray(levels.alpha, jnp.float32)[step][:, None]
         sigma = jnp.asarray(levels.sigma, jnp.float32)[step][:, None]
@@ -45,9 +39,9 @@ def test_levels_start_at_noise_and_end_clean():
     assert (levels.alpha[-1], levels.sigma[-1]) == (1, 0)
 
 
-@pytest.mark.parametrize("schedule", [schedules.cosine, schedules.linear])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_every_timestep_is_found_from_its_level_in_any_scaling(schedule):
-    process = Adm(schedule=schedule)
+    process = AdmProcess(ADM(schedule=schedule))
     levels = process.levels("")
     alpha, sigma = (jnp.asarray(a[:-1], jnp.float32) for a in (levels.alpha, levels.sigma))
     expected = np.arange(1000)[::-1]
@@ -60,7 +54,7 @@ def test_every_timestep_is_found_from_its_level_in_any_scaling(schedule):
 def test_the_denoiser_does_not_depend_on_the_scaling():
     seen = []
 
-    def network(x, time, condition):
+    def network(x, time, condition, dropout=None):
         seen.append((x, time))
         return jnp.concatenate([0.3 * x, 0.5 * x], -1)
 
@@ -87,10 +81,10 @@ def test_a_perfect_network_is_denoised_perfectly():
 
 
 def test_simple_loss_is_the_mean_square_of_the_noise_for_a_network_of_zeros():
-    process = Adm(schedule=schedules.linear, variance=FIXED_LARGE, loss=SIMPLE)
+    process = AdmProcess(ADM(schedule="linear", variance="fixed_large", loss="simple"))
     x0 = jax.random.normal(jax.random.key(0), (5, 4, 4, 1))
     draws = process.draw(jax.random.key(1), x0.shape)
-    terms, quartile = process.losses(lambda x, t, e: jnp.zeros_like(x), x0, Condition(), draws)
+    terms, quartile = process.losses(lambda x, *_: jnp.zeros_like(x), x0, Condition(), draws)
     np.testing.assert_allclose(terms["loss"], (draws["noise"] ** 2).mean((1, 2, 3)), rtol=1e-6)
     np.testing.assert_array_equal(quartile, draws["t"] // 250)
     assert set(terms) == set(process.terms)
@@ -103,7 +97,7 @@ def test_hybrid_loss_adds_the_bound_by_its_definition():
         "noise": jax.random.normal(jax.random.key(1), x0.shape),
     }
 
-    def network(x, t, e):
+    def network(x, *_):
         return jnp.concatenate([0.9 * draws["noise"], 0.4 * jnp.ones_like(x)], -1)
 
     terms, _ = PROCESS.losses(network, x0, Condition(), draws)
@@ -127,7 +121,7 @@ def test_hybrid_loss_adds_the_bound_by_its_definition():
     np.testing.assert_allclose(terms["loss"], terms["mse"] + terms["vb"], rtol=1e-6)
 
 
-def test_the_bound_teaches_the_variance_and_not_the_mean():
+def test_the_bound_trains_the_variance_and_not_the_mean():
     x0 = jax.random.uniform(jax.random.key(0), (3, 8), minval=-1)
     draws = PROCESS.draw(jax.random.key(1), x0.shape)
 
@@ -141,13 +135,13 @@ def test_the_bound_teaches_the_variance_and_not_the_mean():
     assert np.abs(by_fraction).min() > 0
 
 
-@pytest.mark.parametrize("prediction", [EPS, X0, V], ids=["eps", "x0", "v"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 def test_a_network_that_answers_the_target_is_denoised_perfectly(prediction):
-    process = Adm(schedule=schedules.cosine, prediction=prediction, variance=FIXED_LARGE)
+    process = AdmProcess(ADM(prediction=prediction, variance="fixed_large"))
     x0, noise = jax.random.normal(jax.random.key(0), (2, 4, 6))
     draws = {"t": jnp.array([0, 300, 600, 900]), "noise": noise}
     level = jax.tree.map(jnp.float32, process.levels(""))[999 - draws["t"]]
-    target = prediction.target(x0, noise, level)
+    target = PREDICTIONS[prediction].target(x0, noise, level)
     terms, _ = process.losses(lambda *_: target, x0, Condition(), draws)
     np.testing.assert_array_equal(terms["loss"], 0)
     # As EDM scales it: alpha 1, sigma the ratio.
@@ -161,7 +155,7 @@ def test_the_target_v_is_the_velocity_along_the_circle_of_levels():
     x0, noise = np.random.default_rng(0).standard_normal((2, 3, 5))
     phi, step = 0.7, 1e-4
     after, before = (np.cos(p) * x0 + np.sin(p) * noise for p in (phi + step / 2, phi - step / 2))
-    v = V.target(x0, noise, Level(np.cos(phi), np.sin(phi)))
+    v = PREDICTIONS["v"].target(x0, noise, Level(np.cos(phi), np.sin(phi)))
     np.testing.assert_allclose(v, (after - before) / step, rtol=1e-5)
 
 
@@ -169,29 +163,31 @@ def test_every_loss_is_made_of_its_terms():
     x0 = jax.random.uniform(jax.random.key(0), (4, 8), minval=-1)
     draws = {"t": jnp.array([0, 3, 7, 9]), "noise": jax.random.normal(jax.random.key(1), x0.shape)}
 
-    def losses(loss, variance=LEARNED_RANGE):
-        process = Adm(schedule=schedules.linear, num_timesteps=100, variance=variance, loss=loss)
-        channels = 16 if variance.learned else 8
+    def losses(loss, variance="learned_range"):
+        process = AdmProcess(
+            ADM(schedule="linear", num_timesteps=100, variance=variance, loss=loss)
+        )
+        channels = 16 if process.variance.learned else 8
         output = jnp.linspace(-0.5, 0.5, 4 * channels).reshape(4, channels)
         terms, quartile = process.losses(lambda *_: output, x0, Condition(), draws, steps="10")
         assert set(terms) == set(process.terms)
         np.testing.assert_array_equal(quartile, [0, 1, 2, 3])
         return terms
 
-    unscaled = losses(HYBRID_UNSCALED)
+    unscaled = losses("hybrid_unscaled")
     bits = unscaled["vb"]
     np.testing.assert_allclose(unscaled["loss"], unscaled["mse"] + bits, rtol=1e-6)
     # Ten steps are counted, and not the hundred that they are taken from.
-    np.testing.assert_allclose(losses(HYBRID)["vb"], bits * 10 / 1000, rtol=1e-6)
-    np.testing.assert_allclose(losses(VLB)["loss"], bits * 10, rtol=1e-6)
-    assert set(losses(VLB)) == {"loss", "vb"}
-    for loss in (SIMPLE, HYBRID):
-        assert set(losses(loss, FIXED_SMALL)) == {"loss", "mse"}
-    assert (losses(VLB, FIXED_LARGE)["loss"] != losses(VLB, FIXED_SMALL)["loss"]).any()
+    np.testing.assert_allclose(losses("hybrid")["vb"], bits * 10 / 1000, rtol=1e-6)
+    np.testing.assert_allclose(losses("vlb")["loss"], bits * 10, rtol=1e-6)
+    assert set(losses("vlb")) == {"loss", "vb"}
+    for loss in ("simple", "hybrid"):
+        assert set(losses(loss, "fixed_small")) == {"loss", "mse"}
+    assert (losses("vlb", "fixed_large")["loss"] != losses("vlb", "fixed_small")["loss"]).any()
 
 
-def test_the_vlb_of_a_fixed_variance_teaches_the_mean():
-    process = Adm(schedule=schedules.cosine, variance=FIXED_SMALL, loss=VLB)
+def test_the_vlb_of_a_fixed_variance_trains_the_mean():
+    process = AdmProcess(ADM(variance="fixed_small", loss="vlb"))
     x0 = jax.random.uniform(jax.random.key(0), (3, 8), minval=-1)
     draws = process.draw(jax.random.key(1), x0.shape)
 
@@ -202,10 +198,10 @@ def test_the_vlb_of_a_fixed_variance_teaches_the_mean():
 
 
 def test_on_a_respacing_the_network_sees_the_original_timesteps():
-    process = Adm(schedule=schedules.cosine, num_timesteps=100, rescale_timesteps=True)
+    process = AdmProcess(ADM(num_timesteps=100, rescale_timesteps=True))
     seen = []
 
-    def network(x, time, condition):
+    def network(x, time, condition, dropout=None):
         seen.append(time)
         return jnp.zeros((3, 8))
 
@@ -222,20 +218,19 @@ def test_on_a_respacing_the_network_sees_the_original_timesteps():
 @pytest.mark.parametrize(
     ("variance", "expected"),
     [
-        (LEARNED, [0.3] * 3),
-        (LEARNED_RANGE, ["mostly large"] * 3),
-        (FIXED_SMALL, ["posterior"] * 3),
-        (FIXED_LARGE, ["beta", "beta", "posterior"]),
+        ("learned", [0.3] * 3),
+        ("learned_range", ["mostly large"] * 3),
+        ("fixed_small", ["posterior"] * 3),
+        ("fixed_large", ["beta", "beta", "posterior"]),
     ],
-    ids=["learned", "learned_range", "fixed_small", "fixed_large"],
 )
 def test_the_variances_of_a_step(variance, expected):
     betas = schedules.linear(1000)[::-1]
     bar = np.cumprod(1 - betas[::-1])[::-1]
     posterior = betas[:-1] * (1 - bar[1:]) / (1 - bar[:-1])
     posterior = np.append(posterior, posterior[-1])
-    process = Adm(schedule=schedules.linear, variance=variance)
-    output = jnp.full((1, 4), 0.3) if variance.learned else jnp.full((1, 2), 0.3)
+    process = AdmProcess(ADM(schedule="linear", variance=variance))
+    output = jnp.full((1, 4), 0.3) if process.variance.learned else jnp.full((1, 2), 0.3)
     ancestral = Ancestral.through(process.levels(""))
     for i, name in zip([0, 500, 999], expected, strict=True):
         level = jax.tree.map(jnp.float32, process.levels("")[i])
@@ -258,7 +253,7 @@ def test_draws_cover_all_timesteps():
 
 
 def test_a_sigma_grid_keeps_to_the_levels_of_training():
-    levels = PROCESS.sigma_levels(32, 0.002, 80, 7)
+    levels = PROCESS.sigma_levels(Heun(steps=32))
     own = PROCESS.levels("").ratio
     assert (levels.alpha == 1).all()
     assert levels.sigma[-1] == 0
@@ -275,16 +270,27 @@ def test_a_sigma_grid_keeps_to_the_levels_of_training():
 
 
 def test_more_steps_than_levels_visit_each_level_once():
-    process = Adm(schedule=schedules.cosine, num_timesteps=10)
-    levels = process.sigma_levels(1000, 1e-6, 1e9, 7)
+    process = AdmProcess(ADM(num_timesteps=10))
+    levels = process.sigma_levels(Heun(steps=1000, sigma_min=1e-6, sigma_max=1e9))
     np.testing.assert_allclose(levels.sigma, process.levels("").ratio)
 
 
 def test_a_sigma_grid_beyond_the_process_is_refused():
-    with pytest.raises(UserError, match="lie beyond the noise levels"):
-        PROCESS.sigma_levels(32, 1e-6, 1e-5, 7)
-    with pytest.raises(UserError, match="sigma_min the smaller one"):
-        PROCESS.sigma_levels(32, 2, 1, 7)
+    with pytest.raises(ValueError, match="1e-06.*1e-05"):
+        PROCESS.path(Heun(sigma_min=1e-6, sigma_max=1e-5))
+
+
+def test_ddpm_and_ddim_visit_timesteps_and_others_the_sigma_grid():
+    for sampler in (DDPM(steps="25,50"), DDIM(steps="25,50")):
+        levels, time = PROCESS.path(sampler)
+        np.testing.assert_array_equal(levels.sigma, PROCESS.levels("25,50").sigma)
+        timesteps = np.round(time * 1000)
+        np.testing.assert_array_equal(timesteps, respace(1000, "25,50")[::-1])
+    for sampler in (Heun(steps=32), DPMpp(steps=32)):
+        levels, time = PROCESS.path(sampler)
+        np.testing.assert_array_equal(levels.sigma, PROCESS.sigma_levels(sampler).sigma)
+        count = len(levels.sigma) - 1
+        np.testing.assert_allclose(time, [1 - (i + 0.5) / count for i in range(count)])
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])

@@ -1,7 +1,8 @@
 import numpy as np
 
+from jaxdiff.config import ADM
 from jaxdiff.diffusion import schedules
-from jaxdiff.diffusion.adm import Adm
+from jaxdiff.diffusion.adm import AdmProcess
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.diffusion.denoiser import Level
 
@@ -12,7 +13,7 @@ def test_variance_preserving_steps_are_those_of_ho_et_al():
     previous = np.append(1.0, bar[:-1])
     posterior = betas * (1 - previous) / (1 - bar)
     posterior[0] = posterior[1]
-    got = Ancestral.through(Adm(schedule=schedules.linear).levels(""))
+    got = Ancestral.through(AdmProcess(ADM(schedule="linear")).levels(""))
     np.testing.assert_allclose(got.log_large[::-1], np.log(betas), rtol=1e-5)
     np.testing.assert_allclose(got.log_small[::-1], np.log(posterior), rtol=1e-5)
     np.testing.assert_allclose(

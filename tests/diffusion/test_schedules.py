@@ -1,7 +1,6 @@
 import pytest
 
 from jaxdiff.diffusion.respacing import respace
-from jaxdiff.errors import UserError
 
 
 def test_no_spec_keeps_all():
@@ -22,5 +21,5 @@ def test_no_spec_keeps_all():
     ],
 )
 def test_impossible_specs_are_refused(spec, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(ValueError, match=words):
         respace(1000, spec)

@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.diffusion import schedules
-from jaxdiff.diffusion.adm import Adm
+from jaxdiff.config import ADM
+from jaxdiff.diffusion.adm import AdmProcess
 from jaxdiff.diffusion.ancestral import Ancestral
 from jaxdiff.diffusion.denoiser import Level, Prediction
-from jaxdiff.diffusion.likelihood import (
+from jaxdiff.diffusion.variational_bound import (
     bits_per_dimension,
     discretized_log_likelihood,
     normal_kl,
@@ -15,7 +15,7 @@ from jaxdiff.diffusion.likelihood import (
     variational_bound,
 )
 
-PROCESS = Adm(schedule=schedules.cosine)
+PROCESS = AdmProcess(ADM())
 
 
 def test_kl_of_a_gaussian_with_itself_is_zero():

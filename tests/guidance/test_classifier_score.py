@@ -3,17 +3,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.diffusion import schedules
-from jaxdiff.diffusion.adm import Adm
+from jaxdiff.config import ADM, DDIM, DDPM
+from jaxdiff.diffusion.adm import AdmProcess
 from jaxdiff.diffusion.denoiser import Level, Prediction
 from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.guidance.classifier import label_gradient
-from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.samplers.ddpm import Ddpm
+from jaxdiff.guidance.classifier_score import label_gradient
+from jaxdiff.samplers.ddim import DdimSampler
+from jaxdiff.samplers.ddpm import DdpmSampler
 from jaxdiff.samplers.loop import sample
-from tests.guided import classifier_active, unguided
+from tests.guided import unguided, with_classifier
 
-PROCESS = Adm(schedule=schedules.cosine)
+PROCESS = AdmProcess(ADM())
 # Two classes, N(+-MEAN, STD^2), equally likely.
 MEAN, STD = 0.5, 0.1
 
@@ -24,7 +24,7 @@ def classifier(x, level):
     return -0.5 * (x - means) ** 2 / (level.alpha**2 * STD**2 + level.sigma**2)
 
 
-def mixture(x, level, condition):
+def mixture(x, level, condition, dropout=None):
     """E[x0 | x] of both classes."""
     alpha, variance = level.alpha, level.alpha**2 * STD**2 + level.sigma**2
     share = jax.nn.softmax(classifier(x, level))
@@ -33,7 +33,9 @@ def mixture(x, level, condition):
     return Prediction((share * each).sum(1, keepdims=True))
 
 
-@pytest.mark.parametrize("sampler", [Ddpm(), Ddim()], ids=["ddpm", "ddim"])
+@pytest.mark.parametrize(
+    "sampler", [DdpmSampler(DDPM()), DdimSampler(DDIM())], ids=["ddpm", "ddim"]
+)
 def test_the_exact_classifier_turns_the_mixture_into_one_class(sampler):
     labels = jnp.arange(4000) % 2
     grid = sampler.grid(PROCESS.levels("250"))
@@ -42,7 +44,7 @@ def test_the_exact_classifier_turns_the_mixture_into_one_class(sampler):
 
     @jax.jit
     def run(scale):
-        guidance = classifier_active(mixture, classifier, labels, scale, grid.num_steps)
+        guidance = with_classifier(mixture, classifier, labels, scale, grid.num_steps)
         return sample(sampler, grid, guidance, x, keys)
 
     samples = run(1.0)[:, 0]

@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.diffusion.denoiser import Condition, Level, Prediction
+from jaxdiff.config import DDIM, DDPM, DPMpp, Heun
+from jaxdiff.diffusion.denoiser import Level, Prediction
 from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.guidance.combiners import Apg, rescale
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
-from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.samplers.ddpm import Ddpm
-from jaxdiff.samplers.dpmpp import DpmPp
+from jaxdiff.models.condition import Condition
+from jaxdiff.samplers.ddim import DdimSampler
+from jaxdiff.samplers.ddpm import DdpmSampler
+from jaxdiff.samplers.dpmpp import DpmppSampler
 from jaxdiff.samplers.grid import denoised
-from jaxdiff.samplers.heun import Heun
+from jaxdiff.samplers.heun import HeunSampler
 from jaxdiff.samplers.loop import advance, begin, sample
 from tests.closed_forms import BOTH, WIDER, A, B, classifier, edm_levels, preserving, tweedie
-from tests.guided import branch, classifier_active, guided, unguided
+from tests.guided import guided, unguided, with_classifier
 
 LEVELS = [
     Level(*map(jnp.float32, level))
@@ -33,7 +35,7 @@ def noisy(level, count=16):
 
 
 def predict(guidance, x, level):
-    """What the guidance says in the first step."""
+    """The guided prediction in the first step."""
     decisions = guidance.decide(0, sample_keys(0, jnp.arange(len(x))))
     return guidance.denoise(x, level, guidance.init(x.shape), decisions)[0]
 
@@ -60,8 +62,8 @@ def test_several_references_and_a_classifier_add_their_scores():
     guidance = guided(BOTH, WIDER, B, num_steps=1, weights=[1.5, 0.3])
     guidance = dataclasses.replace(
         guidance,
-        gradient=classifier_active(BOTH, classifier, labels, 2.0, 1).gradient,
-        strength=dataclasses.replace(guidance.strength, scales=jnp.full(1, 2.0)),
+        gradient=with_classifier(BOTH, classifier, labels, 2.0, 1).gradient,
+        params=dataclasses.replace(guidance.params, scales=jnp.full(1, 2.0)),
     )
 
     def log_density(x, level):
@@ -93,12 +95,12 @@ def test_the_combination_is_the_same_in_eps_x0_and_v():
         np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("strength", [{}, {"combiner": Apg(0.0, -0.5, 0.3), "rescale": 0.7}])
-def test_a_guide_that_is_the_network_itself_does_nothing(strength):
+@pytest.mark.parametrize("params", [{}, {"combiner": Apg(0.0, -0.5, 0.3), "rescale": 0.7}])
+def test_a_guide_that_is_the_network_itself_does_nothing(params):
     level = Level(jnp.float32(1), jnp.float32(0.7))
     x = noisy(level)
-    actual = predict(guided(A, A, num_steps=1, weights=[7.0], **strength), x, level).x0
-    np.testing.assert_allclose(actual, A(x, level).x0, rtol=0, atol=0 if not strength else 1e-6)
+    actual = predict(guided(A, A, num_steps=1, weights=[7.0], **params), x, level).x0
+    np.testing.assert_allclose(actual, A(x, level).x0, rtol=0, atol=0 if not params else 1e-6)
 
 
 def test_weight_0_is_the_reference():
@@ -109,10 +111,10 @@ def test_weight_0_is_the_reference():
 
 
 def test_what_is_no_x0_is_the_main_networks():
-    def main(x, level, condition):
+    def main(x, level, condition, dropout=None):
         return Prediction(x, jnp.full_like(x, 0.25))
 
-    def guide(x, level, condition):
+    def guide(x, level, condition, dropout=None):
         return Prediction(-x, jnp.full_like(x, 0.75))
 
     x = jnp.ones((2, 3))
@@ -149,9 +151,9 @@ def test_references_share_the_rescaling_and_each_has_its_own_momentum():
 
 
 SAMPLERS = {
-    "ddim": (Ddim(clip=False), preserving(edm_levels(12))),
-    "heun": (Heun(clip=False), edm_levels(12)),
-    "dpmpp": (DpmPp(clip=False), edm_levels(12)),
+    "ddim": (DdimSampler(DDIM(clip=False)), preserving(edm_levels(12))),
+    "heun": (HeunSampler(Heun(clip=False)), edm_levels(12)),
+    "dpmpp": (DpmppSampler(DPMpp(clip=False)), edm_levels(12)),
 }
 
 
@@ -166,25 +168,27 @@ def run(sampler, levels, guidance_of, count=32):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_exact_classifier_makes_the_conditional_model(name):
-    """At scale 1, sample for sample: where the classifier_score goes is exact in deterministic samplers."""
+    """At scale 1, sample for sample: in deterministic samplers the score enters exactly."""
     labels = jnp.zeros(32, jnp.int32)
-    by_nudge = run(*SAMPLERS[name], lambda n: classifier_active(BOTH, classifier, labels, 1.0, n))
+    by_classifier = run(
+        *SAMPLERS[name], lambda n: with_classifier(BOTH, classifier, labels, 1.0, n)
+    )
     conditional = run(*SAMPLERS[name], lambda n: unguided(A))
-    np.testing.assert_allclose(by_nudge, conditional, atol=2e-3)
+    np.testing.assert_allclose(by_classifier, conditional, atol=2e-3)
 
 
 def test_in_ancestral_sampling_the_classifier_is_exact_in_the_limit_of_many_steps():
     labels, errors = jnp.zeros(32, jnp.int32), []
     for count in (20, 160):
-        path = Ddpm(clip=False), preserving(edm_levels(count))
-        by_nudge = run(*path, lambda n: classifier_active(BOTH, classifier, labels, 1.0, n))
-        errors.append(float(np.abs(by_nudge - run(*path, lambda n: unguided(A))).mean()))
+        path = DdpmSampler(DDPM(clip=False)), preserving(edm_levels(count))
+        by_classifier = run(*path, lambda n: with_classifier(BOTH, classifier, labels, 1.0, n))
+        errors.append(float(np.abs(by_classifier - run(*path, lambda n: unguided(A))).mean()))
     assert errors[0] > 0.004, errors
     assert errors[1] < errors[0] / 4, errors
 
 
 def test_samples_of_cfg_are_those_of_the_guided_density():
-    def exact(x, level, condition):
+    def exact(x, level, condition, dropout=None):
         def log_density(x, level):
             return 3 * A.log_density(x, level) - 2 * BOTH.log_density(x, level)
 
@@ -201,23 +205,23 @@ def test_conditions_of_one_network_may_share_a_batch(together):
     sizes = []
 
     def network(gain):
-        def denoise(x, level, condition):
+        def denoise(x, level, condition, dropout=None):
             sizes.append(len(x))
-            told = condition.embedding[:, None, :3]
-            return Prediction(jnp.tanh(gain * x * told + level.sigma), told * x)
+            y = condition.vector[:, None, :3]
+            return Prediction(jnp.tanh(gain * x * y + level.sigma), y * x)
 
         return denoise
 
-    def told(number):
+    def drawn(number):
         embeddings = jax.random.normal(jax.random.key(number), (5, 3))
         return lambda i, keys: Condition(embeddings)
 
     main, guide = network(1.0), network(0.3)
-    branches = [NetworkBranch(d, told(n)) for n, d in enumerate([main, guide, main, main, guide])]
+    branches = [NetworkBranch(d, drawn(n)) for n, d in enumerate([main, guide, main, main, guide])]
     guidance = Guidance(
         main=branches[0],
         references=tuple(branches[1:]),
-        strength=GuidanceParams(jnp.array([[2.0], [1.5], [0.5], [3.0]])),
+        params=GuidanceParams(jnp.array([[2.0], [1.5], [0.5], [3.0]])),
         together=together,
     )
     x, level = jax.random.normal(jax.random.key(9), (5, 4, 3)), Level(1.0, 0.5)
@@ -233,10 +237,10 @@ def test_conditions_of_one_network_may_share_a_batch(together):
 
 def test_a_step_decides_once_and_the_corrector_keeps_it():
     """Weight, scale and condition of step 1 hold at the level where step 2 starts, too."""
-    told = []
+    seen = []
 
-    def main(x, level, condition):
-        told.append((float(level.sigma), float(condition.embedding[0, 0])))
+    def main(x, level, condition, dropout=None):
+        seen.append((float(level.sigma), float(condition.vector[0, 0])))
         return Prediction(jnp.zeros_like(x))
 
     def counted(i, keys):
@@ -244,11 +248,11 @@ def test_a_step_decides_once_and_the_corrector_keeps_it():
 
     guidance = Guidance(
         main=NetworkBranch(main, counted),
-        references=(branch(lambda x, *_: Prediction(jnp.full_like(x, -1.0))),),
-        strength=GuidanceParams(jnp.array([[1.0, 3.0, 1.0]]), jnp.array([0.0, 10.0, 0.0])),
+        references=(NetworkBranch(lambda x, *_: Prediction(jnp.full_like(x, -1.0))),),
+        params=GuidanceParams(jnp.array([[1.0, 3.0, 1.0]]), jnp.array([0.0, 10.0, 0.0])),
         gradient=lambda x, level: jnp.ones_like(x),
     )
-    sampler, levels = Heun(clip=False), edm_levels(3, 0.5, 2.0)
+    sampler, levels = HeunSampler(Heun(clip=False)), edm_levels(3, 0.5, 2.0)
     grid, predictions = sampler.grid(levels), []
     decisions = guidance.decide(1, sample_keys(0, jnp.arange(2)))
 
@@ -259,13 +263,17 @@ def test_a_step_decides_once_and_the_corrector_keeps_it():
 
     state = guidance.init((2, 1))
     sampler.step(denoise, grid, 1, jnp.ones((2, 1)), jnp.zeros((2, 1)), (), state)
-    np.testing.assert_allclose(told, [(levels.sigma[1], 1), (levels.sigma[2], 1)], rtol=1e-6)
+    np.testing.assert_allclose(seen, [(levels.sigma[1], 1), (levels.sigma[2], 1)], rtol=1e-6)
     for prediction in predictions:
         np.testing.assert_allclose(prediction.x0, 2.0)
         np.testing.assert_allclose(prediction.classifier_score, 10.0)
 
 
-@pytest.mark.parametrize("sampler", [Heun(clip=False), DpmPp(clip=False)], ids=["heun", "dpmpp"])
+@pytest.mark.parametrize(
+    "sampler",
+    [HeunSampler(Heun(clip=False)), DpmppSampler(DPMpp(clip=False))],
+    ids=["heun", "dpmpp"],
+)
 def test_momentum_is_updated_once_a_step(sampler):
     """With momentum 1 and a difference of 1, the state counts the steps."""
     guidance = guided(

@@ -5,17 +5,22 @@ from math import cos, pi
 import numpy as np
 import pytest
 
-from jaxdiff import factory
-from jaxdiff.diffusion.adm import Adm
-from jaxdiff.diffusion.schedules import cosine
-from jaxdiff.guidance import weights
-from jaxdiff.guidance.weights import Steps, within
-from jaxdiff.sampling.options import parse_schedule
+from jaxdiff.config import ADM, CFG, ICG, Autoguidance, ClassifierGuidance, Heun, Schedule
+from jaxdiff.config.guidance import SHAPES
+from jaxdiff.diffusion.adm import AdmProcess
+from jaxdiff.guidance.weights import Steps, weights
 from tests.closed_forms import edm_levels
 
 
 def steps(count):
     return Steps(edm_levels(count).ratio[:-1], 1 - (np.arange(count) + 0.5) / count)
+
+
+def scheduled(text, count, interval=None):
+    """The weight 3 with the schedule that a text such as "dynamic,.4,.8" writes."""
+    shape, *values = text.split(",")
+    schedule = Schedule(shape, tuple(map(float, values)))
+    return weights(CFG(3.0, interval, schedule), steps(count))
 
 
 # Five steps: tau is .1, .3, .5, .7, .9, and the excess of the weight 3 is 2.
@@ -41,68 +46,68 @@ DYNAMIC = {
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_schedules_shape_the_excess(text):
-    excess = parse_schedule(text)(3.0, steps(5)) - 1
-    np.testing.assert_allclose(excess, FORMULAS[text], atol=1e-12)
+    np.testing.assert_allclose(scheduled(text, 5) - 1, FORMULAS[text], atol=1e-12)
 
 
 @pytest.mark.parametrize("text", DYNAMIC)
 def test_dynamic_guidance_multiplies_the_weight_itself(text):
-    np.testing.assert_allclose(parse_schedule(text)(3.0, steps(5)), DYNAMIC[text], atol=1e-12)
+    np.testing.assert_allclose(scheduled(text, 5), DYNAMIC[text], atol=1e-12)
 
 
 def test_every_schedule_has_its_formula_here():
-    assert {text.split(",")[0] for text in (*FORMULAS, *DYNAMIC)} == set(factory.WEIGHTS)
+    assert {text.split(",")[0] for text in (*FORMULAS, *DYNAMIC)} == set(SHAPES)
 
 
 @pytest.mark.parametrize("name", ["static", "linear", "invlinear", "cosine", "sine"])
 @pytest.mark.parametrize("count", [1, 5, 32])
 def test_the_mean_is_kept(name, count):
-    np.testing.assert_allclose(parse_schedule(name)(3.0, steps(count)).mean(), 3, rtol=1e-12)
+    np.testing.assert_allclose(scheduled(name, count).mean(), 3, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["v", "lambda"])
 def test_v_and_lambda_keep_the_mean_of_even_counts(name):
     for count in (2, 6, 32):
-        np.testing.assert_allclose(parse_schedule(name)(3.0, steps(count)).mean(), 3, rtol=1e-12)
-    assert abs(parse_schedule(name)(3.0, steps(5)).mean() - 3) > 0.05
+        np.testing.assert_allclose(scheduled(name, count).mean(), 3, rtol=1e-12)
+    assert abs(scheduled(name, 5).mean() - 3) > 0.05
 
 
 @pytest.mark.parametrize("text", ["clamp-linear,1.5", "clamp-cosine,1.5", "power-cosine,4"])
 def test_clamped_kinds_and_power_cosine_do_not_keep_it(text):
-    assert abs(parse_schedule(text)(3.0, steps(32)).mean() - 3) > 0.1
+    assert abs(scheduled(text, 32).mean() - 3) > 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_weight_of_1_stays_off_under_every_schedule_but_dynamic(shape):
+    values = (0.5,) * len(SHAPES[shape])
+    off = weights(CFG(1.0, schedule=Schedule(shape, values)), steps(8)) == 1
+    assert off.all() or shape == "dynamic"
 
 
 @pytest.mark.parametrize("text", [*FORMULAS, *DYNAMIC])
 def test_outside_its_interval_a_schedule_is_off(text):
-    all_steps = steps(32)
-    plain = parse_schedule(text)(3.0, all_steps)
-    gated = within(plain, all_steps, (0.19, 1.61), 1.0)
+    plain, gated = scheduled(text, 32), scheduled(text, 32, (0.19, 1.61))
+    # The published interval holds the steps 17 to 22 of 32.
     np.testing.assert_array_equal(gated[17:23], plain[17:23])
     np.testing.assert_array_equal(np.delete(gated, range(17, 23)), 1.0)
 
 
-def test_the_published_interval_is_steps_17_to_22_of_32():
-    inside = within(np.ones(32), steps(32), (0.19, 1.61), 0.0)
-    np.testing.assert_array_equal(np.flatnonzero(inside), np.arange(17, 23))
-
-
 def test_an_interval_holds_its_upper_end_and_not_its_lower_one():
     own = Steps(np.array([4.0, 2.0, 1.0]), np.zeros(3))
-    np.testing.assert_array_equal(within(np.full(3, 7.0), own, (1.0, 2.0), 1.0), [1, 7, 1])
-    np.testing.assert_array_equal(within(np.full(3, 7.0), own, (1.0, np.inf), 1.0), [7, 7, 1])
+    for spec in (CFG, ICG):
+        np.testing.assert_array_equal(weights(spec(7.0, (1.0, 2.0)), own), [1, 7, 1])
+    guide = Autoguidance("runs/a", 7.0, interval=(1.0, np.inf))
+    np.testing.assert_array_equal(weights(guide, own), [7, 7, 1])
+    classifier = ClassifierGuidance("runs/a", 7.0, (1.0, 2.0))
+    np.testing.assert_array_equal(weights(classifier, own), [0, 7, 0])
 
 
-def test_on_the_levels_of_a_trained_process_other_steps_lie_in_the_interval():
+def test_on_the_levels_of_a_trained_process_an_interval_holds_other_steps():
     """Its smallest level is above .002, so the grid is drawn up and its steps move."""
-    levels = Adm(schedule=cosine).sigma_levels(32, 0.002, 80, 7)
+    levels, time = AdmProcess(ADM()).path(Heun(steps=32))
     np.testing.assert_allclose(levels.ratio[-2], 0.0064, atol=5e-5)
-    own = Steps(levels.ratio[:-1], np.zeros(len(levels.ratio) - 1))
-    inside = np.flatnonzero(within(np.ones(len(own.ratio)), own, (0.19, 1.61), 0.0))
+    own = Steps(levels.ratio[:-1], time)
+    inside = np.flatnonzero(weights(CFG(3.0, (0.19, 1.61)), own) != 1)
     assert list(inside) != list(range(17, 23))
     assert all(0.19 < s <= 1.61 for s in own.ratio[inside])
     assert own.ratio[inside[0] - 1] > 1.61
     assert own.ratio[inside[-1] + 1] <= 0.19
-
-
-def test_weights_are_of_every_step():
-    np.testing.assert_array_equal(weights.static(2, steps(7)), np.full(7, 2.0))

@@ -28,7 +28,7 @@ def test_upsample_then_downsample_is_the_identity():
     np.testing.assert_allclose(layers.downsample(layers.upsample(x)), x, rtol=1e-6)
 
 
-def test_enlarge_interpolates_between_the_centres_of_pixels():
+def test_images_are_resized_by_interpolating_between_the_centres_of_pixels():
     x = np.random.RandomState(0).standard_normal((2, 3, 4, 2))
 
     def along(x, axis, size):
@@ -37,7 +37,7 @@ def test_enlarge_interpolates_between_the_centres_of_pixels():
         # np.interp repeats the edges, as images do.
         return np.apply_along_axis(lambda line: np.interp(at, np.arange(n), line), axis, x)
 
-    got = layers.enlarge(jnp.asarray(x, jnp.float32), 12, 10)
+    got = layers.resized(jnp.asarray(x, jnp.float32), 12, 10)
     np.testing.assert_allclose(got, along(along(x, 1, 12), 2, 10), atol=1e-6)
 
 
@@ -57,15 +57,15 @@ def test_convolutions_of_stride_two_have_a_margin_on_both_sides(size):
 def test_dropout_masks_belong_to_samples_not_batches():
     x = jnp.ones((5, 4, 4, 8))
     keys = jax.random.split(jax.random.key(1), 5)
-    together = layers.dropout(x, 0.3, keys)
-    alone = jnp.concatenate([layers.dropout(x[i : i + 1], 0.3, keys[i : i + 1]) for i in range(5)])
+    together = layers.drop(x, 0.3, keys)
+    alone = jnp.concatenate([layers.drop(x[i : i + 1], 0.3, keys[i : i + 1]) for i in range(5)])
     np.testing.assert_array_equal(together, alone)
     assert not np.array_equal(together[0], together[1])
 
 
 def test_dropout_keeps_the_mean_and_the_share():
     x = jnp.ones((16, 64, 64))
-    dropped = layers.dropout(x, 0.25, jax.random.split(jax.random.key(2), 16))
+    dropped = layers.drop(x, 0.25, jax.random.split(jax.random.key(2), 16))
     np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.75], rtol=1e-6)
     assert abs(float(dropped.mean()) - 1) < 0.01
 

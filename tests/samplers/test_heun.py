@@ -5,24 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.config import DPMpp, Heun
 from jaxdiff.diffusion.denoiser import Prediction
-from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.samplers.dpmpp import DpmPp
-from jaxdiff.samplers.heun import Heun
-from jaxdiff.samplers.loop import sample
+from jaxdiff.samplers.dpmpp import DpmppSampler
+from jaxdiff.samplers.heun import HeunSampler
 from tests.closed_forms import ONE, edm_levels
-from tests.guided import unguided
+from tests.guided import sampled
 
 
 def run(sampler, levels, x, seed=0):
-    grid = sampler.grid(levels)
-    keys = sample_keys(seed, jnp.arange(len(x)))
-    return jax.jit(lambda x: sample(sampler, grid, unguided(ONE), x, keys))(x)
+    return sampled(sampler, ONE, levels, x, seed)
 
 
 @pytest.mark.parametrize("i", [0, 2, 3])
 def test_a_step_is_algorithm_2(i):
-    sampler = Heun(churn=1.0, churn_min=0.3, churn_max=50, churn_noise=1.1, clip=False)
+    sampler = HeunSampler(Heun(churn=1.0, churn_min=0.3, churn_max=50, churn_noise=1.1, clip=False))
     levels = edm_levels(4, 0.2, 60.0)
     s, s_next = levels.sigma[i], levels.sigma[i + 1]
     x, noise = np.random.RandomState(0).standard_normal((2, 5, 1)) * [[[s]], [[1]]]
@@ -54,13 +51,15 @@ def test_churn_is_bounded_and_gated():
     levels = edm_levels(32)
     s = levels.ratio[:-1]
     raised = np.asarray(
-        Heun(churn=40, churn_min=0.05, churn_max=50).grid(levels).coefficients["raised"]
+        HeunSampler(Heun(churn=40, churn_min=0.05, churn_max=50))
+        .grid(levels)
+        .coefficients["raised"]
     )
     inside = (s >= 0.05) & (s <= 50)
     assert 0 < inside.sum() < 32
     np.testing.assert_allclose(raised[inside], np.sqrt(2) * s[inside], rtol=1e-6)  # 40 / 32 > .41
     np.testing.assert_allclose(raised[~inside], s[~inside], rtol=1e-6)
-    mild = Heun(churn=3.2).grid(levels).coefficients
+    mild = HeunSampler(Heun(churn=3.2)).grid(levels).coefficients
     np.testing.assert_allclose(mild["raised"], 1.1 * s, rtol=1e-6)
     np.testing.assert_allclose(mild["std"], np.sqrt(0.21) * s, rtol=1e-5)
 
@@ -68,10 +67,10 @@ def test_churn_is_bounded_and_gated():
 def test_without_churn_nothing_is_random_and_with_it_noise_is_each_samples_own():
     levels = edm_levels(8)
     x = jnp.zeros((16, 1))
-    plain, churned = Heun(clip=False), Heun(churn=4.0, clip=False)
+    plain, churned = HeunSampler(Heun(clip=False)), HeunSampler(Heun(churn=4.0, clip=False))
     still = run(plain, levels, x)
     np.testing.assert_array_equal(run(plain, levels, x, seed=1), still)
-    gated = Heun(churn=4, churn_min=90, clip=False)
+    gated = HeunSampler(Heun(churn=4, churn_min=90, clip=False))
     np.testing.assert_array_equal(run(gated, levels, x), still)
     moved = run(churned, levels, x)
     assert len(np.unique(moved)) == 16
@@ -82,14 +81,14 @@ def test_churn_keeps_the_distribution():
     levels = edm_levels(48, 0.002, 20.0)
     x = 20 * jax.random.normal(jax.random.key(0), (20_000, 1))
     for churn in (0.0, 10.0):
-        samples = run(Heun(churn=churn, clip=False), levels, x)
+        samples = run(HeunSampler(Heun(churn=churn, clip=False)), levels, x)
         # Standard errors are .002 and .0015.
         assert abs(float(samples.mean()) - 0.4) < 0.02
         assert abs(float(samples.std()) - 0.3) < 0.01
 
 
-def classifier_active(sampler, i, x, classifier_score):
-    """A step with a constant classifier_score of a denoiser that says 3 x, and the levels."""
+def step_with_score(sampler, i, x, classifier_score):
+    """A step with a constant classifier_score of a denoiser that predicts 3 x, and the levels."""
 
     def denoise(x, level, state):
         return Prediction(
@@ -105,18 +104,18 @@ def classifier_active(sampler, i, x, classifier_score):
     return np.asarray(moved), levels.sigma
 
 
-def test_the_nudge_moves_the_clipped_prediction_under_heun_and_dpmpp():
+def test_the_score_moves_the_clipped_prediction_under_heun_and_dpmpp():
     """By s^2 g, at both of Heun's evaluations; after clipping, never before it."""
     x = jnp.linspace(-2, 2, 7)[:, None]
-    moved, s = classifier_active(Heun(), 1, x, 0.5)
+    moved, s = step_with_score(HeunSampler(Heun()), 1, x, 0.5)
     d = (x - np.clip(3 * x, -1, 1) - s[1] ** 2 * 0.5) / s[1]
     end = x + (s[2] - s[1]) * d
     d_end = (end - np.clip(3 * end, -1, 1) - s[2] ** 2 * 0.5) / s[2]
     np.testing.assert_allclose(moved, x + (s[2] - s[1]) * (d + d_end) / 2, rtol=1e-4, atol=1e-5)
-    moved, s = classifier_active(DpmPp(), 0, x, 0.5)
+    moved, s = step_with_score(DpmppSampler(DPMpp()), 0, x, 0.5)
     x0 = np.clip(3 * x, -1, 1) + s[0] ** 2 * 0.5
     expected = s[1] / s[0] * x + (1 - s[1] / s[0]) * x0
     np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)
-    moved, s = classifier_active(Heun().last, 3, x, 0.5)
+    moved, s = step_with_score(HeunSampler(Heun()).last, 3, x, 0.5)
     expected = np.clip(3 * x, -1, 1) + s[3] ** 2 * 0.5
     np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)

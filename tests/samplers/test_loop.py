@@ -3,16 +3,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.config import DDIM, DDPM, DPMpp, Heun
 from jaxdiff.diffusion.randomness import Purpose, derived, normal, sample_keys
-from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.samplers.ddpm import Ddpm
-from jaxdiff.samplers.dpmpp import DpmPp
-from jaxdiff.samplers.heun import Heun
+from jaxdiff.samplers.ddim import DdimSampler
+from jaxdiff.samplers.ddpm import DdpmSampler
+from jaxdiff.samplers.dpmpp import DpmppSampler
+from jaxdiff.samplers.heun import HeunSampler
 from jaxdiff.samplers.loop import Segment, advance, begin, sample, segments
 from tests.closed_forms import ONE, edm_levels
 from tests.guided import unguided
 
-HEUN = Heun()
+HEUN = HeunSampler(Heun())
 
 
 def cut(sampler, weights, scales=None):
@@ -22,32 +23,36 @@ def cut(sampler, weights, scales=None):
 
 def test_steps_are_cut_where_what_is_evaluated_changes():
     weights = [[1, 2, 3, 1, 1, 1], [1, 1, 5, 5, 1, 1]]
-    assert cut(Ddim(), weights, [0, 0, 0, 0, 9, 0]) == [
-        Segment(0, 1, Ddim(), (), False),
-        Segment(1, 2, Ddim(), (0,), False),
-        Segment(2, 3, Ddim(), (0, 1), False),
-        Segment(3, 4, Ddim(), (1,), False),
-        Segment(4, 5, Ddim(), (), True),
-        Segment(5, 6, Ddim(), (), False),
+    assert cut(DdimSampler(DDIM()), weights, [0, 0, 0, 0, 9, 0]) == [
+        Segment(0, 1, DdimSampler(DDIM()), (), False),
+        Segment(1, 2, DdimSampler(DDIM()), (0,), False),
+        Segment(2, 3, DdimSampler(DDIM()), (0, 1), False),
+        Segment(3, 4, DdimSampler(DDIM()), (1,), False),
+        Segment(4, 5, DdimSampler(DDIM()), (), True),
+        Segment(5, 6, DdimSampler(DDIM()), (), False),
     ]
 
 
-def test_one_stretch_serves_all_weights_that_are_not_1():
-    assert cut(Ddpm(), [[0, 2, -3, 0.99]], [1, 2, 3, 4]) == [Segment(0, 4, Ddpm(), (0,), True)]
+def test_one_segment_serves_all_weights_that_are_not_1():
+    assert cut(DdpmSampler(DDPM()), [[0, 2, -3, 0.99]], [1, 2, 3, 4]) == [
+        Segment(0, 4, DdpmSampler(DDPM()), (0,), True)
+    ]
 
 
 def test_the_last_step_of_heun_is_eulers():
     plain = np.ones((0, 4))
     assert cut(HEUN, plain) == [
         Segment(0, 3, HEUN, (), False),
-        Segment(3, 4, Heun(corrected=False), (), False),
+        Segment(3, 4, HeunSampler(Heun(), corrected=False), (), False),
     ]
     assert [part.evaluations for part in cut(HEUN, plain)] == [6, 1]
-    assert cut(HEUN, np.ones((0, 1))) == [Segment(0, 1, Heun(corrected=False), (), False)]
+    assert cut(HEUN, np.ones((0, 1))) == [
+        Segment(0, 1, HeunSampler(Heun(), corrected=False), (), False)
+    ]
 
 
-@pytest.mark.parametrize("sampler", [Ddpm(), HEUN], ids=["ddpm", "heun"])
-def test_stretches_are_all_steps_in_order(sampler):
+@pytest.mark.parametrize("sampler", [DdpmSampler(DDPM()), HEUN], ids=["ddpm", "heun"])
+def test_segments_are_all_steps_in_order(sampler):
     random = np.random.RandomState(0)
     for count in (1, 2, 17):
         parts = cut(sampler, random.randint(1, 3, (3, count)), random.randint(0, 2, count))
@@ -57,10 +62,12 @@ def test_stretches_are_all_steps_in_order(sampler):
 
 
 @pytest.mark.parametrize(
-    "sampler", [Ddim(eta=0.5), Heun(churn=2.0), DpmPp()], ids=lambda s: type(s).__name__
+    "sampler",
+    [DdimSampler(DDIM(eta=0.5)), HeunSampler(Heun(churn=2.0)), DpmppSampler(DPMpp())],
+    ids=lambda s: type(s).__name__,
 )
-def test_steps_may_be_taken_in_any_stretches(sampler):
-    """What the sampler carries and the guidance's state pass from stretch to stretch."""
+def test_steps_may_be_taken_in_any_segments(sampler):
+    """What the sampler carries and the guidance's state pass from segment to segment."""
     grid, keys = sampler.grid(edm_levels(6)), sample_keys(0, jnp.arange(4))
     x = 80 * jnp.linspace(-2, 2, 4)[:, None]
     values = begin(sampler, unguided(ONE), x)
@@ -81,15 +88,15 @@ def test_steps_may_be_taken_in_any_stretches(sampler):
 def test_each_step_has_noise_of_its_own_from_the_samples_keys():
     drawn = []
 
-    class Noted(Ddim):
+    class Noted(DdimSampler):
         def step(self, denoise, grid, i, x, noise, carry, state):
             drawn.append(noise)
             return x, carry, state
 
-    grid, keys = Noted().grid(edm_levels(3)), sample_keys(3, jnp.arange(2))
-    values = begin(Noted(), unguided(ONE), jnp.zeros((2, 4)))
+    grid, keys = Noted(DDIM()).grid(edm_levels(3)), sample_keys(3, jnp.arange(2))
+    values = begin(Noted(DDIM()), unguided(ONE), jnp.zeros((2, 4)))
     with jax.disable_jit():
-        advance(Noted(), grid, unguided(ONE), values, keys, 0, 3)
+        advance(Noted(DDIM()), grid, unguided(ONE), values, keys, 0, 3)
     expected = [normal(derived(keys, Purpose.STEP, i), (4,)) for i in range(3)]
     np.testing.assert_array_equal(drawn, expected)
     assert len(np.unique(drawn)) == 24

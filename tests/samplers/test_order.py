@@ -5,26 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.diffusion import schedules
-from jaxdiff.diffusion.adm import Adm
+from jaxdiff.config import ADM, DDIM, DDPM, EDM, DPMpp, Heun
+from jaxdiff.diffusion.adm import AdmProcess
 from jaxdiff.diffusion.denoiser import Level, Prediction
-from jaxdiff.diffusion.edm import Edm
-from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.samplers.ddim import Ddim
-from jaxdiff.samplers.ddpm import Ddpm
-from jaxdiff.samplers.dpmpp import DpmPp
-from jaxdiff.samplers.heun import Heun
-from jaxdiff.samplers.loop import sample
+from jaxdiff.diffusion.edm import EdmProcess
+from jaxdiff.samplers.ddim import DdimSampler
+from jaxdiff.samplers.ddpm import DdpmSampler
+from jaxdiff.samplers.dpmpp import DpmppSampler
+from jaxdiff.samplers.heun import HeunSampler
 from tests.closed_forms import ONE, edm_levels, preserving
-from tests.guided import unguided
+from tests.guided import sampled
 
-PROCESS = Adm(schedule=schedules.cosine)
+PROCESS = AdmProcess(ADM())
 
 
-def run(sampler, levels, x, denoiser=ONE, seed=0):
-    grid = sampler.grid(levels)
-    keys = sample_keys(seed, jnp.arange(len(x)))
-    return jax.jit(lambda x: sample(sampler, grid, unguided(denoiser), x, keys))(x)
+def run(sampler, levels, x, denoiser=ONE):
+    return sampled(sampler, denoiser, levels, x)
 
 
 def start(levels, count=32):
@@ -37,23 +33,23 @@ def adm_timesteps(count):
 
 
 def adm_sigmas(count):
-    return preserving(PROCESS.sigma_levels(count, 0.002, 80.0, 7.0))
+    return preserving(PROCESS.sigma_levels(Heun(steps=count)))
 
 
 @pytest.mark.parametrize(
     ("sampler", "order", "levels"),
     [
-        (Ddim(clip=False), 1, edm_levels),
-        (Ddim(clip=False), 1, adm_timesteps),
-        (Heun(clip=False, corrected=False), 1, edm_levels),
-        (Heun(clip=False), 2, edm_levels),
-        (Heun(clip=False), 2, adm_sigmas),
-        (DpmPp(clip=False), 2, edm_levels),
-        (DpmPp(clip=False), 2, adm_sigmas),
+        (DdimSampler(DDIM(clip=False)), 1, edm_levels),
+        (DdimSampler(DDIM(clip=False)), 1, adm_timesteps),
+        (HeunSampler(Heun(clip=False), corrected=False), 1, edm_levels),
+        (HeunSampler(Heun(clip=False)), 2, edm_levels),
+        (HeunSampler(Heun(clip=False)), 2, adm_sigmas),
+        (DpmppSampler(DPMpp(clip=False)), 2, edm_levels),
+        (DpmppSampler(DPMpp(clip=False)), 2, adm_sigmas),
     ],
 )
 def test_the_error_falls_with_the_samplers_order(sampler, order, levels):
-    paths = [levels(count) for count in (16, 32, 64)]
+    paths = [levels(count) for count in (16, 64)]
     errors = []
     for path in paths:
         x = start(path)
@@ -63,13 +59,20 @@ def test_the_error_falls_with_the_samplers_order(sampler, order, levels):
     assert abs(slope - order) < 0.35, errors
 
 
-def small_variance(x, level, condition):
+def small_variance(x, level, condition, dropout=None):
     """The largest variance, beta, is not the same in every scaling; the posterior's is."""
     return Prediction(ONE(x, level).x0, jnp.zeros_like(x))
 
 
 @pytest.mark.parametrize(
-    "sampler", [Ddpm(), Ddim(eta=0.5), Heun(churn=3.0), DpmPp()], ids=lambda s: type(s).__name__
+    "sampler",
+    [
+        DdpmSampler(DDPM()),
+        DdimSampler(DDIM(eta=0.5)),
+        HeunSampler(Heun(churn=3.0)),
+        DpmppSampler(DPMpp()),
+    ],
+    ids=lambda s: type(s).__name__,
 )
 def test_on_levels_of_any_scaling_samples_are_the_same(sampler):
     plain = edm_levels(12)
@@ -83,19 +86,19 @@ def test_on_levels_of_any_scaling_samples_are_the_same(sampler):
 @pytest.mark.parametrize("count", [18, 50])
 def test_ddpm_draws_from_gaussian_data_on_the_levels_of_sigma(count):
     """From a good start the variance of a step is right for these data, so it stays right."""
-    levels = Edm(data_std=ONE.std).preserving(edm_levels(count))
+    levels = EdmProcess(EDM(data_std=ONE.std)).path(DDPM(steps=count))[0]
     np.testing.assert_allclose(levels.alpha**2 * ONE.std**2 + levels.sigma**2, ONE.std**2)
     np.testing.assert_allclose(levels.ratio, edm_levels(count).ratio)
     x = ONE.std * jax.random.normal(jax.random.key(0), (20_000, 1))
-    samples = run(Ddpm(clip=False), levels, x)
+    samples = run(DdpmSampler(DDPM(clip=False)), levels, x)
     assert abs(samples.mean() - 0.4) < 0.01
     assert abs(samples.std() / ONE.std - 1) < 0.02  # it is known to .005
 
 
 def test_ddim_and_euler_are_one_method():
     levels = edm_levels(8)
-    ddim = run(Ddim(), levels, start(levels))
-    euler = run(Heun(corrected=False), levels, start(levels))
+    ddim = run(DdimSampler(DDIM()), levels, start(levels))
+    euler = run(HeunSampler(Heun(), corrected=False), levels, start(levels))
     np.testing.assert_allclose(ddim, euler, atol=1e-5)
 
 
@@ -115,5 +118,5 @@ def test_two_steps_of_dpmpp_are_the_papers():
     r = h[0] / h[1]
     x_2 = s[2] / s[1] * x_1 - np.expm1(-h[1]) * ((1 + 1 / (2 * r)) * d[1] - d[0] / (2 * r))
     expected = predict(x_2, s[2])
-    actual = run(DpmPp(clip=False), levels, jnp.float32(x)[:, None])[:, 0]
+    actual = run(DpmppSampler(DPMpp(clip=False)), levels, jnp.float32(x)[:, None])[:, 0]
     np.testing.assert_allclose(actual, expected, atol=1e-5)

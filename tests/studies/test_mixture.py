@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxdiff.diffusion.mixture import GaussianMixture
+
+from studies.toy.mixture import GaussianMixture
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])

@@ -6,7 +6,8 @@ from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run, resolve
 from jaxdiff.errors import UserError
 from jaxdiff.training.restart import require_none_lost, set_history_aside
-from tests import history, tiny
+from tests import tiny
+from tests.checkpoints import synthetic
 
 CONFIG = tiny.config(training__num_steps=100)  # a checkpoint every 10 steps
 
@@ -49,18 +50,18 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_again(run, trace):
 
 
 def test_restart_moves_what_there_was_aside_and_deletes_nothing(tmp_path):
-    place = epath.Path(history.make(tmp_path / "run"))
-    run = Run(place)
+    run = synthetic.make_run(tmp_path / "run", every=200)
+    place, config = run.folder, run.config()
     files.write_text(place / "data.json", "{}")
     files.write_text(place / "mine.txt", "")
-    for number, steps in ((1, [5, 10]), (2, [7])):
+    for number, steps in ((1, [200, 400]), (2, [7])):
         set_history_aside(run)
         assert files.names(place)[-3:] == ["config.json", "data.json", "mine.txt"]
         assert checkpointer.complete_steps(run.snapshots) == []
         aside = place / f"before-restart-{number}"
         assert checkpointer.complete_steps(aside / "snapshots") == steps
-        assert Run(aside).config() == history.config()
+        assert Run(aside).config() == config
         assert files.names(aside) == ["config.json", "data.json", "snapshots"]
         set_history_aside(run)  # of what has not begun: nothing is moved
         whole(run.snapshots, 7)
-    assert resolve(str(place / "before-restart-1")).step == 10
+    assert resolve(str(place / "before-restart-1")).step == 400
