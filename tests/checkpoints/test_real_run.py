@@ -16,8 +16,8 @@ from jaxdiff.config import replaced
 from jaxdiff.parallel.mesh import make_mesh, placed, replicated
 from jaxdiff.training import loop
 from tests import tiny
-from tests.test_command_line import run as run_program
-from tests.test_command_line import run_together
+from tests.programs import run as run_program
+from tests.programs import run_together
 
 STEPS, THIRD = 40, 0.15
 

@@ -14,7 +14,7 @@ from studies.toy import __main__ as study
 from studies.toy import data, figures, score
 from studies.toy.runs import Runs
 from tests import tiny
-from tests.test_command_line import run
+from tests.programs import run
 
 pytestmark = pytest.mark.usefixtures("alone")
 
