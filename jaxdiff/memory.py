@@ -26,7 +26,7 @@ def out_of_memory(advice):
     except MemoryError as error:
         raise UserError(_sentence(error, advice)) from None
     except jax.errors.JaxRuntimeError as error:
-        # CPUs say "INTERNAL: ... Out of memory" to whoever waits for a program.
+        # On CPUs the error of a program is "INTERNAL: ... Out of memory".
         if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         raise UserError(_sentence(error, advice)) from None

@@ -58,7 +58,7 @@ def classifier(x, level):
 
 
 def tweedie(log_density, x, level):
-    """(x + sigma^2 grad log p(x)) / alpha: what a denoiser of that density would say."""
+    """(x + sigma^2 grad log p(x)) / alpha: the denoiser of that density."""
     score = jax.grad(lambda x: log_density(x, level).sum())(x)
     alpha, sigma = per_sample(level.alpha, x), per_sample(level.sigma, x)
     return (x + sigma**2 * score) / alpha

@@ -1,9 +1,14 @@
 """Guidance put together by hand."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 
+from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.guidance.classifier_score import label_gradient
 from jaxdiff.guidance.equation import Guidance, GuidanceParams, NetworkBranch
+from jaxdiff.samplers.loop import sample
 
 
 def unguided(denoiser):
@@ -28,3 +33,14 @@ def with_classifier(denoiser, classifier, labels, scale, num_steps):
         params=GuidanceParams(jnp.ones((0, num_steps)), jnp.full(num_steps, scale)),
         gradient=label_gradient(classifier, labels),
     )
+
+
+def sampled(sampler, denoiser, levels, x, seed=0):
+    """Samples of a denoiser without guidance, compiled once for each sampler and step count."""
+    keys = sample_keys(seed, jnp.arange(len(x)))
+    return _sampled(sampler, denoiser, sampler.grid(levels), x, keys)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sampled(sampler, denoiser, grid, x, keys):
+    return sample(sampler, grid, unguided(denoiser), x, keys)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.parallel.memory import out_of_memory
+from jaxdiff.memory import out_of_memory
 
 
 @pytest.mark.parametrize(

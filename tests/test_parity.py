@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import factory
 from jaxdiff.config import ADM, DDIM, DDPM
-from jaxdiff.diffusion import adm, schedules
-from jaxdiff.diffusion.adm import Loss
+from jaxdiff.diffusion import schedules
+from jaxdiff.diffusion.adm import AdmProcess, Loss
 from jaxdiff.diffusion.respacing import respace
 from jaxdiff.diffusion.variational_bound import bits_per_dimension
 from jaxdiff.guidance.classifier_score import label_gradient
@@ -111,12 +110,7 @@ def test_pytorch_s_files_hold_the_seeded_weights(path):
         np.testing.assert_array_equal(state_dict[key], array, strict=True)
 
 
-LOSSES = {
-    "MSE": adm.HYBRID_UNSCALED,
-    "RESCALED_MSE": adm.HYBRID,
-    "KL": Loss(square=False, bound=lambda num_timesteps: 1.0),
-    "RESCALED_KL": adm.VLB,
-}
+LOSSES = {"MSE": "hybrid_unscaled", "RESCALED_MSE": "hybrid", "RESCALED_KL": "vlb", "KL": "vlb"}
 HAS_DIFFUSION = (golden_format.FOLDER / "diffusion.json").exists()
 CASE, ARRAYS = golden_format.load("diffusion") if HAS_DIFFUSION else ({"variants": {}}, {})
 VARIANTS = CASE["variants"]
@@ -141,13 +135,21 @@ def network(name):
     return (openai.classifier if is_classifier else openai.unet)(state_dict, **CASE[name])
 
 
+class UnscaledBound(AdmProcess):
+    """A process with the loss KL, which no run of ours has."""
+
+    loss = Loss(square=False, bound=lambda num_timesteps: 1.0)
+
+
 def process_of(variant):
-    return AdmProcess(
+    loss = variant.get("loss", "RESCALED_MSE")
+    make = UnscaledBound if loss == "KL" else AdmProcess
+    return make(
         ADM(
-            schedule=factory.SCHEDULES[variant.get("schedule", "cosine")],
-            prediction=factory.PREDICTIONS[variant.get("predict", "eps")],
-            variance=factory.VARIANCES[variant.get("variance", "learned_range")],
-            loss=LOSSES[variant.get("loss", "RESCALED_MSE")],
+            schedule=variant.get("schedule", "cosine"),
+            prediction=variant.get("predict", "eps"),
+            variance=variant.get("variance", "learned_range"),
+            loss=LOSSES[loss],
             rescale_timesteps=variant.get("rescale_timesteps", False),
         )
     )
@@ -172,13 +174,13 @@ def run(name):
         def unet(x, time, condition, dropout=None):
             return apply(params, x, time, labels)
 
-        guidance = Guidance(main=NetworkBranch(process.denoiser(unet), lambda i, keys: Condition()))
+        guidance = Guidance(main=NetworkBranch(process.denoiser(unet)))
         if classify:
             classifier = process.classifier(lambda x, time: classify(classifier_params, x, time))
-            scales = jnp.full(process.num_timesteps, scale)
+            scales = jnp.full(process.config.num_timesteps, scale)
             guidance = dataclasses.replace(
                 guidance,
-                params=GuidanceParams(jnp.ones((0, process.num_timesteps)), scales),
+                params=GuidanceParams(jnp.ones((0, process.config.num_timesteps)), scales),
                 gradient=label_gradient(classifier, labels),
             )
         return KINDS[variant["kind"]](name, variant, process, unet, guidance)
@@ -193,11 +195,8 @@ def run_loss(name, variant, process, unet, guidance):
 
 
 def run_ddpm(name, variant, process, unet, guidance):
-    return {
-        "samples": loop(
-            DdpmSampler(DDPM(clip=variant.get("clip", True))), "x_T", variant, process, guidance
-        )
-    }
+    sampler = DdpmSampler(DDPM(clip=variant.get("clip", True)))
+    return {"samples": loop(sampler, "x_T", variant, process, guidance)}
 
 
 def run_ddim(name, variant, process, unet, guidance):

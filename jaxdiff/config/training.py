@@ -102,7 +102,9 @@ class TrainingConfig:
     weight_decay: Annotated[float, Range(0, 1e6)] = 0.0
     clip_norm: Annotated[float, Range(0, 1e9)] = 1.0
     ema: Share = 0.9999
-    power_ema: Annotated[tuple[float, ...], Range(SHORTEST_POWER_EMA, LONGEST_POWER_EMA, below=True)] = ()
+    power_ema: Annotated[
+        tuple[float, ...], Range(SHORTEST_POWER_EMA, LONGEST_POWER_EMA, below=True)
+    ] = ()
     accumulate: Annotated[int, Range(1, 2**20)] = 1
     remat: bool = False
     dtype: Dtype = "float32"

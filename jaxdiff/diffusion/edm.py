@@ -131,7 +131,7 @@ class EdmProcess:
         All visit the grid of equation (5), DDPM in the scaling in which x keeps the data's
         deviation at all levels: sqrt(alpha^2 d^2 + sigma^2) = d. In it the largest variance of an
         ancestral step is right for Gaussian data; with alpha 1 it would be right for infinitely
-        broad data, and x would hold more noise than its level says.
+        broad data, and x would hold more noise than its level.
 
         Args:
           sampler: settings of a sampler with steps, sigma_min, sigma_max and rho, such as Heun().

@@ -1,4 +1,4 @@
-"""Where random numbers come from, so that a sample depends on its seed and number alone.
+"""Keys of random numbers, derived so that a sample depends on its seed and number alone.
 
 Sample number n of seed s has the key fold_in(key(s), n). Everything drawn for that sample derives
 from its key, a purpose and a step, whatever batch, device or process it is drawn on.
@@ -10,14 +10,14 @@ import jax
 
 
 class Purpose(enum.IntEnum):
-    """What a number is drawn for. Values are part of what a seed means: never renumber them."""
+    """The purpose of a draw. Values are part of what a seed means: never renumber them."""
 
-    START = 0  # unit noise; and, told apart by a 1, a clean sample to add it to
+    START = 0  # unit noise; and, with a 1 added, the clean sample that it is added to
     STEP = 1  # the sampler's noise: of an ancestral step, of DDIM's eta, of churn
     CADS_MAIN = 2
     CADS_REFERENCE = 3
     RANDOM_LABEL = 4
-    DROPOUT = 5  # masks of each network that is run with dropout, told apart by its place
+    DROPOUT = 5  # masks of each network that is run with dropout, numbered by its place
 
 
 def sample_keys(seed, numbers):
@@ -26,7 +26,7 @@ def sample_keys(seed, numbers):
 
 
 def derived(keys, purpose, *numbers):
-    """Each sample's key [B] for a purpose, a step, and what else tells draws apart."""
+    """Each sample's key [B] for a purpose, a step, and further numbers of the draw."""
 
     def derive(key):
         for number in (purpose, *numbers):

@@ -1,6 +1,6 @@
 """Networks at the jit boundary: a static definition, and parameters as a plain nested dict.
 
-Flax NNX defines the networks, and nothing outside this layer knows it. A module is split once; what
+Flax NNX defines the networks, and is used in this layer alone. A module is split once; what
 `jax.jit`, optimizers, averages and checkpoints see are dicts of arrays keyed by strings.
 
 A module that denoises has

@@ -1,7 +1,7 @@
 """The ADM UNet (Dhariwal & Nichol 2021, arXiv:2105.05233, section 3 and appendix).
 
-A network here maps (scaled input, time feature, Condition) to raw output channels. It knows nothing
-of noise schedules, losses or guidance.
+It maps (scaled input, time feature, Condition) to raw output channels; noise schedules, losses and
+guidance are not its business.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""A function of samples, called on many of them: batches of one size, split over the devices."""
+"""Calls a function on many samples, in batches of one size that are split over the devices."""
 
 import contextlib
 import itertools
@@ -29,15 +29,15 @@ def even_size(count, batch_size):
 def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, even=True):
     """Calls `function` on samples 0 .. count - 1, with a progress bar.
 
-    Every batch has one size, which the devices divide: the last one is padded with samples of its
-    own, and what comes of the padding is dropped. So one program is compiled.
+    All batches have the same size, which the number of devices divides, so that one program is
+    compiled: the last batch is padded by repeating its samples, and their results are dropped.
 
     Args:
       function: (*batch) -> a tree of arrays [B, ...], split over the devices like the batch; see
         `on_devices`.
       fetch: rows [B] int -> the batch, a tuple of trees of NumPy arrays [B, ...].
       count: how many samples there are.
-      batch_size: how many at once over all devices, rounded up to what they divide.
+      batch_size: samples at once over all devices, rounded up to a multiple of their number.
       mesh: the devices.
       quiet: leave out the progress bar.
       bar: a progress bar to update, in place of a new one.

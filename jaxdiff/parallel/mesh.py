@@ -1,4 +1,4 @@
-"""The devices as a mesh with axes `data` and `fsdp`, and what lies where on it.
+"""The devices as a mesh with axes `data` and `fsdp`, and how arrays are sharded over it.
 
 Batches are split over both axes, large parameters along `fsdp`; XLA does the communication. One
 device is a 1 x 1 mesh, and nothing else about it is special.
@@ -19,7 +19,7 @@ FSDP_MIN_SIZE = 2**14
 def make_mesh(fsdp=1, devices=None):
     """A mesh of all devices, `fsdp` of them along the axis of that name.
 
-    Devices along `fsdp` are neighbours on the fast network where the devices say how they are
+    Devices along `fsdp` are neighbours on the fast network where they report how they are
     connected. TPUs of several slices have `data` alone across slices.
 
     Raises:
@@ -84,7 +84,7 @@ def _slice_of(device):
 
 
 def replicated(mesh):
-    """The sharding of what every device holds in full."""
+    """The sharding of an array that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -98,7 +98,7 @@ def parameter_sharding(mesh, shapes):
 
     An array of at least 2^14 elements is split along its largest axis that `fsdp` divides; the
     others are replicated. Optimizer moments and averages have the shapes of their parameters, so
-    the rule places them alike.
+    the rule gives them the same sharding.
     """
     fsdp = mesh.shape["fsdp"]
 
@@ -136,7 +136,7 @@ def from_global(array, sharding):
 
 
 def placed(shapes, shardings):
-    """A tree of jax.ShapeDtypeStruct that know where they lie."""
+    """A tree of jax.ShapeDtypeStruct with shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,

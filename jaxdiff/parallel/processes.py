@@ -1,4 +1,4 @@
-"""One program on many hosts: who am I, and what is done once."""
+"""One program in many processes: their numbers, and what is done in one of them or in all."""
 
 import os
 
@@ -13,11 +13,11 @@ def initialize(distributed):
     """Joins this process to the others, if `distributed`; call before anything uses a device.
 
     The others are found from the environment: TPU pods, Slurm and Open MPI are recognised, and
-    elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are.
+    elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID count.
 
     Raises:
-      ValueError: if the environment does not say, or says what cannot be, and where the others are
-        not found.
+      ValueError: in a whole sentence, if these variables are missing or contradict each other, or
+        if the others are not found.
     """
     if not distributed:
         return
@@ -32,7 +32,7 @@ def initialize(distributed):
 
 
 def _environment():
-    """What the environment says of the processes, as arguments of jax.distributed.initialize."""
+    """The variables of the environment as arguments of jax.distributed.initialize."""
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     host, _, port = address.rpartition(":")
     if address and not (host and whole(port, 2**16 - 1)):

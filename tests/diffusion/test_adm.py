@@ -17,7 +17,7 @@ PROCESS = AdmProcess(ADM(num_timesteps=1000))
 
 
 def perfect(x0, process=PROCESS):
-    """A network that knows x0: answers the noise of any x, with variance values of zero."""
+    """A network of the exact noise of any x, for a given x0, and variance values of zero."""
     levels = process.levels("")
 
     def network(x, time, condition, dropout=None):

@@ -85,7 +85,7 @@ def points(count=64):
 
 
 def preconditioned_output(x, time, *_):
-    """The output of a preconditioned network that knows the Gaussian, from Table 1 of EDM."""
+    """The output of a preconditioned network that is exact for the Gaussian, by Table 1 of EDM."""
     sigma = jnp.exp(4 * time / PRECONDITIONED.time_scale)[:, None]
     x = x * jnp.sqrt(sigma**2 + 0.25)
     denoised = (0.25 * x + sigma**2 * GAUSSIAN.MEAN) / (sigma**2 + 0.25)

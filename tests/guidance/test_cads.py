@@ -1,108 +1,142 @@
-"""Oracles: the formula, moments, and what draws may and may not share."""
+"""Oracles: the formula in NumPy, moments, and what draws may and may not share."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.config import CADS
 from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.guidance.cads import Cads, gamma
-from jaxdiff.guidance.conditions import embedded, random, same
+from jaxdiff.guidance.cads import Cads, gamma, noise_like
+from jaxdiff.guidance.conditions import annealed, same
+from jaxdiff.models.condition import Condition
 
 KEYS = sample_keys(0, jnp.arange(6))
-TABLE = 0.02 * np.random.RandomState(0).standard_normal((11, 64)).astype(np.float32) + 0.01
-LABELS = jnp.array([0, 3, 3, 7, 10, 10])
+LENGTHS = np.array([1, 2, 5, 3, 4, 5])
 
 
-def embed(labels):
-    return jnp.asarray(TABLE)[labels]
+def values(seed, *shape):
+    return jnp.asarray(np.random.RandomState(seed).standard_normal((6, *shape)), jnp.float32)
+
+
+# Two embeddings, two maps, and sequences of 1 to 5 tokens.
+CONDITION = Condition(
+    vector=(0.02 * values(0, 64) + 0.01, values(1, 32)),
+    image=(values(2, 4, 4, 2), 3 * values(3, 6, 6, 1) - 1),
+    tokens=values(4, 5, 16) + 0.5,
+    mask=jnp.arange(5) < LENGTHS[:, None],
+)
 
 
 def cads(gammas, scale=0.1, mix=1.0):
     return Cads(jnp.asarray(gammas, jnp.float32), jnp.float32(scale), jnp.float32(mix))
 
 
+anneal = jax.jit(lambda cads, condition, i, keys: cads.anneal(condition, i, keys))
+
+
 def test_gamma_falls_from_1_to_0_between_the_taus():
     time = [0.0, 0.6, 0.675, 0.75, 0.9, 1.0]
     np.testing.assert_allclose(gamma(time, 0.6, 0.9), [1, 1, 0.75, 0.5, 0, 0], atol=1e-12)
+    got = Cads.of(CADS(0.6, 0.9, 0.1, 0.5), time)
+    np.testing.assert_allclose(got.gammas, [1, 1, 0.75, 0.5, 0, 0], atol=1e-6)
+    assert (got.scale, got.mix) == (np.float32(0.1), 0.5)
 
 
 def test_equal_taus_are_a_step():
     np.testing.assert_array_equal(gamma([0, 0.5, 0.50001, 1], 0.5, 0.5), [1, 1, 0, 0])
 
 
-def test_the_formula():
-    y, n = np.random.RandomState(1).standard_normal((2, 4, 32))
-    noised = np.sqrt(0.3) * y + 0.25 * np.sqrt(0.7) * n
-    restored = (noised - noised.mean(1, keepdims=True)) / noised.std(1, keepdims=True)
-    restored = restored * y.std(1, keepdims=True) + y.mean(1, keepdims=True)
-    for psi in (0.0, 0.4, 1.0):
-        actual = cads([1.0, 0.3], 0.25, psi).anneal(jnp.float32(y), 1, jnp.float32(n))
-        expected = psi * restored + (1 - psi) * noised
-        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+def formula(y, n, left, scale, mix):
+    """The module's equations for one sample, any shape."""
+    noised = np.sqrt(left) * y + scale * np.sqrt(1 - left) * n
+    restored = (noised - noised.mean()) / noised.std() * y.std() + y.mean()
+    return mix * restored + (1 - mix) * noised
 
 
-def test_where_gamma_is_1_nothing_is_touched():
-    y = embed(LABELS)
-    for mix in (0.0, 0.4, 1.0):
-        told = jax.jit(cads([1.0], 5.0, mix).anneal)(y, 0, jnp.ones_like(y))
-        np.testing.assert_array_equal(told, y)
+def unmasked(tree, sample):
+    """[(name, values)] of one sample: each array of a Condition, without tokens that are absent."""
+    named = [*enumerate(tree.vector), *enumerate(tree.image, 2)]
+    found = [(name, np.asarray(array[sample], np.float64)) for name, array in named]
+    return [*found, ("tokens", np.asarray(tree.tokens[sample, : LENGTHS[sample]], np.float64))]
 
 
-@pytest.mark.parametrize("left", [0.0, 0.3, 0.9])
-def test_moments_are_restored_sample_by_sample(left):
-    y = np.array(embed(LABELS)) * np.arange(1, 7)[:, None]
-    noise = jax.random.normal(jax.random.key(0), y.shape)
-    told = np.asarray(cads([left], 0.25).anneal(y, 0, noise))
-    np.testing.assert_allclose(told.mean(1), y.mean(1), atol=1e-6)
-    np.testing.assert_allclose(told.std(1), y.std(1), rtol=1e-4)
-    assert np.abs(told - y).max() > 1e-3
+@pytest.mark.parametrize("mix", [0.0, 0.4, 1.0])
+def test_every_array_is_annealed_by_the_formula_without_masked_tokens(mix):
+    got = anneal(cads([1.0, 0.3], 0.25, mix), CONDITION, 1, KEYS)
+    noise = noise_like(CONDITION, KEYS)
+    for sample in range(6):
+        triples = zip(*(unmasked(t, sample) for t in (got, CONDITION, noise)), strict=True)
+        for (name, actual), (_, y), (_, n) in triples:
+            expected = formula(y, n, 0.3, 0.25, mix)
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=str(name))
+    mask = np.asarray(CONDITION.mask)
+    np.testing.assert_array_equal(got.mask, mask)
+    np.testing.assert_array_equal(got.tokens[~mask], CONDITION.tokens[~mask])
+
+
+def test_absent_tokens_have_no_influence_and_no_mask_means_all_are_there():
+    annealing, mask = cads([0.3], 0.25), np.asarray(CONDITION.mask)
+    other = dataclasses.replace(
+        CONDITION, tokens=jnp.where(CONDITION.mask[..., None], CONDITION.tokens, 1e6)
+    )
+    a, b = (anneal(annealing, c, 0, KEYS).tokens for c in (CONDITION, other))
+    np.testing.assert_array_equal(a[mask], b[mask])
+    everywhere = dataclasses.replace(CONDITION, mask=jnp.ones_like(CONDITION.mask))
+    absent = dataclasses.replace(CONDITION, mask=None)
+    a, b = (anneal(annealing, c, 0, KEYS).tokens for c in (everywhere, absent))
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.4, 1.0])
+def test_where_gamma_is_1_nothing_is_touched(mix):
+    got = anneal(cads([1.0, 1.0], 5.0, mix), CONDITION, 0, KEYS)
+    jax.tree.map(np.testing.assert_array_equal, got, CONDITION)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
 @pytest.mark.parametrize("scale", [0.0, 0.1])
 def test_an_embedding_without_deviation_is_no_trouble(value, scale):
-    y = jnp.full((2, 8), value)
-    noise = jax.random.normal(jax.random.key(0), y.shape)
-    told = cads([0.0, 0.5], scale)
+    condition = Condition(vector=jnp.full((6, 8), value))
     for i in range(2):
-        np.testing.assert_allclose(told.anneal(y, i, noise), y, atol=1e-6)
+        got = anneal(cads([0.0, 0.5], scale), condition, i, KEYS)
+        np.testing.assert_allclose(got.vector, condition.vector, atol=1e-6)
 
 
-def test_every_network_and_every_step_has_noise_of_its_own():
+def test_every_network_every_step_every_array_and_every_sample_has_noise_of_its_own():
     """With gamma 0, scale 1 and psi 0 the condition is the noise itself."""
     noise_only = cads([0.0, 0.0, 0.0], 1.0, 0.0)
+    two = Condition(vector=(jnp.zeros((6, 64)), jnp.zeros((6, 64))))
 
-    def drawn(i, number):
-        return np.asarray(embedded(embed, same(LABELS), noise_only, number)(i, KEYS).embedding)
+    @jax.jit
+    def drawn(keys):
+        return [
+            annealed(same(two), noise_only, number)(i, keys).vector
+            for i in range(3)
+            for number in (None, 0, 1, 2)
+        ]
 
-    draws = {(i, number): drawn(i, number) for i in range(3) for number in (None, 0, 1, 2)}
-    flat = np.stack([d.ravel() for d in draws.values()])
+    draws = drawn(KEYS)
+    flat = np.stack([np.ravel(array) for pair in draws for array in pair])
     correlation = np.corrcoef(flat) - np.eye(len(flat))
     assert np.abs(correlation).max() < 0.25  # 384 numbers: a standard error of .05
-    assert np.abs(np.corrcoef(draws[0, None]) - np.eye(6)).max() < 0.6  # samples: 64 numbers, .125
-    for (i, number), draw in draws.items():
-        np.testing.assert_array_equal(drawn(i, number), draw)
+    of_samples = np.corrcoef(draws[0][0]) - np.eye(6)
+    assert np.abs(of_samples).max() < 0.6  # 64 numbers: .125
 
 
-def test_a_sample_is_told_the_same_in_any_batch():
-    annealed = cads([0.2])
-    whole = embedded(embed, same(LABELS), annealed)(0, KEYS).embedding
-    for n in range(6):
-        alone = embedded(embed, same(LABELS[n : n + 1]), annealed)(0, KEYS[n : n + 1]).embedding
-        np.testing.assert_allclose(alone[0], whole[n], rtol=1e-6, atol=1e-7)
+def test_a_sample_has_the_same_condition_in_any_batch():
+    whole = anneal(cads([0.2]), CONDITION, 0, KEYS)
+    for n in (0, 5):
+        one = jax.tree.map(lambda a, n=n: a[n : n + 1], CONDITION)
+        alone = anneal(cads([0.2]), one, 0, KEYS[n : n + 1])
+        jax.tree.map(
+            lambda a, b, n=n: np.testing.assert_allclose(a[0], b[n], rtol=1e-5, atol=1e-6),
+            alone,
+            whole,
+        )
 
 
-def test_a_network_without_labels_is_told_nothing():
-    condition = embedded(lambda labels: None, same(LABELS), cads([0.2]))(0, KEYS)
-    assert condition.embedding is None
-
-
-def test_random_labels_are_of_all_classes_and_drawn_anew_each_step():
-    keys = sample_keys(0, jnp.arange(2000))
-    first, second = (np.asarray(random(10)(i, keys)) for i in range(2))
-    for labels in (first, second):
-        # The share of a class is .1 with a standard error of .007.
-        np.testing.assert_allclose(np.bincount(labels, minlength=10) / 2000, 0.1, atol=0.03)
-    assert abs((first == second).mean() - 0.1) < 0.03
-    np.testing.assert_array_equal(random(10)(0, keys[7:9]), first[7:9])
+def test_nothing_to_anneal_is_left_as_it_is():
+    assert anneal(cads([0.2]), Condition(), 0, KEYS) == Condition()

@@ -35,7 +35,7 @@ def noisy(level, count=16):
 
 
 def predict(guidance, x, level):
-    """What the guidance says in the first step."""
+    """The guided prediction in the first step."""
     decisions = guidance.decide(0, sample_keys(0, jnp.arange(len(x))))
     return guidance.denoise(x, level, guidance.init(x.shape), decisions)[0]
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
 
 NAMES = ("data", "fsdp")
@@ -68,9 +67,9 @@ def test_an_axis_of_tpus_may_be_split(fsdp, slices, kind):
 
 def test_fsdp_does_not_cross_slices():
     devices = chips(2, 2, 2, slices=4)
-    with pytest.raises(UserError, match="fsdp 16 .* 8 devices of each of the 4 slices"):
+    with pytest.raises(ValueError, match="16.* 8 .*4 slices"):
         mesh_lib.arrange(devices, 16)
-    with pytest.raises(UserError, match="2 slices have 8, 7 devices"):
+    with pytest.raises(ValueError, match="8, 7 devices"):
         mesh_lib.arrange(devices[:15], 1)
 
 
@@ -124,11 +123,11 @@ def test_a_batch_is_spread_over_all_devices():
 
 
 def test_mesh_and_batch_must_divide():
-    with pytest.raises(UserError, match="fsdp 3 does not divide the 8 devices"):
+    with pytest.raises(ValueError, match="fsdp 3 .* 8 devices"):
         mesh_lib.make_mesh(3)
     mesh = mesh_lib.make_mesh(2)
-    with pytest.raises(UserError, match="batch_size 12 .* multiple of 8"):
+    with pytest.raises(ValueError, match="batch_size 12 .* multiple of 8"):
         mesh_lib.check_batch_size(12, mesh)
-    with pytest.raises(UserError, match="accumulate 3.* multiple of 24"):
+    with pytest.raises(ValueError, match="accumulate 3.* multiple of 24"):
         mesh_lib.check_batch_size(16, mesh, accumulate=3)
     mesh_lib.check_batch_size(48, mesh, accumulate=3)

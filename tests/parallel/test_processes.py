@@ -1,6 +1,5 @@
 import pytest
 
-from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
 
@@ -23,6 +22,6 @@ from jaxdiff.parallel import processes
 def test_an_environment_that_cannot_be_is_refused(environment, words, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(f"JAX_{name}", value)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(ValueError, match=words):
         processes.initialize(True)
     processes.initialize(False)  # nobody asks

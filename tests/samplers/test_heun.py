@@ -7,18 +7,14 @@ import pytest
 
 from jaxdiff.config import DPMpp, Heun
 from jaxdiff.diffusion.denoiser import Prediction
-from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.samplers.dpmpp import DpmppSampler
 from jaxdiff.samplers.heun import HeunSampler
-from jaxdiff.samplers.loop import sample
 from tests.closed_forms import ONE, edm_levels
-from tests.guided import unguided
+from tests.guided import sampled
 
 
 def run(sampler, levels, x, seed=0):
-    grid = sampler.grid(levels)
-    keys = sample_keys(seed, jnp.arange(len(x)))
-    return jax.jit(lambda x: sample(sampler, grid, unguided(ONE), x, keys))(x)
+    return sampled(sampler, ONE, levels, x, seed)
 
 
 @pytest.mark.parametrize("i", [0, 2, 3])
@@ -92,7 +88,7 @@ def test_churn_keeps_the_distribution():
 
 
 def step_with_score(sampler, i, x, classifier_score):
-    """A step with a constant classifier_score of a denoiser that says 3 x, and the levels."""
+    """A step with a constant classifier_score of a denoiser that predicts 3 x, and the levels."""
 
     def denoise(x, level, state):
         return Prediction(

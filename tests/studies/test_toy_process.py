@@ -23,7 +23,7 @@ def points(count=64):
 
 
 def gaussian_log_density(x, time, *_):
-    """The output of a network that knows the Gaussian: without what LOG_DENSITY adds, times sigma."""
+    """The output of a network that knows the Gaussian: all but what LOG_DENSITY adds, by sigma."""
     sigma = jnp.exp(4 * time)
     scale = jnp.sqrt(sigma**2 + 0.25)
     centred = x - MEAN / scale[:, None]
