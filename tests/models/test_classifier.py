@@ -32,8 +32,10 @@ def run(network, params, x, time, dropout=None):
     return network.apply(params, x, time, dropout)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("pool", HEADS)
+@pytest.mark.parametrize(
+    ("pool", "dtype"),
+    [*((pool, "float32") for pool in HEADS), ("attention", "bfloat16"), ("spatial", "bfloat16")],
+)
 def test_logits_are_float32_and_depend_on_image_and_time(pool, dtype):
     network = make({"dtype": dtype}, pool=pool)
     params = random_params(network)
