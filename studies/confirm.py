@@ -1,40 +1,42 @@
-r"""Samples what sweeps found afresh, with seeds that they did not use: one table, one picture.
+r"""Samples what sweeps found again, with seeds that they did not use: one table, one picture.
 
-    python -m jaxdiff.evaluation.confirm --sweeps samples/cfg,samples/both \
+    python -m studies.confirm --sweeps samples/cfg,samples/both \
         --features runs/digits_classifier --seeds 1,2,3 --out samples/confirmed
 
-The lowest of many measured distances is biased, as the search chose it for its luck too. So the
-best point of each sweep's folder is sampled again: unguided (once for each rate of dropout of the
+The lowest of many measured distances is biased, as the search also chose its noise. So the best
+point of each sweep's folder is sampled again: unguided (once for each rate of dropout of the
 model), guided, and the best of those that have one length of average for both networks, where that
 has two, or the other way round.
-Each is scored as `scores.py` says. Of every number the table has the mean over the seeds, and the
-lowest and highest. Rows that OUT/samples.csv holds are not sampled again.
+
+Each is scored as jaxdiff/evaluation/scores.py says. Of every number the table, which is printed and
+written to OUT/table.json, has the mean over the seeds, and the lowest and highest. Rows that
+OUT/samples.csv holds are not sampled again. A row and seed of 500 digits takes 20 seconds of one
+CPU core. docs/autoguidance.md has the tables of the digits and of Fashion-MNIST.
 """
 
 import dataclasses
 import json
 import math
+from typing import Annotated, Any
 
 import numpy as np
-from absl import flags
 
-from jaxdiff import cli, results
-from jaxdiff.checkpoints.run import resolve
-from jaxdiff.data.source import open_split
+from jaxdiff import arrays, cli, files, tables
+from jaxdiff.config import Range
+from jaxdiff.config.training import Seed
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import digits, scores, sweep
-from jaxdiff.evaluation.features import open_features, real_moments
-from jaxdiff.evaluation.frechet import Moments, distance
-from jaxdiff.evaluation.search import Point, Search
-from jaxdiff.files import local_path, read_json
-from jaxdiff.parallel import processes
-from jaxdiff.sampling import image_grid, run_sampling
-from jaxdiff.sampling.trained_model import open_model
 
-METRICS, FORMATS = ("fd", "agreement", "diversity"), (".3g", ".1%", ".1%")
+METRICS = ("fd", "agreement", "diversity")
 REAL = "real images"
 SETTINGS = "confirm.json"
-WRITTEN = ("samples.csv", "table.md", "samples.png")
+WRITTEN = ("samples.csv", "table.json", "samples.png", "*.npz")
+HEADINGS = (
+    ("", ""),
+    ("Frechet distance", ".3g"),
+    ("label agreement", ".1%"),
+    ("diversity", ".1%"),
+    ("settings", ""),
+)
 COLUMNS = {"method": str, "seed": int, **dict.fromkeys(METRICS, float)}
 # What sweeps must share, so that their distances compare.
 COMMON = ("run", "step", "sampling", "num_samples", "features")
@@ -46,13 +48,13 @@ class Row:
 
     Attributes:
       name: of the method.
-      search: that found it.
+      search: that found it, a jaxdiff.evaluation.search.Search.
       point: of the search.
     """
 
     name: str
-    search: Search
-    point: Point
+    search: Any
+    point: Any
 
 
 def rows(folders):
@@ -63,11 +65,11 @@ def rows(folders):
         rows of the same name.
     """
     found, plain, common = [], {}, {name: set() for name in COMMON}
-    for folder in (local_path(each, "--sweeps") for each in folders):
+    for folder in folders:
         search, shared, measured = _read(folder)
         for name, value in shared.items():
             common[name].add(value)
-        dropout = resolve(search.model).dropout
+        dropout = search.networks(next(iter(measured)))[0].dropout if measured else 0.0
         unguided = {(search, point): v for point, v in measured.items() if point.weight == 1}
         plain.setdefault(dropout, {}).update(unguided)
         guided = {point: v for point, v in measured.items() if point.weight != 1}
@@ -88,47 +90,54 @@ def rows(folders):
     ] + found
     names = [row.name for row in found]
     if not found:
-        raise UserError(f"{', '.join(folders)} hold no measured points: let the sweeps go on.")
+        raise UserError(
+            f"{', '.join(map(str, folders))} hold no measured points: continue the sweeps."
+        )
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"Two rows would be called {repeated[0]}: rename a sweep's folder.")
     for name, values in common.items():
         if len(values) > 1:
             raise UserError(
                 f"The sweeps have different values of {name}, {' and '.join(sorted(values))}: "
-                "give sweeps of one model at one step, sampled and measured alike."
+                "give sweeps of one model at one step, sampled and measured in the same way."
             )
     return found
 
 
 def _read(folder):
     """(Search, {what sweeps must share: text}, {Point: value}) of a sweep's folder."""
-    path = folder / sweep.SETTINGS
-    if not path.is_file():
-        raise UserError(f"{folder} is not the folder of a sweep: give its --out.")
-    settings = read_json(path, advice="sweep again in another --out")
+    from jaxdiff.evaluation import run_sweep, search
+
+    path = folder / run_sweep.SETTINGS
+    settings = files.read_json(path, advice="give the --out of a sweep")
     try:
-        fields = {field.name for field in dataclasses.fields(Search)} & settings.keys()
-        search = Search(**{name: settings[name] for name in fields})
-        table = sweep.Table(folder, settings["metric"])
+        found = search.of_settings(settings)
+        table = run_sweep.Table(folder, settings["metric"])
         shared = {name: json.dumps(settings[name]) for name in COMMON[2:]}
     except (KeyError, TypeError):
         raise UserError(f"{folder} is not the folder of a sweep: give its --out.") from None
     measured = {point: value for point, value in table.read().items() if math.isfinite(value)}
-    model = resolve(search.request(Point(weight=1)).model)
-    return search, {"run": str(model.run.folder), "step": str(model.step), **shared}, measured
+    reference = found.networks(search.Point(weight=1))[0].reference
+    shared |= {"run": str(reference.run.folder), "step": str(reference.step)}
+    return found, shared, measured
 
 
-def judge(data):
-    """Of a config's section `data`: ((uint8 images, labels) -> Score, Score of held-out images).
+def judge(config):
+    """Of a RunConfig: ((uint8 images, labels) -> Score, the Score of held-out images).
 
     Raises:
       UserError: where there are no labels to agree with.
     """
-    if not data.num_classes:
+    from jaxdiff.data.source import open_split
+    from jaxdiff.evaluation import scores
+    from studies.digits import evaluation
+
+    if config.label is None:
         raise UserError("The model was trained without labels, and rows are scored by them.")
-    if data.name == "digits":
-        return digits.score, digits.held_out()
-    real = scores.real(*(open_split(data, split) for split in ("train", data.held_out)))
+    if config.data.prepare == "studies.digits.data:prepare":
+        return evaluation.score, evaluation.real().held_out
+    splits = ("train", config.data.held_out)
+    real = scores.real(*(open_split(config.data, s, (config.label,)) for s in splits))
     return lambda images, labels: real.score(scores.rows_of(images), labels), real.held_out
 
 
@@ -138,28 +147,29 @@ def measure(found, features, seeds, num_samples, out):
     Samples of the first seed are in `out`, at `_shown`. The last row, REAL, is of real images:
     the distance of as many training images, the rest of those held out.
     """
+    from jaxdiff.evaluation.features import real_moments
+    from jaxdiff.evaluation.frechet import Moments, distance
+
     table, path = {}, out / "samples.csv"
-    kept = {(row["method"], row["seed"]): row for row in results.read_rows(path, COLUMNS)}
-    data = open_model(found[0].search.model, "sweeps").config.data
-    (score, held_out), real = judge(data), real_moments(features, data)
+    kept = {(row["method"], row["seed"]): row for row in tables.read_rows(path, COLUMNS)}
+    config = found[0].search.networks(found[0].point)[0].config
+    (score, held_out), real = judge(config), real_moments(features, config)
     for row in found:
         search = dataclasses.replace(row.search, num_samples=num_samples)
         for seed in seeds:
-            if processes.agree(int((row.name, seed) not in kept)):
-                images, labels = search.images(row.point, seed)
-                values = (
-                    distance(real, Moments.of(features(images))),
-                    *_values(score(images, labels)),
-                )
-                measured = dict(zip(METRICS, values, strict=True))
-                kept[row.name, seed] = {"method": row.name, "seed": seed, **measured}
-                if seed == seeds[0]:
-                    results.save(_shown(out, row), {"seed": seed}, {"images": images[:100]})
-                results.add_row(path, kept[row.name, seed])
-                if processes.is_first():
-                    print(f"{row.name}, seed {seed}: fd {values[0]:.4g}", flush=True)
+            if (row.name, seed) in kept:
+                continue
+            samples = search.samples(row.point, seed)
+            fd = distance(real, Moments.of(features(samples.images)))
+            values = (fd, *_values(score(samples.images, samples.cond["label"])))
+            kept[row.name, seed] = {"method": row.name, "seed": seed}
+            kept[row.name, seed] |= dict(zip(METRICS, values, strict=True))
+            if seed == seeds[0]:
+                arrays.save_npz(_shown(out, row), {"images": samples.images[:100]})
+            tables.add_row(path, kept[row.name, seed])
+            print(f"{row.name}, seed {seed}: fd {fd:.4g}", flush=True)
         table[row.name] = {m: [kept[row.name, s][m] for s in seeds] for m in METRICS}
-    drawn = [distance(real, training(features, data, num_samples, seed)) for seed in seeds]
+    drawn = [distance(real, training(features, config, num_samples, seed)) for seed in seeds]
     table[REAL] = dict(zip(METRICS, (drawn, *([v] for v in _values(held_out))), strict=True))
     return table
 
@@ -168,19 +178,24 @@ def _values(score):
     return float(score.total_agreement), float(np.nanmean(score.diversity))
 
 
-def training(features, data, count, seed):
+def training(features, config, count, seed):
     """Moments of `count` training images, as many of each class as there would be samples.
 
     No samples can be expected to be closer to all training images than these. The last images of
     a class with too few are repeated.
     """
-    batch = scores.some(open_split(data, "train"))
-    order = np.random.RandomState(seed).permutation(len(batch["label"]))
-    labels = batch["label"][order]
+    from jaxdiff.data.source import open_split
+    from jaxdiff.evaluation import scores
+    from jaxdiff.evaluation.frechet import Moments
+
+    batch = scores.some(open_split(config.data, "train", (config.label,)))
+    every = batch["cond"][config.label.name]
+    order = np.random.RandomState(seed).permutation(len(every))
+    labels = every[order]
     classes = np.unique(labels)  # as samples are of those that have images
     wanted = classes[np.arange(count) % len(classes)]
     rows = [np.resize(order[labels == c], (wanted == c).sum()) for c in classes]
-    return Moments.of(features(batch["image"][np.concatenate(rows)]))
+    return Moments.of(features(batch["x"][np.concatenate(rows)]))
 
 
 def _shown(out, row):
@@ -188,98 +203,88 @@ def _shown(out, row):
     return out / f"{row.name}.npz"
 
 
-def markdown(found, table):
-    """The table as text: mean (lowest to highest) of each number."""
+def cells(found, table):
+    """Rows of HEADINGS."""
     settings = {row.name: _settings(row) for row in found}
-    lines = [
-        "| | Frechet distance | label agreement | diversity | settings |",
-        "| --- | --- | --- | --- | --- |",
+    return [
+        [name, *(_range(measured[m]) for m in METRICS), settings.get(name, "")]
+        for name, measured in table.items()
     ]
-    for name, measured in table.items():
-        cells = [_spread(measured[m], form) for m, form in zip(METRICS, FORMATS, strict=True)]
-        lines.append(f"| {' | '.join([name, *cells, settings.get(name, '')])} |")
-    return "\n".join(lines)
 
 
-def _spread(values, form):
-    mean, low, high = (f"{f(values):{form}}" for f in (np.mean, min, max))
-    return mean if low == high else f"{mean} ({low} to {high})"
+def _range(values):
+    return {"range": [float(np.mean(values)), min(values), max(values)]}
 
 
 def _settings(row):
-    request, parts = row.search.request(row.point), []
-    if row.point.weight != 1:
-        parts.append(f"w {row.point.weight:g}")
+    parts = [f"w {row.point.weight:g}"] if row.point.weight != 1 else []
     if row.point.interval:
-        parts.append(f"in ({row.point.interval}]")
-    named = [("", resolve(request.model)), *(("guide's ", resolve(g)) for g in request.guide)]
-    for whose, reference in named:
+        parts.append("in ({:g}, {:g}]".format(*row.point.interval))
+    model, guide = row.search.networks(row.point)
+    for whose, network in (("", model), ("guide's ", guide)):
+        if network is None:
+            continue
         if whose:
-            parts.append(f"guide at step {reference.step}")
-        parts += [f"{whose}EMA {reference.ema:g}"] if reference.ema else []
-        parts += [f"{whose}dropout {reference.dropout:g}"] if reference.dropout else []
+            parts.append(f"guide at step {network.reference.step}")
+        parts += [f"{whose}EMA {network.reference.ema:g}"] if network.reference.ema else []
+        parts += [f"{whose}dropout {network.dropout:g}"] if network.dropout else []
     return ", ".join(parts)
 
 
 def picture(found, out, columns):
     """A row of samples for each method."""
-    shown = [results.load(_shown(out, row))["images"][:columns] for row in found]
+    from jaxdiff.sampling import image_grid
+
+    shown = [arrays.load_npz(_shown(out, row))["images"][:columns] for row in found]
     return image_grid.grid(np.concatenate(shown), columns)
 
 
-def main():
-    """Prints the table, and writes it beside the picture."""
-    values = flags.FLAGS
-    if not values.sweeps:
-        raise UserError("--sweeps is missing: give folders that sweeps wrote, such as samples/cfg.")
-    out = local_path(cli.require("out", values.out, "a folder such as samples/confirmed"), "--out")
-    seeds = list(dict.fromkeys(sweep.whole("seeds", text) for text in values.seeds))
-    if not seeds:
-        raise UserError("--seeds is empty: give seeds such as 1,2,3.")
-    found = rows(values.sweeps)
+def _job(args):
+    sweeps = cli.require("sweeps", args.sweeps, "folders that sweeps wrote, such as samples/cfg")
+    text = cli.require("out", args.out, "a folder such as samples/confirmed")
+    out = files.parse_path(text, "--out")
+    seeds = list(dict.fromkeys(cli.require("seeds", args.seeds, "seeds such as 1,2,3")))
+    found = rows([files.parse_path(each, "--sweeps") for each in sweeps])
     if used := {row.search.seed for row in found} & set(seeds):
         raise UserError(f"--seeds holds {min(used)}, which the sweeps used: give others.")
-    cli.use_compilation_cache()
-    processes.initialize(values.distributed)
-    features = open_features(cli.require("features", values.features, "a classifier's run"))
+    name = cli.require("features", args.features, "a classifier's run")
+    cli.start_jax()
+    from jaxdiff.claims import claimed_folder
+    from jaxdiff.evaluation.features import open_features
+    from studies.tables import markdown, save
+
+    features = open_features(name)
     settings = {
         "features": [features.name, features.digest],
-        "num_samples": values.num_samples,
+        "num_samples": args.num_samples,
         "rows": {row.name: row.search.command(row.point, "OUT") for row in found},
     }
-    if processes.is_first():
-        for folder in values.sweeps:
-            print(f"{folder}: the best of {len(_read(local_path(folder, '--sweeps'))[-1])} points")
     for row in found:
-        search = dataclasses.replace(row.search, num_samples=values.num_samples)
-        run_sampling.prepare(
-            search.request(row.point, seeds[0])
-        )  # so that what is refused is refused now
-    with results.claimed_folder(out, settings, SETTINGS, WRITTEN):
-        table = measure(found, features, seeds, values.num_samples, out)
-        if processes.is_first():
-            _publish(found, table, features, seeds, values.num_samples, out)
-
-
-def _publish(found, table, features, seeds, num_samples, out):
-    """Prints the table, and writes it and the picture."""
-    caption = (
-        f"{num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
+        row.search.job(row.point, seeds[0])  # which refuses what cannot be sampled
+    with claimed_folder(out, settings, SETTINGS, WRITTEN):
+        made = cells(found, measure(found, features, seeds, args.num_samples, out))
+        save(out / "table.json", HEADINGS, made)
+        with files.replacing(out / "samples.png") as file:
+            picture(found, out, 20).save(file, "png")
+    print(markdown(HEADINGS, made))
+    print(
+        f"{args.num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
         f"(lowest to highest). Features of {features.name}. Of real images the distance is that of "
         "as many training images, the rest is of those held out."
     )
-    text = f"{markdown(found, table)}\n\n{caption}"
-    results.replace(out / "table.md", lambda file: file.write(f"{text}\n".encode()))
-    drawn = picture(found, out, 20)
-    results.replace(out / "samples.png", lambda file: drawn.save(file, "png"))
-    print(text)
+
+
+def main():
+    """The command."""
+    parser = cli.Parser(__doc__)
+    cli.add_flag(parser, "sweeps", tuple[str, ...], (), "Folders that sweeps wrote, of one model")
+    cli.add_flag(parser, "seeds", tuple[Seed, ...], (1, 2, 3), "Of sampling; not the sweeps'")
+    count = Annotated[int, Range(2, 10**9)]
+    cli.add_flag(parser, "num_samples", count, 1000, "Number of samples of every row and seed")
+    cli.add_flag(parser, "features", help="A classifier's run, whose features are measured.")
+    cli.add_flag(parser, "out", help="Folder of the table and the picture.")
+    cli.run(_job, parser)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("sweeps", [], "Folders that sweeps wrote, of one model.")
-    flags.DEFINE_list("seeds", ["1", "2", "3"], "Of sampling; not the sweeps'.")
-    flags.DEFINE_integer("num_samples", 1000, "Of every row and seed.", lower_bound=2)
-    flags.DEFINE_string("features", None, "A classifier's run, which sees the images.")
-    flags.DEFINE_string("out", None, "Folder of the table and the picture.")
-    flags.DEFINE_bool("distributed", False, "Whether many hosts run this program.")
-    cli.run(main)
+    main()

@@ -8,8 +8,9 @@ In a page the table of studies/results/NAME.json is between the lines `<!-- tabl
 
     {"columns": [["method", ""], ["label agreement", ".1%"]], "rows": [["CFG, w 2", 0.993]]}
 
-A cell is text or a number; a list of numbers, one for each training or seed, which is shown as mean
-(each); {"range": such a list}, shown as mean (lowest to highest); or null, for nothing.
+A cell is text, in which {NAME:ROW:COLUMN:FORMAT} is a number of another result file (or the mean of
+its numbers); a number; a list of numbers, one for each training, which is shown as mean (each);
+{"range": [mean, lowest, highest]}, shown as mean (lowest to highest); or null, for nothing.
 """
 
 import pathlib
@@ -20,6 +21,7 @@ from jaxdiff.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = "studies/results"
+REFERENCE = re.compile(r"\{(\w+):(\d+):(\d+)(?::([^}]*))?\}")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
 
@@ -44,29 +46,39 @@ def markdown(columns, rows):
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def result_of(name):
+    """The result file of a table: {"columns": ..., "rows": ...}."""
+    path = files.parse_path(str(ROOT / RESULTS / f"{name}.json"), "The table")
+    return files.read_json(path, ("columns", "rows"))
+
+
+def _referred(match):
+    """The number of another table that a text names."""
+    name, row, column, form = match.groups()
+    value = result_of(name)["rows"][int(row)][int(column)]
+    if isinstance(value, dict):
+        value = value["range"][0]
+    return f"{sum(value) / len(value) if isinstance(value, list) else value:{form or ''}}"
+
+
 def _cell(value, form):
     if value is None or isinstance(value, str):
-        return value or ""
+        return REFERENCE.sub(_referred, value or "")
     if isinstance(value, dict):
-        values = value["range"]
-        mean, low, high = (f"{each:{form}}" for each in (_mean(values), min(values), max(values)))
+        mean, low, high = (f"{each:{form}}" for each in value["range"])
         return mean if low == high else f"{mean} ({low} to {high})"
     if isinstance(value, list):
         each = [f"{v:{form}}" for v in value]
-        return each[0] if len(each) == 1 else f"{_mean(value):{form}} ({', '.join(each)})"
+        mean = sum(value) / len(value)
+        return each[0] if len(each) == 1 else f"{mean:{form}} ({', '.join(each)})"
     return f"{value:{form}}"
-
-
-def _mean(values):
-    return sum(values) / len(values)
 
 
 def written(text):
     """The text of a page with its tables as the result files have them."""
 
     def table(match):
-        path = files.parse_path(str(ROOT / RESULTS / f"{match[2]}.json"), "The table")
-        result = files.read_json(path, ("columns", "rows"))
+        result = result_of(match[2])
         return f"{match[1]}{markdown(result['columns'], result['rows'])}{match[4]}"
 
     return BLOCK.sub(table, text)

@@ -1,6 +1,7 @@
 """Google's storage on this machine: an emulator in a thread, in memory.
 
-It ignores preconditions, which exclusive creation is made of; so its uploads are wrapped.
+It ignores preconditions on generations, which exclusive creation is made of and by which orbax's
+threads write one file; so its uploads and downloads are wrapped.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ def emulator():
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     objects._media_upload = _conditional(objects._media_upload)
     objects._multipart_upload = _conditional(objects._multipart_upload)
+    objects.download = _with_generation(objects.download)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -70,3 +72,15 @@ def _conditional(upload):
         return upload(request, response, storage)
 
     return conditional
+
+
+def _with_generation(download):
+    """A download that says the object's generation."""
+
+    def with_generation(request, response, storage, *args, **kwargs):
+        download(request, response, storage, *args, **kwargs)
+        if response.status < 400:
+            bucket, name = request.params["bucket_name"], request.params["object_id"]
+            response["x-goog-generation"] = storage.get_file_obj(bucket, name)["generation"]
+
+    return with_generation

@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 # Imports what programs import, starts no backend, and becomes each program in a fork.
 FORKS = """
 import json, os, runpy, sys, tempfile, traceback
-import jaxdiff.interop.openai_run, jaxdiff.sampling.run_sampling, jaxdiff.training.loop
+import jaxdiff.sampling.trained_model, jaxdiff.training.loop
 
 def become(program, arguments):
     sys.argv = [program, *arguments]

@@ -251,8 +251,8 @@ def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch,
     config = tiny.config(
         data=DataConfig(name=str(folder / "data"), image_size=8, channels=1),
         training__num_steps=10,
-        training__checkpoint_every=5,
-        training__preview_every=10,
+        training__snapshot_every=10,
+        training__preview_every=20,
     )
     run = Run(folder / "run")
     train(config, str(run.folder))
@@ -261,15 +261,14 @@ def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch,
     train(longer, str(run.folder))
     with pytest.raises(UserError, match="seed"):
         train(replaced(longer, {"seed": 1}), str(run.folder))
-    assert complete_steps(run.checkpoints) == [10, 15, 20]
-    assert complete_steps(run.snapshots) == [5, 10, 15, 20]
-    assert files.names(run.previews) == ["10.png", "20.png"]
+    assert complete_steps(run.checkpoints) == complete_steps(run.snapshots) == [10, 20]
+    assert files.names(run.previews) == ["20.png"]
     assert {*scalars(run.tensorboard)} == {5, 10, 15, 20}
     assert files.names(run.folder) == [
         *("checkpoints", "config.json", "data.json", "previews", "snapshots", "tensorboard")
     ]
 
-    model = jaxdiff.load(f"{run.folder}@15")
+    model = jaxdiff.load(f"{run.folder}@10")
     job = model.job(8, batch_size=4, cond={"label": 3})
     expected = job.samples().images
     # The second shard is there already, as of a job that was killed.
@@ -284,4 +283,4 @@ def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch,
         images = arrays.load_npz(out / name)["arr_0"]
         np.testing.assert_array_equal(images[:4], expected[:4])
         np.testing.assert_array_equal(images[4:], 255 - expected[4:])
-    assert manifest["model"] == f"{run.folder}@15"
+    assert manifest["model"] == f"{run.folder}@10"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import factory
-from jaxdiff.config import CFG, ICG, Autoguidance, ClassifierGuidance
+from jaxdiff.config import CFG, ICG, ClassifierGuidance
 from jaxdiff.data import record
 from jaxdiff.errors import UserError
 from jaxdiff.guidance.cads import Cads
@@ -91,10 +91,6 @@ def _reference(spec, model, guides):
     if isinstance(spec, ICG):
         _check_labels(model)
         return GuidanceReference(ConditionKind.RANDOM)
-    if not isinstance(spec, Autoguidance):
-        raise UserError(
-            f"guidance has {spec!r}: give CFG, ICG, Autoguidance and ClassifierGuidance."
-        )
     if spec.guide not in guides:
         _check_guide(spec.guide, model)
         guides.append(spec.guide)
@@ -127,8 +123,6 @@ def _check_others(model, references, combiner, rescale, cads):
                 f"{name} changes the difference from a reference, and there is none: add CFG, ICG "
                 "or Autoguidance, or leave it out."
             )
-    if rescale is not None and not 0 <= rescale <= 1:
-        raise UserError(f"rescale is {rescale}: it must be from 0 to 1.")
     if cads is not None and not model.config.model.conditions:
         raise UserError(
             f"CADS anneals conditions, and {model} was trained without any: leave it out."

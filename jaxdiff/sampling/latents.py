@@ -10,7 +10,7 @@ from jaxdiff import claims, factory, files
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.config import ADM, DDIM, Label
 from jaxdiff.diffusion.randomness import sample_keys
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, user_errors
 from jaxdiff.guidance.equation import Guidance, NetworkBranch
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
@@ -45,10 +45,8 @@ def open_adm(text, purpose):
 
 def levels_of(process, steps):
     """Level [N + 1] of a number of steps, or a respacing; UserError if the process has none."""
-    try:
+    with user_errors():
         return process.path(DDIM(steps=steps))[0]
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def encode(network, process, params, images, cond, *, levels, clip, batch_size, mesh):

@@ -2,8 +2,9 @@
 
 import dataclasses
 import hashlib
+import inspect
 from functools import cached_property, partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,22 @@ import numpy as np
 
 from jaxdiff import factory, files
 from jaxdiff.checkpoints.run import Reference, digest, read_ema, resolve
-from jaxdiff.config import Image, Label, RunConfig, Tokens, Vector, import_modules, to_dict
-from jaxdiff.config.fields import nearest
+from jaxdiff.config import (
+    APG,
+    CADS,
+    Guidance,
+    Image,
+    Label,
+    Range,
+    RunConfig,
+    Sampler,
+    Tokens,
+    Vector,
+    import_modules,
+    to_dict,
+)
+from jaxdiff.config.fields import checked_value, nearest
+from jaxdiff.config.training import Seed
 from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
 from jaxdiff.errors import UserError, user_errors
@@ -24,6 +39,18 @@ from jaxdiff.sampling.run_sampling import Job
 from jaxdiff.version import __version__
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+Count = Annotated[int, Range(1, 2**31 - 1)]
+# What a request may hold.
+HINTS = {
+    "n": Count,
+    "seed": Seed,
+    "batch_size": Count,
+    "sampler": Sampler,
+    "guidance": tuple[Guidance, ...],
+    "combiner": APG | None,
+    "rescale": Annotated[float, Range(0, 1)] | None,
+    "cads": CADS | None,
+}
 GUIDES = ("guide", "classifier")  # fields of guidance specs that hold a network
 
 
@@ -74,21 +101,6 @@ class TrainedModel:
             return jax.device_put(self.parameters, shardings)
         return read_ema(self.reference, self.network.shapes, shardings)
 
-    def sample(self, n, **request):
-        """Samples the model.
-
-        Args:
-          n: how many samples.
-          **request: see `job`.
-
-        Returns:
-          Samples: .images, .x, .cond, .class_names, .grid() and .save(folder).
-
-        Raises:
-          UserError: for what cannot be sampled.
-        """
-        return self.job(n, **request).samples()
-
     def job(
         self,
         n,
@@ -103,24 +115,7 @@ class TrainedModel:
         start=None,
         together=None,
     ):
-        """A request with all that it names found and checked; nothing is computed yet.
-
-        Args:
-          n: how many samples.
-          seed: of everything random; sample number k of a seed is the same in every batch size.
-          cond: {name: value} of the model's conditions, such as {"label": 3}: one for all samples,
-            or an array with one for each. Labels that are not given are all classes in turn.
-          sampler: such as Heun(steps=18); None: the run's own.
-          guidance: specs such as CFG(2), ICG(2), Autoguidance(guide, 1.7) and
-            ClassifierGuidance(classifier, 1), one or several; networks are TrainedModels or the
-            texts that `load` takes.
-          combiner: an APG, or None.
-          rescale: phi in [0, 1] of CFG rescale, or None.
-          cads: a CADS, or None.
-          batch_size: how many samples at once, over all devices.
-          start: unit noise float32 [n, ...] to start from; None: each sample's own.
-          together: predictions of one network under several conditions come from one batch; None:
-            where that is faster.
+        """A request as `sample` takes it, all that it names found and checked, nothing computed.
 
         Returns:
           A jaxdiff.sampling.run_sampling.Job.
@@ -128,14 +123,14 @@ class TrainedModel:
         Raises:
           UserError: for what cannot be sampled.
         """
-        _check_whole("n", n, 1)
-        _check_whole("batch_size", batch_size, 1)
-        _check_whole("seed", seed, 0)
         if self.config.is_classifier:
             raise UserError(f"{self} is a classifier: sample a diffusion model.")
         spec = self.config.sampling if sampler is None else sampler
-        levels, steps = self._path(spec)
         specs = guidance if isinstance(guidance, (tuple, list)) else [guidance]
+        given = (n, seed, batch_size, spec, specs, combiner, rescale, cads)
+        given = [checked_value(*each) for each in zip(HINTS, given, HINTS.values(), strict=True)]
+        n, seed, batch_size, spec, specs, combiner, rescale, cads = given
+        levels, steps = self._path(spec)
         specs = _with_networks(specs)
         method = method_of(self, specs, combiner, rescale, cads, steps)
         chosen = self._conditions(n, cond or {}, method.classifier)
@@ -189,6 +184,36 @@ class TrainedModel:
             start=start,
             settings=settings,
         )
+
+    def sample(self, *request, **named):
+        """Samples the model, guided or not.
+
+        Args:
+          n: how many samples.
+          seed: of everything random; sample number k of a seed is the same in every batch size.
+          cond: {name: value} of the model's conditions, such as {"label": 3}: one for all samples,
+            or an array with one for each. Labels that are not given are all classes in turn.
+          sampler: such as Heun(steps=18); None: the run's own.
+          guidance: specs such as CFG(2), ICG(2), Autoguidance(guide, 1.7) and
+            ClassifierGuidance(classifier, 1), one or several; networks are TrainedModels or the
+            texts that `load` takes.
+          combiner: an APG, or None.
+          rescale: phi in [0, 1] of CFG rescale, or None.
+          cads: a CADS, or None.
+          batch_size: how many samples at once, over all devices.
+          start: unit noise float32 [n, ...] to start from; None: each sample's own.
+          together: predictions of one network under several conditions come from one batch; None:
+            where that is faster.
+
+        Returns:
+          Samples: .images, .x, .cond, .class_names, .grid() and .save(folder).
+
+        Raises:
+          UserError: for what cannot be sampled, or where the memory does not suffice.
+        """
+        return self.job(*request, **named).samples()
+
+    sample.__signature__ = inspect.signature(job)
 
     def denoise(self, x, sigma, cond=None):
         """The expected clean sample x0 [B, ...] at x = x0 + sigma * noise.
@@ -325,11 +350,6 @@ def _checked(name, value, n, shape, dtype=np.float32):
     if value.dtype.kind not in "fiub" or not np.isfinite(value).all():
         raise UserError(f"{name} has values that are not finite numbers: give others.")
     return np.broadcast_to(value, (n, *shape)).astype(dtype)
-
-
-def _check_whole(name, value, least):
-    if not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
-        raise UserError(f"{name} is {value}: it must be a whole number from {least} to 2^31 - 1.")
 
 
 def _with_networks(specs):

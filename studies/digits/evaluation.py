@@ -33,7 +33,7 @@ def real():
     from studies.digits.data import splits
 
     rows = {split: (rows_of(each["x"]), each["cond"]["label"]) for split, each in splits().items()}
-    return Real(**rows, reader=SVC(gamma=0.001).fit(*rows["train"]))
+    return Real(**rows, classifier=SVC(gamma=0.001).fit(*rows["train"]))
 
 
 def rows_of(images):

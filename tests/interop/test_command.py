@@ -1,234 +1,203 @@
 """Import and export as commands: an imported file is a run, and an exported run is such a file."""
 
-import json
+import dataclasses
 import shutil
 
+import jax
 import numpy as np
 import pytest
+from etils import epath
 
-from jaxdiff import config as config_lib
+from jaxdiff.checkpoints.run import Run
+from jaxdiff.config import ADM, DDPM, EDM, DataConfig, Label, RunConfig, UNetConfig, replaced
 from jaxdiff.errors import UserError
-from jaxdiff.interop import torch_file
-from jaxdiff.interop.openai_infer import Options
-from jaxdiff.interop.openai_run import export_run, import_file
+from jaxdiff.interop import openai
+from jaxdiff.interop.openai_command import export_run, import_file
+from jaxdiff.sampling.trained_model import load
+from jaxdiff.tensor_files import torch_file
+from tests import golden_format
 from tests.conftest import ROOT
-from tests.refusals import check
-from tests.test_command_line import run
+from tests.programs import refused, run
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 CHECKPOINT = ROOT / "tests" / "goldens" / "unet_adm.pt"
-CONFIG = """
-from jaxdiff.config import base
-
-def get_config():
-    config = base()
-    config.data.name = "unused"
-    config.data.image_size = 16
-    config.data.num_classes = 10
-    config.model.channels = 32
-    config.model.channel_mult = (1, 2)
-    config.model.num_res_blocks = 1
-    config.model.attention_resolutions = (8,)
-    config.model.head_channels = 16
-    config.diffusion.num_timesteps = 20
-    config.training.num_steps = 700
-    config.sampling.steps = "2"
-    return config
-"""
-
-
-def command(*arguments):
-    return run("-m", "jaxdiff.interop.openai", *arguments)
-
-
-def done(*arguments):
-    code, out, err = command(*arguments)
-    assert code == 0, err
-    return out
+CONFIG = RunConfig(
+    data=DataConfig(name="unused", image_size=16),
+    model=UNetConfig(
+        channels=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_resolutions=(8,),
+        head_channels=16,
+        conditions=(Label(10),),
+    ),
+    diffusion=ADM(num_timesteps=20),
+    sampling=DDPM(steps=2),
+)
+FLAGS = (
+    "--image_size 16 --num_channels 32 --channel_mult 1,2 --num_res_blocks=1 --learn_sigma True "
+    "--attention_resolutions 8 --num_head_channels 16 --class_cond True --resblock_updown True "
+    "--noise_schedule cosine --use_new_attention_order True --use_fp16 True"
+)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with config.py, and with `run`, imported with the attention's right order."""
-    path = tmp_path_factory.mktemp("interop")
-    (path / "config.py").write_text(CONFIG)
-    config, out = f"--config={path / 'config.py'}", f"--out={path / 'run'}"
-    out = done("import", CHECKPOINT, config, out, "--attention_order=new", "--step=700")
-    assert f"{path / 'run'}@700" in out
+def folder(alone, tmp_path_factory):
+    """A folder with `run`, imported with the attention's right order."""
+    path = epath.Path(tmp_path_factory.mktemp("interop"))
+    import_file(CHECKPOINT, path / "run", config=CONFIG, new_order=True, step=700)
     return path
 
 
-def test_an_imported_file_is_a_run_that_can_be_sampled(folder):
-    assert json.loads((folder / "run/config.json").read_text())["model"]["head_channels"] == 16
-    samples = folder / "samples"
-    code, _, err = run(
-        "sample.py", f"--model={folder / 'run'}", "--num_samples=3", f"--out={samples}"
-    )
-    assert code == 0, err
-    with np.load(samples / "samples_3x16x16x3.npz") as arrays:
-        assert arrays["arr_0"].std() > 0
-    assert json.loads((samples / "manifest.json").read_text())["model"].endswith("run@700")
+def same_tensors(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_an_imported_file_is_a_run_that_computes_what_the_reference_does(folder):
+    model = load(str(folder / "run"))
+    assert str(model) == f"{folder / 'run'}@700"
+    _, arrays = golden_format.load("unet_adm")
+    arrays = {k: golden_format.nhwc(a) if a.ndim == 4 else a for k, a in arrays.items()}
+
+    @jax.jit
+    def output(params, x, time, labels):
+        condition = model.network.embed(params, {"label": labels})
+        return model.network.apply(params, x, time, condition)
+
+    got = output(model.params, arrays["x"], arrays["timesteps"], arrays["labels"])
+    assert golden_format.error(got, arrays["output"]) <= 1e-5
+    assert model.sample(3, seed=1).images.std() > 0
 
 
 def test_export_gives_the_imported_file_back(folder):
     file = folder / "new" / "exported.pt"
-    done("export", f"{folder / 'run'}@700", f"--out={file}", "--attention_order=new")
-    old, new = torch_file.read(CHECKPOINT), torch_file.read(file)
-    assert old.keys() == new.keys()
-    for name, array in old.items():
-        np.testing.assert_array_equal(new[name], array, err_msg=name)
-
-
-def test_torch_loads_an_exported_file(folder):
+    export_run(f"{folder / 'run'}@700", file, new_order=True)
+    same_tensors(torch_file.read(file), torch_file.read(CHECKPOINT))
     torch = pytest.importorskip("torch")
-    file = folder / "torch.pt"
-    export_run(str(folder / "run"), file, new_order=True)
-    loaded, new = torch.load(file, weights_only=True), torch_file.read(CHECKPOINT)
-    assert loaded.keys() == new.keys()
-    assert all(np.array_equal(loaded[name].numpy(), new[name]) for name in new)
+    loaded = torch.load(file, weights_only=True)
+    same_tensors({name: t.numpy() for name, t in loaded.items()}, torch_file.read(CHECKPOINT))
 
 
-def test_half_precision_and_the_other_order_survive_the_way_through_a_run(folder):
-    halves = {name: a.astype(np.float16) for name, a in torch_file.read(CHECKPOINT).items()}
-    torch_file.write(folder / "half.pt", halves)
-    config, out = f"--config={folder / 'config.py'}", folder / "half"
-    done("import", folder / "half.pt", config, f"--out={out}", "--step=5")
-    done("export", out, f"--out={folder / 'back.pt'}")
-    back = torch_file.read(folder / "back.pt")
-    for name, array in halves.items():
-        assert back[name].dtype == np.float32
-        np.testing.assert_array_equal(back[name], array.astype(np.float32), err_msg=name)
-    with pytest.raises(UserError, match="has no step 6: it has 5"):
-        export_run(f"{out}@6", folder / "x.pt")
+def test_a_checkpoint_of_training_is_imported_by_its_flags(folder):
+    state = {f"module._orig_mod.{n}": a for n, a in torch_file.read(CHECKPOINT).items()}
+    halves = {name: array.astype(np.float16) for name, array in state.items()}
+    torch_file.write(folder / "half.pt", {**halves, "num_batches_tracked": np.array(5)})
+    import_file(folder / "half.pt", folder / "half", flags=FLAGS)
+    config = Run(folder / "half").config()
+    assert config.model == CONFIG.model
+    assert config.diffusion == ADM(loss="hybrid_unscaled")
+    export_run(str(folder / "half"), folder / "back.pt", new_order=True)
+    expected = {n: a.astype(np.float16) for n, a in torch_file.read(CHECKPOINT).items()}
+    same_tensors(torch_file.read(folder / "back.pt"), expected)
 
 
-def load_config(folder, **overrides):
-    namespace = {}
-    exec((folder / "config.py").read_text(), namespace)
-    config = namespace["get_config"]()
-    config.update_from_flattened_dict({n.replace("__", "."): v for n, v in overrides.items()})
-    return config
+@pytest.mark.parametrize("name", ["superres", "classifier_attention", "unet_ddpm_style"])
+def test_flags_make_the_network_of_a_golden_case(name):
+    from jaxdiff.interop.openai_flags import config_of
+
+    case, _ = golden_format.load(name)
+    options, state_dict = dict(case["kwargs"]), golden_format.seeded(case["state_dict"])
+    size = options["image_size"]
+    attention = ",".join(str(size // rate) for rate in options["attention_resolutions"])
+    mult = ",".join(map(str, options["channel_mult"]))
+    flags = f"--channel_mult {mult} "
+    if name == "classifier_attention":
+        network = openai.classifier_network(**options)
+        # That program has heads of 64 channels alone.
+        network = dataclasses.replace(
+            network, config=dataclasses.replace(network.config, head_channels=64)
+        )
+        flags += (
+            f"--image_size {size} --classifier_width {options['model_channels']} "
+            f"--classifier_depth {options['num_res_blocks']} "
+            f"--classifier_attention_resolutions {attention}"
+        )
+    else:
+        is_superres = name == "superres"
+        network = openai.unet_network(**options, super_resolution=is_superres)
+        flags += (
+            f"--{'large' if is_superres else 'image'}_size {size} --small_size {size // 2} "
+            f"--num_channels {options['model_channels']} --attention_resolutions {attention} "
+            f"--num_res_blocks {options['num_res_blocks']} "
+            f"--num_heads {options.get('num_heads', 1)} "
+            f"--num_head_channels {options.get('num_head_channels', -1)} "
+            f"--class_cond {bool(options.get('num_classes'))} "
+            f"--learn_sigma {options['out_channels'] == 6} "
+            f"--resblock_updown {options.get('resblock_updown', False)} "
+            f"--use_scale_shift_norm {options.get('use_scale_shift_norm', False)}"
+        )
+    config, _ = config_of(flags, state_dict)
+    assert config.model == network.config
+    assert (config.data.low_res_size > 0) == (name == "superres")
 
 
-def test_import_refuses_what_cannot_be_used(folder):
-    before = sorted(folder.rglob("*"))
-    for path, out, overrides, words in (
-        (CHECKPOINT, folder / "run", {}, "run is not empty, and nothing is overwritten"),
-        (CHECKPOINT, CHECKPOINT, {}, "unet_adm.pt cannot be written"),
-        (CHECKPOINT, "/dev/null/run", {}, "/dev/null/run cannot be written"),
-        (folder / "nothing.pt", folder / "other", {}, "nothing.pt cannot be read (No such file"),
-        (CHECKPOINT, folder / "other", {"model__channels": 64}, "model_channels is 32 by its"),
-        (CHECKPOINT, folder / "other", {"model__dropout": 2.0}, "model.dropout is 2.0"),
-    ):
-        with pytest.raises(UserError) as caught:
-            import_file(path, load_config(folder, **overrides), out)
-        assert words in str(caught.value)
-        assert "\n" not in str(caught.value)
-    assert sorted(folder.rglob("*")) == before
-
-
-def test_export_refuses_what_cannot_be_used(folder):
-    # The config of a network that learned to be guided without a classifier.
-    guided = folder / "guided"
-    shutil.copytree(folder / "run", guided)
-    config = load_config(folder, diffusion__label_dropout=0.1)
-    (guided / "config.json").write_text(config_lib.to_json(config))
-    for run_folder, out, words in (
-        (folder, folder / "x.pt", "is not the folder of a run"),
-        (folder / "run", CHECKPOINT, "exists, and nothing is overwritten"),
-        (folder / "run", "/dev/null/x.pt", "/dev/null/x.pt cannot be written"),
-        (guided, folder / "x.pt", "null class"),
-    ):
-        with pytest.raises(UserError) as caught:
-            export_run(str(run_folder), out)
-        assert words in str(caught.value)
-        assert "\n" not in str(caught.value)
-    assert not (folder / "x.pt").exists()
-
-
-def test_export_refuses_what_its_files_cannot_say(folder):
-    with pytest.raises(UserError, match="run@700:dropout=0.1 has dropout, of which"):
-        export_run(f"{folder / 'run'}:dropout=.1", folder / "x.pt")
-    edm = folder / "edm"
-    shutil.copytree(folder / "run", edm)
-    config = load_config(folder, diffusion__process="edm")
-    (edm / "config.json").write_text(config_lib.to_json(config))
-    with pytest.raises(UserError, match="has the process edm, of which"):
-        export_run(str(edm), folder / "x.pt")
-
-
-def test_a_checkpoint_of_training_is_imported_without_a_config(folder, capsys):
-    path = folder / "ema_0.9999_012000.pt"
-    tensors = {f"module._orig_mod.{n}": a for n, a in torch_file.read(CHECKPOINT).items()}
-    torch_file.write(path, {**tensors, "num_batches_tracked": np.array(5)})
-    options = Options(image_size=16, head_channels=16, schedule="cosine")
-    import_file(path, None, folder / "bare", new_order=True, options=options)
-    said = capsys.readouterr().out
-    assert "'module._orig_mod.'" in said
-    assert "num_batches_tracked" in said
-    assert "bare@12000" in said
-    export_run(str(folder / "bare"), folder / "bare.pt", new_order=True)
-    for name, array in torch_file.read(CHECKPOINT).items():
-        np.testing.assert_array_equal(torch_file.read(folder / "bare.pt")[name], array)
-    # Neither the file nor its name says a step, and so no number is made up.
-    options = Options(image_size=16, head_channels=16)
-    import_file(CHECKPOINT, None, folder / "none", options=options)
-    said = capsys.readouterr().out
-    assert "linear" in said
-    assert "legacy" in said
-    assert [path.name for path in (folder / "none" / "snapshots").iterdir()] == ["0"]
-
-
-def test_an_import_that_fails_leaves_nothing(folder, monkeypatch):
-    before = sorted(folder.rglob("*"))
+def test_what_cannot_be_used_is_refused_and_leaves_nothing(folder, monkeypatch):
+    run_folder = str(folder / "run")
+    shutil.copytree(folder / "run", folder / "null")
+    Run(folder / "null").write_config(replaced(CONFIG, {"diffusion.condition_dropout": 0.1}))
+    shutil.copytree(folder / "run", folder / "edm")
+    Run(folder / "edm").write_config(replaced(CONFIG, {"diffusion": EDM()}))
     (folder / "empty").mkdir()
+    before = sorted(folder.rglob("*"))
+    other = replaced(CONFIG, {"model.channels": 64})
+    for path, out, config, words in (
+        (CHECKPOINT, folder / "run", CONFIG, "not empty"),
+        (CHECKPOINT, CHECKPOINT, CONFIG, "unet_adm.pt"),
+        (CHECKPOINT, "/dev/null/run", CONFIG, "/dev/null/run"),
+        (folder / "nothing.pt", folder / "other", CONFIG, "nothing.pt"),
+        (CHECKPOINT, folder / "other", other, "time_embed.0.weight"),
+        (CHECKPOINT, folder / "other", replaced(CONFIG, {"diffusion": EDM()}), "edm"),
+    ):
+        with pytest.raises(UserError, match=words):
+            import_file(path, out, config=config, new_order=True)
+    for reference, out, words in (
+        (str(folder), folder / "x.pt", "is not the folder of a run"),
+        (f"{run_folder}@6", folder / "x.pt", "has no step 6"),
+        (run_folder, CHECKPOINT, "unet_adm.pt"),
+        (run_folder, "/dev/null/x.pt", "/dev/null/x.pt"),
+        (f"{run_folder}:dropout=.1", folder / "x.pt", "dropout"),
+        (str(folder / "null"), folder / "x.pt", "null condition"),
+        (str(folder / "edm"), folder / "x.pt", "edm"),
+    ):
+        with pytest.raises(UserError, match=words):
+            export_run(reference, out, new_order=True)
 
-    def fail(config):
-        assert any(path.name == "snapshots" for path in folder.rglob("*.partial/*"))
-        raise OSError(28, "No space left on device")
+    def fail(self, config):
+        raise UserError("No space left")
 
-    monkeypatch.setattr(config_lib, "to_json", fail)
+    monkeypatch.setattr(Run, "write_config", fail)
     for out in (folder / "fresh", folder / "empty"):
         with pytest.raises(UserError, match="No space left"):
-            import_file(CHECKPOINT, load_config(folder), out)
-    (folder / "empty").rmdir()
+            import_file(CHECKPOINT, out, config=CONFIG, new_order=True)
+    (folder / "empty").mkdir(exist_ok=True)
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_file_that_appears_during_an_export_is_kept(folder, monkeypatch):
-    out, write = folder / "raced.pt", torch_file.write
-
-    def write_late(path, tensors):
-        write(path, tensors)
-        out.write_text("another's")
-
-    monkeypatch.setattr(torch_file, "write", write_late)
-    with pytest.raises(UserError, match="raced.pt cannot be written"):
-        export_run(str(folder / "run"), out)
-    assert out.read_text() == "another's"
-    assert not list(folder.glob(".*partial"))
-
-
-def test_command_lines_are_refused_in_one_sentence():
-    lines = [
-        (["port", "file.pt"], "The command port is unknown"),
-        (["import", "file.pt", "--out=x"], "file.pt cannot be read"),
-        (["import", "gs://b/x.pt", "--out=x"], "gs://b/x.pt"),
-        (["import", CHECKPOINT, "--out=gs://b/x"], "gs://b/x"),
-        (["import", CHECKPOINT, "--out=x"], "--image_size"),
-        (["import", "file.pt", "--num_heads=2", "--head_channels=8", "--out=x"], "--num_heads"),
-        (["import", "file.pt", "--schedule=linear", "--config=configs/digits.py"], "--schedule"),
-        (["export", "run", "--image_size=8", "--out=x.pt"], "--image_size"),
-        (["import", "file.pt", "--config=configs/digits.py"], "--out is missing"),
-        (["import", "--out=x"], "a file to import"),
-        (["export", "runs/nowhere", "--out=x.pt"], "runs/nowhere is not the folder of a run"),
-        (["export", "run", "stray", "--out=x.pt"], "stray was not expected"),
-        (["export", "run", "--attention_order=old"], "attention_order"),
-    ]
-    check("openai.py", "jaxdiff.interop.openai", lines)
-
-
-def test_help_lists_the_flags():
-    _, out, _ = command("--help")
-    for flag in ("--config", "--out", "--step", "--attention_order"):
-        assert f"  {flag}: " in out
-    assert "openai export RUN --out FILE" in out
+def test_the_command_line(tmp_path, capsys):
+    file, out = tmp_path / "b.pt", tmp_path / "run"
+    code, printed, err = run(
+        "-m", "jaxdiff.interop.openai", "import", CHECKPOINT, f"--flags={FLAGS}", f"--out={out}"
+    )
+    assert code == 0, err
+    assert f"{out}@0" in printed
+    export = ["export", out, f"--out={file}"]
+    refused(
+        openai.main,
+        capsys,
+        [
+            (["port", "file.pt"], "port"),
+            (["import", "file.pt", "--out=x"], "--config"),
+            (["import", "file.pt", "--out=x", "--flags=--depth 3"], "file.pt"),
+            (["import", CHECKPOINT, f"--out={tmp_path}/x", "--flags=--depth 3"], "--depth"),
+            (["import", CHECKPOINT, f"--out={tmp_path}/x", "--flags=--num_heads x"], "--num_heads"),
+            (["import", "file.pt", "--out=x", "--config=configs/digits.py"], "--attention_order"),
+            (["import", "file.pt", f"--flags={FLAGS}"], "--out is missing"),
+            (["import", "--out=x"], "source"),
+            ([*export, "--attention_order=old"], "attention_order"),
+            (export, "--attention_order"),
+        ],
+    )
+    assert not file.exists()

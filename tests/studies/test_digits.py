@@ -10,7 +10,7 @@ from configs import digits_classifier
 from jaxdiff.config import CADS, CFG, Image, Label, Vector, replaced
 from jaxdiff.data.source import open_split
 from jaxdiff.evaluation import scores
-from studies import classifier_scales, guidance_table, tables
+from studies import classifier_scales, guidance_table
 from studies.digits import conditions, data, evaluation
 from tests import tiny
 
@@ -150,16 +150,3 @@ def test_conditions_of_held_out_digits_are_scored(monkeypatch, tmp_path):
     spreads = dict.fromkeys(range(10), 1.0)
     _, error, diversity, _ = conditions.score("vector", real["x"], real, spreads)
     assert (error, diversity) == (0, 0)
-
-
-def test_a_page_s_tables_are_those_of_the_result_files():
-    for page in tables.pages():
-        assert tables.written(page.read_text()) == page.read_text(), (
-            f"{page}: run python -m studies.tables --write"
-        )
-
-
-def test_cells_are_numbers_lists_ranges_or_text():
-    columns = [["a", ""], ["b", ".1f"], ["c", ".0%"], ["d", "d"]]
-    text = tables.markdown(columns, [["x", [1, 2], {"range": [0.5, 0.7]}, None]])
-    assert text.splitlines()[2] == "| x | 1.5 (1.0, 2.0) | 60% (50% to 70%) |  |"
