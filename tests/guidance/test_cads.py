@@ -124,9 +124,10 @@ def test_every_network_every_step_every_array_and_every_sample_has_noise_of_its_
 
 
 def test_a_sample_has_the_same_condition_in_any_batch():
-    whole = anneal(cads([0.2]), CONDITION, 0, KEYS)
+    condition = Condition(tokens=CONDITION.tokens, mask=CONDITION.mask)
+    whole = anneal(cads([0.2]), condition, 0, KEYS)
     for n in (0, 5):
-        one = jax.tree.map(lambda a, n=n: a[n : n + 1], CONDITION)
+        one = jax.tree.map(lambda a, n=n: a[n : n + 1], condition)
         alone = anneal(cads([0.2]), one, 0, KEYS[n : n + 1])
         jax.tree.map(
             lambda a, b, n=n: np.testing.assert_allclose(a[0], b[n], rtol=1e-5, atol=1e-6),
