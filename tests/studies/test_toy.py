@@ -38,7 +38,7 @@ def runs(tmp_path_factory):
     """A model that was trained for four steps, and two networks of arbitrary parameters."""
     folder = tmp_path_factory.mktemp("toys")
     jaxdiff.train(replaced(toy.get_config(), TINY), files.parse_path(folder / "model", "workdir"))
-    untrained = {"model.channels": 8, "training.power_ema": ()}
+    untrained = {"model.channels": 8, "training.power_ema": (), "sampling.steps": 4}
     guide = make_run(folder / "guide", replaced(toy_guide.get_config(), untrained))
     config = replaced(toy_unconditional.get_config(), untrained)
     return Runs(str(folder / "model"), guide, make_run(folder / "both", config, seed=1), seed=0)
