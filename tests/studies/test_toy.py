@@ -17,6 +17,7 @@ from studies.toy import data, figures, score
 from studies.toy.runs import Runs
 from tests import tiny
 from tests.conftest import ROOT
+from tests.programs import run
 from tests.runs import make_run
 
 pytestmark = pytest.mark.usefixtures("alone")
