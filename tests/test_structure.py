@@ -17,8 +17,10 @@ LAYERS = (
     ("guidance",),
     ("samplers",),
     ("factory",),
-    ("files", "locks", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files")
-    + ("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
+    (
+        *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
+        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
+    ),
     ("training", "sampling", "evaluation"),
     ("interop", "commands"),
 )

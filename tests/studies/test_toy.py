@@ -1,8 +1,6 @@
 """The toy's study, on runs of a few steps: kinds from outside the package, by the public API."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from studies.toy import __main__ as study
 from studies.toy import data, figures, score
 from studies.toy.runs import Runs
 from tests import tiny
-from tests.conftest import ROOT
 from tests.programs import run
 from tests.runs import make_run
 
@@ -105,11 +102,6 @@ def test_runs_of_anything_else_are_refused(runs, tmp_path):
     name = make_run(tmp_path / "run", tiny.config())
     with pytest.raises(UserError, match="is no run of the toy"):
         runs.load(name)
-
-
-def run(*arguments):
-    command = [sys.executable, "sample.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_the_toy_is_sampled_from_the_command_line(runs, tmp_path):
