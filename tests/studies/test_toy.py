@@ -108,10 +108,10 @@ def test_the_toy_is_sampled_from_the_command_line(runs, tmp_path):
     out = tmp_path / "out"
     flags = [f"--model={runs.model}", f"--guide={runs.guide}", "--weight=3", f"--out={out}"]
     flags += ["--num_samples=10", "--sampler=dpmpp", "--steps=4"]
-    refused = run(*flags)
+    refused = run("sample.py", *flags)
     assert refused.returncode == 1
     assert "--import studies.toy.kinds" in refused.stderr
-    done = run(*flags, "--import=studies.toy.kinds")
+    done = run("sample.py", *flags, "--import=studies.toy.kinds")
     assert done.returncode == 0, done.stderr
     assert f"4 of {runs.guide}@10" in done.stdout
     with np.load(out / "samples_10x2.npz") as arrays:
