@@ -114,7 +114,7 @@ def splits(root, pictures, layout=None, above=""):
 
 
 def _lone_folder(pictures, tops):
-    """The path, with a slash, of the one folder that holds all pictures, none of them directly; else None."""
+    """Path of the one folder that holds all pictures below it, with a slash; None without one."""
     is_lone = len(tops) == 1 and all(path.count("/") > 1 for path in pictures)
     return f"{next(iter(tops))}/" if is_lone else None
 
