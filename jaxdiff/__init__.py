@@ -23,7 +23,7 @@ Parts
     train           trains a RunConfig in a folder, as train.py does
     make_step       (init, step) of a RunConfig, to train by hand
 
-Errors that you can cause are UserErrors, of one sentence. docs/python.md has examples.
+Your mistakes raise UserError, one sentence each. docs/python.md has examples.
 """
 
 import importlib

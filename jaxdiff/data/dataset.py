@@ -102,12 +102,18 @@ def from_arrays(splits, class_names, request, image_size=None, channels=None):
     Raises:
       UserError: for arrays that are no examples, or splits that do not belong together.
     """
+
+    @functools.lru_cache(maxsize=1)
+    def examples(name):
+        examples.cache_clear()  # else two splits' arrays would be in memory while one is read
+        return checked(splits[name](), name)
+
     shapes, largest, parts = {}, -1, []
-    for name, load in splits.items():
-        arrays = checked(load(), name)
+    for name in splits:
+        arrays = examples(name)
         shapes[name] = _shapes(arrays, image_size, channels)
-        largest = max(largest, *arrays["cond"].get("label", [-1]))
-        read = functools.partial(_read, load, image_size, channels)
+        largest = max(largest, int(np.max(arrays["cond"].get("label", -1))))
+        read = functools.partial(_read, functools.partial(examples, name), image_size, channels)
         parts.append(Split(name, len(arrays["x"]), read))
     first = next(iter(shapes))
     for name in shapes:
@@ -190,7 +196,7 @@ def _shapes(arrays, image_size, channels):
 
 def _read(load, image_size, channels, start, stop):
     """The examples of a split in [start, stop), as a `Split` reads them."""
-    arrays = checked(load(), "")
+    arrays = load()
     for number in range(start, stop):
         image = arrays["x"][number]
         example = {"image": _encoded(image, image_size, channels or image.shape[2])}

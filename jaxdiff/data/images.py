@@ -80,14 +80,3 @@ def to_float(images):
     if images.dtype != np.uint8:
         return images
     return images.astype("float32") / 127.5 - 1
-
-
-def to_uint8(images):
-    """Float -1 .. 1 (clipped) to uint8 0 .. 255, rounded to the nearest.
-
-    Raises:
-      ValueError: for what is not finite, which no byte represents.
-    """
-    if not np.isfinite(images).all():
-        raise ValueError("images that are not finite have no bytes")
-    return np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)

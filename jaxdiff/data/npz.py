@@ -32,15 +32,14 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
     """
     conditions = conditions or {}
     loaders, names, sources = {}, [], {}
-    load = functools.lru_cache(maxsize=1)(lambda path: _load(path, conditions))
     for path in paths:
         split = path.name.removesuffix(".npz")
         if split in loaders:
             raise UserError(f"Two files are called {path.name}, and so their splits: rename one.")
-        loaders[split] = functools.partial(lambda path: load(path)[0], path)
-        names.append(load(path)[1])
-        sources[path.name] = _checksums(path)
-        load.cache_clear()
+        checksums = _checksums(path)
+        loaders[split] = functools.partial(_load, path, {**_keys(path, checksums), **conditions})
+        names.append(_class_names(path) if "class_names" in checksums else ())
+        sources[path.name] = checksums
     if any(each != names[0] for each in names):
         raise UserError("The files hold other `class_names`: they must be the same in all.")
     request = {
@@ -53,31 +52,32 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
     return from_arrays(loaders, names[0], request, image_size, channels)
 
 
-def _load(path, conditions):
-    """({"x", "cond"}, names of the classes) of a file."""
-    arrays = load_npz(path)
-    wanted = [*conditions.values(), _first(arrays, IMAGES) or "images"]
-    if missing := [name for name in wanted if name not in arrays]:
-        raise UserError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}, and no {missing[0]}: images are "
-            "called `images`, and other arrays as they are named on the command line."
-        )
-    label = _first(arrays, LABELS)
-    cond = {"label": arrays[label]} if label else {}
-    cond |= {condition: arrays[name] for condition, name in conditions.items()}
-    names = tuple(
-        name.decode() if isinstance(name, bytes) else str(name)
-        for name in (arrays["class_names"].ravel().tolist() if "class_names" in arrays else ())
-    )
-    check_classes(names, path)
-    return {"x": arrays[wanted[-1]], "cond": cond}, names
-
-
-def _first(arrays, names):
-    return next((name for name in names if name in arrays), None)
-
-
 def _checksums(path):
     """{array: [bytes, CRC-32]}, as the file has them."""
+    load_npz(path, ())  # a UserError if it is no npz file
     with files.opened(path) as file, zipfile.ZipFile(file) as archive:
-        return {info.filename: [info.file_size, info.CRC] for info in archive.infolist()}
+        return {i.filename.removesuffix(".npy"): [i.file_size, i.CRC] for i in archive.infolist()}
+
+
+def _keys(path, held):
+    """{"x": array of images, "label": array of labels, if any}."""
+    images, labels = ([name for name in names if name in held] for names in (IMAGES, LABELS))
+    if not images:
+        raise UserError(
+            f"{path} holds {', '.join(held) or 'nothing'}, and no images: give an array `images`."
+        )
+    return {"x": images[0], **({"label": labels[0]} if labels else {})}
+
+
+def _class_names(path):
+    names = load_npz(path, ["class_names"])["class_names"].ravel().tolist()
+    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    check_classes(names, path)
+    return names
+
+
+def _load(path, keys):
+    """{"x", "cond"} of a file, whose arrays are called as `keys` says."""
+    arrays = load_npz(path, keys.values())
+    cond = {name: arrays[key] for name, key in keys.items() if name != "x"}
+    return {"x": arrays[keys["x"]], "cond": cond}

@@ -184,8 +184,9 @@ def _settings(dataset, report, out):
     yield f"data=DataConfig({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
     shapes = {feature: shape for feature, shape in dataset.shapes.items() if feature != "image"}
     if shapes:
-        conditions = ", ".join(_condition(*each, len(dataset.classes)) for each in shapes.items())
-        yield f"model=UNetConfig(conditions=({conditions},))"
+        conditions = [_condition(*each, len(dataset.classes)) for each in shapes.items()]
+        end = "," if len(conditions) == 1 else ""
+        yield f"model=UNetConfig(conditions=({', '.join(conditions)}{end}))"
     if "train" not in report.sizes:
         return
     try:

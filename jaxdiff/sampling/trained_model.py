@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -100,21 +101,6 @@ class TrainedModel:
             return jax.device_put(self.parameters, shardings)
         return read_ema(self.reference, self.network.shapes, shardings)
 
-    def sample(self, n, **request):
-        """Samples the model.
-
-        Args:
-          n: how many samples.
-          **request: see `job`.
-
-        Returns:
-          Samples: .images, .x, .cond, .class_names, .grid() and .save(folder).
-
-        Raises:
-          UserError: for what cannot be sampled.
-        """
-        return self.job(n, **request).samples()
-
     def job(
         self,
         n,
@@ -129,24 +115,7 @@ class TrainedModel:
         start=None,
         together=None,
     ):
-        """A request with all that it names found and checked; nothing is computed yet.
-
-        Args:
-          n: how many samples.
-          seed: of everything random; sample number k of a seed is the same in every batch size.
-          cond: {name: value} of the model's conditions, such as {"label": 3}: one for all samples,
-            or an array with one for each. Labels that are not given are all classes in turn.
-          sampler: such as Heun(steps=18); None: the run's own.
-          guidance: specs such as CFG(2), ICG(2), Autoguidance(guide, 1.7) and
-            ClassifierGuidance(classifier, 1), one or several; networks are TrainedModels or the
-            texts that `load` takes.
-          combiner: an APG, or None.
-          rescale: phi in [0, 1] of CFG rescale, or None.
-          cads: a CADS, or None.
-          batch_size: how many samples at once, over all devices.
-          start: unit noise float32 [n, ...] to start from; None: each sample's own.
-          together: predictions of one network under several conditions come from one batch; None:
-            where that is faster.
+        """A request as `sample` takes it, all that it names found and checked, nothing computed.
 
         Returns:
           A jaxdiff.sampling.run_sampling.Job.
@@ -215,6 +184,36 @@ class TrainedModel:
             start=start,
             settings=settings,
         )
+
+    def sample(self, *request, **named):
+        """Samples the model, guided or not.
+
+        Args:
+          n: how many samples.
+          seed: of everything random; sample number k of a seed is the same in every batch size.
+          cond: {name: value} of the model's conditions, such as {"label": 3}: one for all samples,
+            or an array with one for each. Labels that are not given are all classes in turn.
+          sampler: such as Heun(steps=18); None: the run's own.
+          guidance: specs such as CFG(2), ICG(2), Autoguidance(guide, 1.7) and
+            ClassifierGuidance(classifier, 1), one or several; networks are TrainedModels or the
+            texts that `load` takes.
+          combiner: an APG, or None.
+          rescale: phi in [0, 1] of CFG rescale, or None.
+          cads: a CADS, or None.
+          batch_size: how many samples at once, over all devices.
+          start: unit noise float32 [n, ...] to start from; None: each sample's own.
+          together: predictions of one network under several conditions come from one batch; None:
+            where that is faster.
+
+        Returns:
+          Samples: .images, .x, .cond, .class_names, .grid() and .save(folder).
+
+        Raises:
+          UserError: for what cannot be sampled, or where the memory does not suffice.
+        """
+        return self.job(*request, **named).samples()
+
+    sample.__signature__ = inspect.signature(job)
 
     def denoise(self, x, sigma, cond=None):
         """The expected clean sample x0 [B, ...] at x = x0 + sigma * noise.

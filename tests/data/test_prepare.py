@@ -204,7 +204,7 @@ def test_npz_files_that_cannot_be_used_are_refused(tmp_path, arrays, words):
         ({"name": "Mine-1"}, "Mine-1"),
         ({"out": "gs://bucket/data"}, "gs://bucket/data"),
         ({"layout": "splits"}, "--layout"),
-        ({"vector": ("missing",)}, "no missing"),
+        ({"vector": ("missing",)}, "missing"),
         ({"vector": ("a", "b")}, "vector"),
         ({"vector": ("a=x",), "condition_image": ("b=x",)}, "condition x"),
         ({"vector": ("a=label",)}, "label"),
