@@ -1,9 +1,9 @@
 """Train diffusion models in JAX, keep their history, and guide them with it.
 
     import jaxdiff
-    model = jaxdiff.load("runs/digits")
+    model = jaxdiff.load("runs/birds")
     samples = model.sample(64, cond={"label": 3}, guidance=[jaxdiff.CFG(2)])
-    samples.images, samples.grid(), samples.save("samples/threes")
+    samples.images, samples.grid(), samples.save("samples/birds")
 
 Trained models
     load            a TrainedModel of a run: .sample(n, ...), .denoise(x, sigma, ...)
@@ -23,7 +23,7 @@ Parts
     train           trains a RunConfig in a folder, as train.py does
     make_step       (init, step) of a RunConfig, to train by hand
 
-Errors that you can cause are UserErrors, of one sentence. docs/python.md has examples.
+Your mistakes raise UserError, one sentence each. docs/python.md has examples.
 """
 
 import importlib

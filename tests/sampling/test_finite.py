@@ -1,4 +1,4 @@
-"""Samples that are not finite: of a network that knows nothing of the class 3."""
+"""Samples that are not finite: of a network whose embedding of the class 3 is not."""
 
 import json
 import types
@@ -6,47 +6,34 @@ import types
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from etils import epath
+from PIL import Image as PillowImage
 
-from jaxdiff import config as config_lib
-from jaxdiff import factory
-from jaxdiff.checkpoints.checkpointer import Store
+import jaxdiff
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.data.images import to_uint8
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import bits, digits
-from jaxdiff.evaluation.search import NonFinite, Point, Search
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import latents, run_sampling
+from jaxdiff.sampling import command, latents
+from jaxdiff.sampling.trained_model import load
 from jaxdiff.training.periodic_eval import Preview
+from jaxdiff.training.task import Task
 from tests import tiny
-from tests.models.test_unet import random_params
+from tests.runs import make_run, sample
 
 pytestmark = pytest.mark.usefixtures("alone")
 BAD = [3, 13, 23]  # of 25 samples of ten classes in turn
 
 
-@pytest.fixture(scope="module")
-def config():
-    return tiny.config(sampling__steps="2", diffusion__num_timesteps=4)
+def without_3(params):
+    params["labels"]["embedding"][3] = np.nan
+    return params
 
 
 @pytest.fixture(scope="module")
-def params(config):
-    params = random_params(factory.network(config), seed=1)
-    embedding = params["labels"]["embedding"]
-    return {**params, "labels": {"embedding": embedding.at[3].set(np.nan)}}
-
-
-@pytest.fixture(scope="module")
-def model(config, params, tmp_path_factory):
-    run = Run(tmp_path_factory.mktemp("run") / "model")
-    run.folder.mkdir()
-    run.config_file.write_text(config_lib.to_json(config))
-    store = Store(run.snapshots)
-    store.save(5, {"ema": {"0.995": params}}, {"ema": ["0.995"]})
-    store.close()
-    return str(run.folder)
+def model(tmp_path_factory):
+    config = tiny.config(sampling__steps=2, diffusion__num_timesteps=4)
+    folder = tmp_path_factory.mktemp("run") / "model"
+    return load(make_run(folder, config, steps=(5,), change=without_3))
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +41,11 @@ def sampled(model, tmp_path_factory):
     """(folder, what was said) of 25 samples."""
     out = tmp_path_factory.mktemp("samples") / "out"
     with pytest.raises(UserError) as caught:
-        run_sampling.run(run_sampling.Request(model=model, out=str(out), num_samples=25))
+        sample(out, model, 25, shard=10, batch_size=10)
     return out, str(caught.value)
 
 
-def test_they_are_counted_marked_and_named(sampled):
+def test_they_are_counted_marked_and_named(model, sampled):
     out, said = sampled
     assert "3 of 25" in said
     assert "3, 13, 23" in said
@@ -70,55 +57,46 @@ def test_they_are_counted_marked_and_named(sampled):
     board = np.indices((8, 8)).sum(0) % 2 * 255
     for number, image in enumerate(images):
         assert (image[..., 0] == board).all() == (number in BAD)
-    with Image.open(out / "grid.png") as picture:
+    with PillowImage.open(out / "grid.png") as picture:
         pixels = np.asarray(picture)
     magenta = (pixels == (255, 0, 255)).all(-1)
     tiles = magenta[:192].reshape(3, 64, 10, 52).sum((1, 3))  # ten columns of captioned tiles
     np.testing.assert_array_equal(np.flatnonzero(tiles), BAD)
+    np.testing.assert_array_equal(model.sample(25, batch_size=10).non_finite, BAD)
 
 
 def test_asking_again_says_so_again(model, sampled):
     out, said = sampled
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
     with pytest.raises(UserError) as caught:
-        run_sampling.run(run_sampling.Request(model=model, out=str(out), num_samples=25))
+        sample(out, model, 25, shard=10, batch_size=10)
     assert str(caught.value) == said
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
 
-def test_nothing_is_measured_on_them(model, sampled, tmp_path):
+def test_nothing_is_made_of_them(model, sampled, tmp_path):
     out, _ = sampled
+    np.testing.assert_array_equal(jaxdiff.load_samples(out).non_finite, BAD)
     with pytest.raises(UserError, match="3 of 25"):
-        digits.read_samples(out)
-    request = latents.Request(model=model, images=str(out), out=str(tmp_path / "x.npz"))
+        latents.run(str(model), str(out), str(tmp_path / "x.npz"))
+    args = command.parser().parse_args(["--cond", str(out)])
     with pytest.raises(UserError, match="3 of 25"):
-        latents.run(request)
-    with pytest.raises(NonFinite, match="2 of 20"):
-        Search(model=model, num_samples=20, batch_size=20).images(Point(weight=1.0))
+        command.conditions_of(args, model)
 
 
-def test_encodings_and_likelihoods_of_that_kind_are_named(model, tmp_path):
-    images = np.random.RandomState(0).randint(0, 256, (4, 8, 8, 1), np.uint8)
+def test_encodings_of_that_kind_are_named(model, tmp_path):
+    images = np.random.RandomState(0).randint(0, 256, (4, 8, 8, 1)).astype(np.uint8)
     np.savez(tmp_path / "images.npz", arr_0=images, arr_1=np.array([1, 3, 0, 3]))
     path = tmp_path / "latents.npz"
     with pytest.raises(UserError, match="2 of 4.*1, 3"):
-        latents.run(
-            latents.Request(model=model, images=str(tmp_path / "images.npz"), out=str(path))
-        )
-    with pytest.raises(UserError, match="2 of 4.*1, 3"):
-        run_sampling.run(
-            run_sampling.Request(model=model, out=str(tmp_path / "out"), latents=str(path))
-        )
-    assert not (tmp_path / "out").exists()
-    labels = bits.open_split(tiny.config().data, "test").fetch(np.arange(12))["label"]
-    (threes,) = np.nonzero(labels == 3)
-    with pytest.raises(UserError, match=f"{len(threes)} of 12.*{threes[0]}"):
-        bits.run(
-            bits.Request(model=model, split="test", num_images=12, out=str(tmp_path / "bits.npz"))
-        )
+        latents.run(str(model), str(tmp_path / "images.npz"), str(path))
+    args = command.parser().parse_args(["--latents", str(path)])
+    cond, start = command.conditions_of(args, model)
+    with pytest.raises(UserError, match="start"):
+        model.job(4, cond=cond, start=start)
 
 
-def test_a_preview_says_so_and_training_continues(config, params, tmp_path):
+def test_a_preview_says_so_and_training_continues(model, tmp_path):
     class Writer:
         said, images = (), None
 
@@ -128,26 +106,14 @@ def test_a_preview_says_so_and_training_continues(config, params, tmp_path):
         def write_images(self, number, images):
             self.images = images
 
-    network, process = factory.network(config), factory.process(config)
-    show, writer, run = (
-        Preview(config, network, process, types.SimpleNamespace(empty=()), make_mesh()),
-        Writer(),
-        Run(tmp_path),
-    )
-    run.previews.mkdir()
-    show(run, writer, 7, params)
+    source = types.SimpleNamespace(empty=(), class_names=())
+    show, writer = Preview(Task.of(model.config), source, make_mesh()), Writer()
+    run = Run(epath.Path(tmp_path))
+    show(run, writer, 7, model.params)
     (line,) = writer.said
     assert "6 of 60" in line
     assert "3, 13, 23" in line
     assert (run.previews / "7.png").exists()
     assert (writer.images["samples"] == (255, 0, 255)).all(-1).any()
-    show(run, writer, 8, jax.tree.map(np.nan_to_num, params))
+    show(run, writer, 8, jax.tree.map(np.nan_to_num, model.params))
     assert len(writer.said) == 1
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_no_byte_stands_for_what_is_not_finite(value):
-    images = np.zeros((2, 4, 4, 1), np.float32)
-    images[1, 2, 3] = value
-    with pytest.raises(ValueError, match="finite"):
-        to_uint8(images)
