@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import pathlib
+import os
 
 from jaxdiff import files
 from jaxdiff.data.pictures import endings
@@ -45,7 +45,7 @@ def find(root):
     if not files.is_folder(root):
         raise UserError(f"{root} is no folder: give a folder of class folders.")
     for path, size in files.walk(root).items():
-        ending = pathlib.PurePath(path).suffix.lower()
+        ending = os.path.splitext(path)[1].lower()
         if any(part.startswith(".") or part == ARCHIVE for part in path.split("/")):
             hidden += 1
         elif ending in endings():
