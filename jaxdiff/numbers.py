@@ -1,16 +1,17 @@
-"""Numbers that users write."""
+"""Whole numbers in text, wherever a user wrote them."""
 
 
-def whole(text, most=2**31 - 1):
-    """The whole number that a text writes in digits 0 to 9; None for another text, or above `most`.
+def whole(text, most=2**63 - 1):
+    """The whole number that a text of the characters 0 to 9 stands for.
 
-    What str.isdigit() takes for digits, such as a superscript, int() need not read; and it refuses
-    numbers of thousands of digits.
+    Args:
+      text: to be read; `str(text)` is.
+      most: the largest number that is read.
+
+    Returns:
+      An int; None for another text, or a larger number.
     """
     text = str(text)
-    if not (text.isascii() and text.isdecimal()):
-        return None
-    digits = text.lstrip("0") or "0"
-    if len(digits) > len(str(most)) or int(digits) > most:
-        return None
-    return int(digits)
+    # str.isdecimal alone takes the numerals of other scripts, and int refuses very long texts.
+    is_number = text.isascii() and text.isdecimal() and len(text.lstrip("0")) <= len(str(most))
+    return int(text) if is_number and int(text) <= most else None

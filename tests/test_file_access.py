@@ -11,6 +11,7 @@ ALLOWED = {
     "jaxdiff/buckets.py",  # what files is made of
     "jaxdiff/claims.py",  # locks
     "jaxdiff/arrays.py",  # npz, of open files
+    "jaxdiff/cli.py",  # the folder of the user's cache
     "jaxdiff/config/overrides.py",  # reads the config file, a program of the user's
     "jaxdiff/stopping.py",  # pipes of signals
     "jaxdiff/training/interrupt.py",
