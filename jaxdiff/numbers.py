@@ -1,7 +1,7 @@
 """Whole numbers in text, wherever a user wrote them."""
 
 
-def whole(text, most=2**63 - 1):
+def whole(text, most=2**31 - 1):
     """The whole number that a text of the characters 0 to 9 stands for.
 
     Args:
@@ -12,6 +12,8 @@ def whole(text, most=2**63 - 1):
       An int; None for another text, or a larger number.
     """
     text = str(text)
-    # str.isdecimal alone takes the numerals of other scripts, and int refuses very long texts.
-    is_number = text.isascii() and text.isdecimal() and len(text.lstrip("0")) <= len(str(most))
-    return int(text) if is_number and int(text) <= most else None
+    if not (text.isascii() and text.isdecimal()):  # isdecimal takes numerals of all scripts
+        return None
+    text = text.lstrip("0") or "0"
+    # int refuses very long texts.
+    return int(text) if len(text) <= len(str(most)) and int(text) <= most else None
