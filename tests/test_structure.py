@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 # A layer imports only from itself and from those before it.
 LAYERS = (
-    ("errors", "version", "numbers"),
+    ("errors", "version", "numbers", "progress", "stopping"),
     ("config",),
     ("models",),
     ("diffusion",),
@@ -18,8 +18,8 @@ LAYERS = (
     ("samplers",),
     ("factory",),
     ("files", "locks", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files")
-    + ("parallel", "data", "checkpoints"),
-    ("progress", "stopping", "cli", "training", "sampling", "evaluation"),
+    + ("memory", "parallel", "data", "checkpoints"),
+    ("cli", "training", "sampling", "evaluation"),
     ("interop", "commands"),
 )
 WITHOUT_USER_ERRORS = ("models", "diffusion", "guidance", "samplers", "parallel")
