@@ -56,8 +56,8 @@ def lock(path, what):
     In a job of many processes the first one holds it for all of them; if it cannot, each raises.
 
     Args:
-      path: of the lock, such as runs/digits/.lock.
-      what: it protects, to begin a sentence: "The folder runs/digits".
+      path: of the lock, such as runs/birds/.lock.
+      what: it protects, to begin a sentence: "The folder runs/birds".
 
     Raises:
       UserError: if another program holds it, naming its process, host and when it began.

@@ -1,6 +1,6 @@
 """Files on a disk or in a bucket: the one module that opens, writes, moves and removes them.
 
-A path is an `etils.epath.Path`: runs/digits, gs://bucket/run, or another address that epath opens.
+A path is an `etils.epath.Path`: runs/birds, gs://bucket/run, or another address that epath opens.
 What is refused, by the disk or the bucket, is raised as a UserError that names the path.
 
 Writes are atomic: a file has its old content, or all of the new. In a bucket there are no folders:
@@ -46,7 +46,7 @@ def parse_path(text, name):
     """The path that a user's text names.
 
     Args:
-      text: a path or an address, such as runs/digits or gs://bucket/run.
+      text: a path or an address, such as runs/birds or gs://bucket/run.
       name: where it was given, for the message: "--out", "data.name".
 
     Raises:

@@ -1,16 +1,19 @@
-"""Numbers that users write."""
+"""Whole numbers in text, wherever a user wrote them."""
 
 
 def whole(text, most=2**31 - 1):
-    """The whole number that a text writes in digits 0 to 9; None for another text, or above `most`.
+    """The whole number that a text of the characters 0 to 9 stands for.
 
-    What str.isdigit() takes for digits, such as a superscript, int() need not read; and it refuses
-    numbers of thousands of digits.
+    Args:
+      text: to be read; `str(text)` is.
+      most: the largest number that is read.
+
+    Returns:
+      An int; None for another text, or a larger number.
     """
     text = str(text)
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal()):  # isdecimal takes numerals of all scripts
         return None
-    digits = text.lstrip("0") or "0"
-    if len(digits) > len(str(most)) or int(digits) > most:
-        return None
-    return int(digits)
+    text = text.lstrip("0") or "0"
+    # int refuses very long texts.
+    return int(text) if len(text) <= len(str(most)) and int(text) <= most else None

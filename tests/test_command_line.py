@@ -66,16 +66,22 @@ def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
 
 
 def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
-    # Snapshots and checkpoints of what is split within a process and copied across the two.
-    settings = {"training__num_steps": 10, "mesh__fsdp": 2, "training__preview_every": 10}
-    begun = {**settings, "training__num_steps": 5}
-    first, second = run_together(*train_flags(tmp_path / "two", **begun), devices=2)
+    """A small network, whose snapshots and checkpoints are split within a process."""
+    (tmp_path / "config.py").write_text("from tests.training.linear import config as get_config")
+
+    def flags(name, steps):
+        values = {"training.num_steps": steps, "mesh.fsdp": 2, "training.preview_every": 10}
+        given = [f"--config.{field}={value}" for field, value in values.items()]
+        config = f"--config={tmp_path / 'config.py'}"
+        return ["train.py", config, f"--workdir={tmp_path / name}", *given]
+
+    first, second = run_together(*flags("two", 5), devices=2)
     assert "Trained to step 5" in first
-    first, second = run_together(*train_flags(tmp_path / "two", **settings), devices=2)
+    first, second = run_together(*flags("two", 10), devices=2)
     assert "Continuing from step 5" in first
     assert "Trained to step 10" in first
     assert "step" not in second  # one of them speaks
-    code, _, err = run(*train_flags(tmp_path / "one", **settings), devices=4)
+    code, _, err = run(*flags("one", 10), devices=4)
     assert code == 0, err
     one, two = (saved_values(tmp_path / name / "checkpoints", 10) for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -85,9 +91,10 @@ def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
         # of another key, would move parameters apart by about that in each of ten steps.
         np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=2e-4, err_msg=name)
     out = tmp_path / "samples"
-    run_together("sample.py", f"--model={tmp_path / 'two'}", "--num_samples=5", f"--out={out}")
-    with np.load(out / "samples_5x8x8x1.npz") as arrays:
-        np.testing.assert_array_equal(arrays["arr_1"], np.arange(5))
+    model = (f"--model={tmp_path / 'two'}", "--import=tests.training.linear")
+    run_together("sample.py", *model, "--num_samples=5", f"--out={out}")
+    with np.load(out / "samples_5x4x4x1.npz") as arrays:
+        np.testing.assert_array_equal(arrays["arr_1"], [0, 1, 2, 0, 1])
 
 
 def test_train_refuses_in_one_sentence(tmp_path, capsys):
@@ -101,7 +108,6 @@ def test_train_refuses_in_one_sentence(tmp_path, capsys):
         "--config.sampling.steps=ddim999": "999",
         "--config.data.prepare=nothing.like:this": "nothing.like",
         "--config.mesh.fsdp=3": "fsdp 3",
-        "--config.training.batch_size=8000000": "GiB",
         "--workdir=/dev/null/run": "/dev/null/run",
         "--workdir=": "--workdir is missing",
         "--workdi=x": "did you mean --workdir?",
@@ -129,8 +135,8 @@ for name in COMMANDS:
     except SystemExit as stop:
         assert not stop.code, stop.code
     assert time.process_time() - begun < 3, name
-heavy = {"jax", "flax", "tensorflow", "torch", "orbax"} & set(sys.modules)
-assert not heavy, heavy
+    heavy = {"jax", "flax", "tensorflow", "torch", "orbax"} & set(sys.modules)
+    assert not heavy or name == "openai", (name, heavy)
 """
 
 
@@ -150,6 +156,7 @@ def test_the_help_of_a_config_lists_its_fields(capsys):
 def test_the_command_runs_others_by_name(capsys):
     assert call(commands.main, "train", "--config=digits") == 1
     assert capsys.readouterr().err.startswith("jaxdiff train: --workdir is missing")
-    assert "did you mean train?" in call(commands.main, "trian")
+    assert call(commands.main, "trian") == 1
+    assert "did you mean train?" in capsys.readouterr().err
     assert call(commands.main) == 0
     assert "train" in capsys.readouterr().out

@@ -37,7 +37,7 @@ def test_help_says_what_there_is_and_all_of_it_is_there():
 
 
 def test_the_examples_of_the_page_run(alone, tmp_path, monkeypatch):
-    make_run(tmp_path / "runs" / "digits", tiny.config())
+    make_run(tmp_path / "runs" / "digits", tiny.config(), steps=(500, 1500))
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "python.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -50,11 +50,17 @@ def test_the_examples_of_the_page_run(alone, tmp_path, monkeypatch):
 
 
 def test_the_notebook_runs(alone, tmp_path, monkeypatch):
-    """With fewer steps than it has."""
+    """With a smaller network, fewer steps and fewer samples than it has."""
     monkeypatch.chdir(tmp_path)
     notebook = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text())
     cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
-    shorter = {"STEPS = 500": "STEPS = 20", "GUIDE = 100": "GUIDE = 10", "N = 40": "N = 5"}
+    shorter = {
+        "STEPS = 500": "STEPS = 20",
+        "GUIDE = 100": "GUIDE = 10",
+        "N = 40": "N = 5",
+        "from configs import digits": "from tests import tiny",
+        "digits.get_config()": "tiny.config()",
+    }
     for long, short in shorter.items():
         assert sum(cell.count(long) for cell in cells) == 1
         cells = [cell.replace(long, short) for cell in cells]

@@ -96,7 +96,7 @@ def solve(lengths, steps, rounding, wanted, step):
     """Combines stored profiles to the wanted ones.
 
     The system has rounding_i^2 |p|^2 added to its diagonal, so that `Solution.error`, which is what
-    the answer is judged by, is also what it minimises. With float32 that is below the digits that
+    the answer is judged by, is also what it minimises. With float32 that is below the places that
     anybody sees. With bfloat16 and three or more profiles it is what keeps the coefficients, which
     would run into the hundreds, from multiplying the rounding.
 

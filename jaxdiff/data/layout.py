@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import pathlib
+import os
 
 from jaxdiff import files
 from jaxdiff.data.pictures import endings
@@ -45,7 +45,7 @@ def find(root):
     if not files.is_folder(root):
         raise UserError(f"{root} is no folder: give a folder of class folders.")
     for path, size in files.walk(root).items():
-        ending = pathlib.PurePath(path).suffix.lower()
+        ending = os.path.splitext(path)[1].lower()
         if any(part.startswith(".") or part == ARCHIVE for part in path.split("/")):
             hidden += 1
         elif ending in endings():
@@ -114,7 +114,7 @@ def splits(root, pictures, layout=None, above=""):
 
 
 def _lone_folder(pictures, tops):
-    """The path, with a slash, of the one folder that holds all pictures, none of them directly; else None."""
+    """Path of the one folder that holds all pictures below it, with a slash; None without one."""
     is_lone = len(tops) == 1 and all(path.count("/") > 1 for path in pictures)
     return f"{next(iter(tops))}/" if is_lone else None
 

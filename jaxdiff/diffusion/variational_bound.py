@@ -27,7 +27,7 @@ def normal_kl(mean1, log_variance1, mean2, log_variance2):
 
 
 def _normal_cdf(z):
-    # The tanh approximation, as in the reference: bits per dimension are compared to four digits.
+    # The tanh approximation, as in the reference: bits per dimension are compared to four decimals.
     return 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 

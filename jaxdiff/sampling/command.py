@@ -23,7 +23,6 @@ from jaxdiff.config import (
     Label,
     Range,
     Schedule,
-    label_of,
 )
 from jaxdiff.config.fields import hints, meanings
 from jaxdiff.config.guidance import SHAPES
@@ -32,11 +31,13 @@ from jaxdiff.config.training import Seed
 from jaxdiff.errors import UserError
 from jaxdiff.numbers import whole
 
-NUM_SAMPLES = 64
+NUM_SAMPLES, MOST_CLASSES = 64, 2**20
 SAMPLERS = {cls.kind: cls for cls in (DDPM, DDIM, Heun, DPMpp)}
 COMMON = ("steps", "sigma_min", "sigma_max", "rho", "clip")
 CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
 ON_GRID = ("sigma_min", "sigma_max", "rho")
+# Flags that need another.
+NEEDED = {"icg": "cfg", "weight": "guide", "guide_null": "guide", "classifier_scale": "classifier"}
 Count = Annotated[int, Range(1, 2**31 - 1)]
 
 
@@ -123,10 +124,8 @@ def _sample(args):
 
     out, model = files.parse_path(out, "--out"), load(text)
     cond, start = conditions_of(args, model)
-    lengths = [len(array) for array in (*cond.values(), *([] if start is None else [start]))]
-    n = args.num_samples or min(lengths, default=NUM_SAMPLES)
-    if args.classes is not None:
-        cond |= _classes(args, model, cond, n)
+    given = [*cond.values(), start] if args.classes is None else [start]
+    n = args.num_samples or min((len(a) for a in given if a is not None), default=NUM_SAMPLES)
     job = model.job(
         n,
         seed=args.seed,
@@ -172,21 +171,21 @@ def guidance_of(args):
     Raises:
       UserError: for flags that do not belong together.
     """
+    given = {name for name, value in vars(args).items() if value not in (None, False, [])}
+    needed = {
+        "icg": "cfg",
+        "weight": "guide",
+        "guide_null": "guide",
+        "classifier_scale": "classifier",
+    }
+    for flag, other in needed.items():
+        if flag in given and other not in given:
+            raise UserError(f"--{flag} needs --{other}: add it, or leave --{flag} out.")
     for flag in ("weight", "guide_null"):
-        if len(values := getattr(args, flag)) not in (0, len(args.guide)):
-            raise UserError(
-                f"--{flag} is given {len(values)} times and --guide {len(args.guide)} times: give "
-                "one for each guide, in order."
-            )
-    if args.guide and not (args.weight or args.guide_null):
+        if flag in given and len(getattr(args, flag)) != len(args.guide):
+            raise UserError(f"--{flag} is not given once for each --guide: give as many, in order.")
+    if args.guide and not given & {"weight", "guide_null"}:
         raise UserError(f"--guide {args.guide[0]} has no weight: add --weight, such as 2.")
-    if args.icg and args.cfg is None:
-        raise UserError("--icg has no weight: add --cfg, such as --cfg 2.")
-    if args.classifier_scale is not None and args.classifier is None:
-        raise UserError(
-            f"--classifier_scale {args.classifier_scale} has nothing to scale: add --classifier "
-            "with the run of one, or leave it out."
-        )
     specs = [] if args.cfg is None else [ICG(args.cfg) if args.icg else CFG(args.cfg)]
     specs += [Autoguidance(*each) for each in zip(args.guide, args.weight, strict=False)]
     nulls = zip(args.guide, args.guide_null, strict=False)
@@ -200,18 +199,15 @@ def guidance_of(args):
 
 def _with_each(specs, field, values):
     """Specs with a field set to one value for all, or to one for each."""
-    if values and len(values) not in (1, len(specs)):
+    if not values:
+        return specs
+    if not specs or len(values) not in (1, len(specs)):
         raise UserError(
-            f"--{field} is given {len(values)} times for {len(specs)} that it applies to: give it "
+            f"--{field} is given {len(values)} times for {len(specs)} guidance methods: give it "
             "once for all, or once for each."
         )
-    if values and not specs:
-        raise UserError(
-            f"--{field} has nothing to apply to: add --cfg or --guide, or leave it out."
-        )
     values = values * len(specs) if len(values) == 1 else values
-    pairs = zip(specs, values, strict=False)
-    return [dataclasses.replace(spec, **{field: value}) for spec, value in pairs] or specs
+    return [dataclasses.replace(s, **{field: v}) for s, v in zip(specs, values, strict=True)]
 
 
 def _schedule(text):
@@ -231,85 +227,72 @@ def _settings_of(cls, flag, values):
 
 
 def conditions_of(args, model):
-    """({name: array [N, ...]}, noise to start from or None) that files or a split hold."""
-    import numpy as np
+    """({name: array [N, ...]}, noise [N, ...] to start from or None) that flags name.
 
-    from jaxdiff.data.source import open_split
-
-    if sum(each is not None for each in (args.cond, args.cond_split, args.latents)) > 1:
-        raise UserError(
-            "--cond, --cond_split and --latents each give conditions: give one of them."
-        )
+    Raises:
+      UserError: for files or a split that do not hold them.
+    """
+    given = [name for name in ("cond", "cond_split", "latents") if getattr(args, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"--{' and --'.join(given)} each give conditions: give one of them.")
+    cond, start = {}, None
     if args.cond_split is not None:
+        from jaxdiff.data.source import open_split
+
         source = open_split(model.config.data, args.cond_split, model.config.model.conditions)
-        rows = np.arange(min(args.num_samples or NUM_SAMPLES, len(source)))
-        return source.fetch(rows)["cond"], None
-    if args.cond is not None:
-        return _read_conditions(args.cond, "--cond", model)
-    if args.latents is not None:
-        cond, start = _read_conditions(args.latents, "--latents", model, with_start=True)
-        if start is None:
-            raise UserError(f"--latents {args.latents} has no array arr_0: give a file of latents.")
-        return cond, start
-    return {}, None
+        cond = source.fetch(range(min(args.num_samples or NUM_SAMPLES, len(source))))["cond"]
+    elif given:
+        cond, start = _read(args, given[0], model)
+    if args.classes is not None:
+        cond |= _classes(args, model, cond)
+    return cond, start
 
 
-def _read_conditions(text, flag, model, with_start=False):
-    """(conditions by name, arr_0 where it is what sampling starts from) of an npz file."""
+def _read(args, flag, model):
+    """(conditions by name, what sampling starts from: arr_0 of --latents) of an npz file."""
     from jaxdiff import files
     from jaxdiff.arrays import load_npz
-    from jaxdiff.sampling import finite
+    from jaxdiff.sampling.finite import refuse_marked
     from jaxdiff.sampling.run_sampling import samples_file
 
-    path = samples_file(files.parse_path(text, flag))
+    path = samples_file(files.parse_path(getattr(args, flag), f"--{flag}"))
     arrays = load_npz(path)
-    finite.refuse_marked(arrays, path)
+    refuse_marked(arrays, path)
     arrays.pop("settings", None)
-    start = arrays.pop("arr_0", None) if with_start else None
-    roles = {"arr_0": Image, "arr_1": Label}
-    for key, cls in roles.items():
-        array = arrays.pop(key, None)
-        own = [each for each in model.config.model.conditions if isinstance(each, cls)]
-        if array is not None and own:
-            arrays.setdefault(own[0].name, array)
+    start = arrays.pop("arr_0", None) if flag == "latents" else None
+    if flag == "latents" and start is None:
+        raise UserError(f"--latents {path} has no array arr_0: give a file of latents.")
+    for key, cls in (("arr_0", Image), ("arr_1", Label)):
+        own = [each.name for each in model.config.model.conditions if isinstance(each, cls)]
+        if (array := arrays.pop(key, None)) is not None and own:
+            arrays.setdefault(own[0], array)
     return arrays, start
 
 
-def _classes(args, model, cond, n):
-    """{name of the label: array [n]} of --classes, in turn."""
-    import numpy as np
-
+def _classes(args, model, cond):
+    """{name of the label: the classes of --classes}, which are taken in turn."""
     from jaxdiff.sampling.trained_model import load
 
-    config = model.config
-    label = label_of(config.model.conditions)
+    label = model.config.label
     if label is None and args.classifier is not None:
         label = load(args.classifier).config.label
     if label is None:
         raise UserError(f"{model} was trained without labels: leave --classes out.")
     if label.name in cond:
-        raise UserError(
-            f"--classes {args.classes} has no meaning with a file that has labels: leave one out."
-        )
-    return {label.name: np.resize(np.int32(parse_classes(args.classes, label.classes)), n)}
+        raise UserError(f"--classes {args.classes} and a file give labels: leave one of them out.")
+    return {label.name: parse_classes(args.classes)}
 
 
-def parse_classes(text, count):
-    """The classes that a text such as "0,3,5-9" names, of `count`.
+def parse_classes(text):
+    """The classes that a text such as "0,3,5-9" names.
 
     Raises:
-      UserError: for a text that cannot be read, or a class that there is not.
+      UserError: for a text that cannot be read.
     """
     classes = []
     for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        ends = [whole(end, count - 1) for end in ([low, high] if dash else [low, low])]
-        if None in ends:
-            raise UserError(
-                f"--classes {text} holds {part.strip()}: give classes from 0 to {count - 1}, as in "
-                "0,3,5-9."
-            )
-        classes += range(ends[0], ends[1] + 1)
-    if not classes:
-        raise UserError(f"--classes {text} names no class: give some, as in 0,3,5-9.")
-    return tuple(classes)
+        ends = [whole(end.strip(), MOST_CLASSES) for end in part.split("-")]
+        if None in ends or len(ends) > 2 or ends[0] > ends[-1]:
+            raise UserError(f"--classes {text} holds {part!r}: give classes, as in 0,3,5-9.")
+        classes += range(ends[0], ends[-1] + 1)
+    return classes

@@ -153,65 +153,49 @@ def _check_guide(guide, model):
     own, theirs = guide.config, model.config
     if own.is_classifier:
         raise UserError(f"{guide} is a classifier: Autoguidance needs a diffusion model.")
-    different = [
-        f"{name} ({a}, the model's is {b})"
-        for name, a, b in (
-            ("the shape of samples", own.signature.shape, theirs.signature.shape),
-            ("model.codec", own.model.codec, theirs.model.codec),
-        )
-        if a != b
-    ]
-    different += [
-        f"model.conditions ({each}, which the model lacks)"
-        for each in own.model.conditions
-        if each not in theirs.model.conditions
-    ]
-    if different:
-        raise UserError(
-            f"The guide {guide} differs from the model in {', '.join(different)}: guide with a "
-            "network of the same data and conditions, or of none."
-        )
-    _check_class_names("guide", guide, model)
+    pairs = [("model.codec", own.model.codec, theirs.model.codec)]
+    for each in own.model.conditions:
+        same = next((c for c in theirs.model.conditions if c.name == each.name), None)
+        pairs.append(("model.conditions", each, same))
+    _check_fits(
+        "guide", guide, model, pairs, "guide with a network of the same data and conditions"
+    )
 
 
 def _check_classifier(classifier, model):
     """Raises UserError for a classifier that does not fit the model."""
     own, theirs = classifier.config, model.config
-    if not own.is_classifier:
+    if not own.is_classifier or classifier.dropout:
         raise UserError(
-            f"{classifier} is a diffusion model: ClassifierGuidance needs a classifier."
+            f"{classifier} is no classifier without dropout, which ClassifierGuidance needs: give "
+            "the run of one."
         )
-    if classifier.dropout:
-        raise UserError(f"{classifier} is a classifier: it runs without dropout, leave that out.")
-    different = []
-    if own.diffusion.kind != theirs.diffusion.kind:
-        different.append("diffusion.kind")
-    else:
-        different += [
-            f"diffusion.{name}"
-            for name in own.diffusion.SAME
-            if getattr(own.diffusion, name) != getattr(theirs.diffusion, name)
-        ]
-    if own.signature.shape != theirs.signature.shape:
-        different.append("the shape of samples")
-    if any(each.name == own.label.name and each != own.label for each in theirs.model.conditions):
-        different.append(f"the condition {own.label.name}")
+    names = ("kind", *own.diffusion.SAME)
+    processes = [[getattr(c.diffusion, n, None) for n in names] for c in (own, theirs)]
+    pairs = [(f"diffusion.{n}", a, b) for n, a, b in zip(names, *processes, strict=True)]
+    if theirs.label is not None:
+        pairs.append(("the label", own.label, theirs.label))
+    advice = "guide with one that was trained with the model's run as diffusion.from_run"
+    _check_fits("classifier", classifier, model, pairs, advice)
+
+
+def _check_fits(what, other, model, pairs, advice):
+    """Raises UserError for a network whose samples, classes or pairs of values differ.
+
+    Args:
+      what: it is, "guide" or "classifier".
+      other, model: TrainedModels.
+      pairs: (name, its value, the model's) of what must be equal.
+      advice: what to do, to end the sentence.
+    """
+    shapes = [each.config.signature.shape for each in (other, model)]
+    named = [list(each.class_names) for each in (other, model)]
+    pairs = [("the shape of samples", *shapes), *pairs]
+    different = [f"{name} ({a}, the model's is {b})" for name, a, b in pairs if a != b]
+    if all(map(record.are_named, named)) and (first := record.first_difference(*named)):
+        number, own, theirs = first
+        different.append(f"the classes (class {number} is {own}, and the model's is {theirs})")
     if different:
         raise UserError(
-            f"The classifier {classifier} differs from the model in {', '.join(different)}: guide "
-            "with one that was trained with the model's run as diffusion.from_run."
-        )
-    _check_class_names("classifier", classifier, model)
-
-
-def _check_class_names(what, other, model):
-    """Raises UserError for a network of other classes than the model's, where both are named."""
-    named = [list(each.class_names) for each in (other, model)]
-    if not all(map(record.are_named, named)):
-        return
-    if difference := record.first_difference(*named):
-        number, theirs, own = difference
-        raise UserError(
-            f"The {what} {other} was trained on other classes than the model: class {number} is "
-            f"{theirs}, and the model's is {own}; use a {what} that was trained on the same data."
+            f"The {what} {other} differs from the model in {', '.join(different)}: {advice}."
         )

@@ -62,21 +62,6 @@ class Params:
     classifier: Any = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluations:
-    """How often networks are evaluated for one sample.
-
-    Attributes:
-      main: the main network, as a reference too.
-      guides: each guide.
-      classifier: forward and backward.
-    """
-
-    main: int
-    guides: tuple[int, ...]
-    classifier: int
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Samples one network with one sampler, guided or not.
@@ -163,18 +148,18 @@ class Pipeline:
         return in_batches(run, fetch, len(numbers), **sizes, bar=bar, quiet=True)
 
     def evaluations(self, num_steps, guidance=None):
-        """Evaluations for one sample in N steps."""
+        """Evaluations for one sample in N steps: (main network, each guide, classifier).
+
+        Those of the main network as a reference count too; the classifier's are forward and
+        backward.
+        """
         guidance = guidance or _unguided(num_steps)
-        main, guides, classifier = 0, [0] * len(self.guides), 0
+        counts = [0] * (2 + len(self.guides))
         for part in segments(self.sampler, guidance.weights, guidance.scales):
-            main += part.evaluations
-            classifier += part.evaluations * part.classifier_active
-            for reference in (self.references[r] for r in part.active):
-                if reference.guide is None:
-                    main += part.evaluations
-                else:
-                    guides[reference.guide] += part.evaluations
-        return Evaluations(main, tuple(guides), classifier)
+            for place in (0, *(self.references[r].place for r in part.active)):
+                counts[place] += part.evaluations
+            counts[-1] += part.evaluations * part.classifier_active
+        return tuple(counts)
 
     def conditions(self, params, cond):
         """Conditions of the main network and each reference; None where steps draw their own."""

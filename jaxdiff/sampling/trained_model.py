@@ -192,7 +192,7 @@ class TrainedModel:
           n: how many samples.
           seed: of everything random; sample number k of a seed is the same in every batch size.
           cond: {name: value} of the model's conditions, such as {"label": 3}: one for all samples,
-            or an array with one for each. Labels that are not given are all classes in turn.
+            or an array with one for each; labels are taken in turn, by default all classes.
           sampler: such as Heun(steps=18); None: the run's own.
           guidance: specs such as CFG(2), ICG(2), Autoguidance(guide, 1.7) and
             ClassifierGuidance(classifier, 1), one or several; networks are TrainedModels or the
@@ -309,11 +309,11 @@ def load(text, step=None, ema=None, dropout=None, imports=()):
 
 
 def condition_array(condition, value, n):
-    """A condition of n samples: an array [n, ...], of one value for all or one for each.
+    """A condition of n samples, an array [n, ...], of one value for all or one for each.
 
     Args:
       condition: its settings, such as Label(10).
-      value: what was given; images may be uint8.
+      value: what was given; labels are taken in turn, images may be uint8.
       n: how many samples.
 
     Raises:
@@ -321,12 +321,14 @@ def condition_array(condition, value, n):
     """
     name, value = condition.name, np.asarray(value)
     if isinstance(condition, Label):
-        if value.dtype.kind not in "iu" or value.ndim > 1:
-            raise UserError(f"cond {name} is {value!r}: give whole numbers.")
-        if value.size and not 0 <= value.min() <= value.max() < condition.classes:
-            wrong = value[(value < 0) | (value >= condition.classes)].flat[0]
-            raise UserError(f"cond {name} has {wrong}: classes are 0 to {condition.classes - 1}.")
-        return _checked(f"cond {name}", value, n, (), np.int32)
+        if value.dtype.kind not in "iu" or value.ndim > 1 or not 0 < value.size <= n:
+            raise UserError(f"cond {name} is {value}: give 1 to {n} whole numbers.")
+        value = np.atleast_1d(value)
+        if len(wrong := value[(value < 0) | (value >= condition.classes)]):
+            raise UserError(
+                f"cond {name} has {wrong[0]}: classes are 0 to {condition.classes - 1}."
+            )
+        return np.resize(np.int32(value), n)
     if isinstance(condition, Image):
         if value.dtype == np.uint8:
             value = value.astype(np.float32) / 127.5 - 1
@@ -339,7 +341,7 @@ def condition_array(condition, value, n):
     return _checked(f"cond {name}", value, n, shape)
 
 
-def _checked(name, value, n, shape, dtype=np.float32):
+def _checked(name, value, n, shape):
     """An array [n, *shape], of a value for each sample or one for all; UserError if it is not."""
     value = np.asarray(value)
     if value.shape not in ((n, *shape), shape):
@@ -349,7 +351,7 @@ def _checked(name, value, n, shape, dtype=np.float32):
         )
     if value.dtype.kind not in "fiub" or not np.isfinite(value).all():
         raise UserError(f"{name} has values that are not finite numbers: give others.")
-    return np.broadcast_to(value, (n, *shape)).astype(dtype)
+    return np.broadcast_to(value, (n, *shape)).astype(np.float32)
 
 
 def _with_networks(specs):
@@ -387,12 +389,11 @@ def _digests(model, method):
 
 def _evaluations(pipeline, grid, method):
     """{network: evaluations for one sample}, of the networks that are evaluated at all."""
-    counts = pipeline.evaluations(grid.num_steps, method.params)
-    spent = {"model": counts.main}
-    for guide, count in zip(method.guides, counts.guides, strict=True):
-        spent[str(guide)] = spent.get(str(guide), 0) + count
-    spent["classifier"] = counts.classifier
-    return {name: count for name, count in spent.items() if count}
+    names, spent = ("model", *map(str, method.guides), "classifier"), {}
+    for name, count in zip(names, pipeline.evaluations(grid.num_steps, method.params), strict=True):
+        if count:
+            spent[name] = spent.get(name, 0) + count
+    return spent
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -136,8 +136,7 @@ def counted_and_promised(
     pipeline, calls = make(sampler, references, counted=True, classifier_active=classifier_active)
     with jax.disable_jit():
         draw(pipeline, num_steps, guidance, cads, count=1)
-    promised = pipeline.evaluations(num_steps, guidance)
-    return tuple(map(len, calls)), (promised.main, *promised.guides, promised.classifier)
+    return tuple(map(len, calls)), pipeline.evaluations(num_steps, guidance)
 
 
 def inside(num_steps, weights, interval=(0.19, 1.61), scale=None):
