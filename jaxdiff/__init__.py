@@ -1,9 +1,9 @@
 """Train diffusion models in JAX, keep their history, and guide them with it.
 
     import jaxdiff
-    model = jaxdiff.load("runs/mine")
+    model = jaxdiff.load("runs/birds")
     samples = model.sample(64, cond={"label": 3}, guidance=[jaxdiff.CFG(2)])
-    samples.images, samples.grid(), samples.save("samples/threes")
+    samples.images, samples.grid(), samples.save("samples/birds")
 
 Trained models
     load            a TrainedModel of a run: .sample(n, ...), .denoise(x, sigma, ...)

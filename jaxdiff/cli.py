@@ -13,7 +13,6 @@ where `_job(args)` imports what it needs; so `--help` and a misspelt flag are an
 import argparse
 import logging as python_logging
 import os
-import pathlib
 import signal
 import sys
 
@@ -51,7 +50,7 @@ def run(main, parser, arguments=None):
 def _silence_libraries():
     """Libraries log less than errors, and orbax's threads errors that are raised as well."""
     logging.set_verbosity(logging.ERROR)
-    logging.get_absl_logger().addFilter(lambda r: "orbax" not in pathlib.Path(r.pathname).parts)
+    logging.get_absl_logger().addFilter(lambda r: "/orbax/" not in r.pathname)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
 
 

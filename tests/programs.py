@@ -1,25 +1,66 @@
 """Command lines, run in a process of their own or in this one."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from unittest import mock
 
 from tests.conftest import ROOT
 
 
-def run(*arguments, devices=1):
-    """(status, stdout, stderr) of Python with these arguments, in a process of its own."""
+def start(*arguments, devices=1, **environment):
+    """A process of Python with these arguments."""
     flags = f"--xla_force_host_platform_device_count={devices}"
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
+        env={**os.environ, "XLA_FLAGS": flags, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
     )
-    return done.returncode, done.stdout, done.stderr
+
+
+def run(*arguments, devices=1):
+    """(status, stdout, stderr) of Python with these arguments, in a process of its own."""
+    process = start(*arguments, devices=devices)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def start_together(*arguments, devices=1):
+    """Two processes of one program, each of some devices."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [
+        start(*arguments, "--distributed", devices=devices, JAX_PROCESS_ID=str(i), **where)
+        for i in range(2)
+    ]
+
+
+def run_together(*arguments, devices=1):
+    """What each of two processes of one program has printed, which must succeed."""
+    programs = start_together(*arguments, devices=devices)
+    try:
+        ends = [program.communicate(timeout=480) for program in programs]
+    finally:
+        for program in programs:
+            program.kill()
+    for program, (_, err) in zip(programs, ends, strict=True):
+        assert program.returncode == 0, err
+    return [out for out, _ in ends]
+
+
+def wait_for(condition, seconds=120):
+    """Waits until a function returns something true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 def call(main, *arguments):

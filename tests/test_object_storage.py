@@ -204,6 +204,8 @@ def test_a_run_is_held_referenced_and_its_averages_are_rebuilt(folder, one_devic
         with pytest.raises(UserError, match="@"), Run(folder / "a@b").held("--workdir"):
             pass
         synthetic.make_run(run.folder, every=200)
+    with pytest.raises(UserError, match="^gs://tests is not the folder of a run"):
+        resolve("gs://tests@5:ema=0.07")
     reference = resolve(f"{folder}@400:ema=0.07")
     assert (reference.run, str(reference)) == (run, f"{folder}@400:ema=0.07")
     assert run.config() == tiny.config(training__power_ema=synthetic.TRACKED)
@@ -247,7 +249,7 @@ def scalars(folder):
 
 def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch, alone):
     monkeypatch.setenv("JAXDIFF_CACHE", str(tmp_path / "cache"))
-    buckets.upload(prepare_arrays(epath.Path(tmp_path) / "data", digits.splits()), folder / "data")
+    prepare_arrays(folder / "data", digits.splits())
     config = tiny.config(
         data=DataConfig(name=str(folder / "data"), image_size=8, channels=1),
         training__num_steps=10,

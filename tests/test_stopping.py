@@ -1,7 +1,7 @@
+"""Programs that are asked to stop: in one line, and leaving nothing half written."""
+
 import itertools
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -10,20 +10,20 @@ import pytest
 from jaxdiff import stopping
 from jaxdiff.parallel import batches
 from tests import tiny
-from tests.conftest import ROOT
-from tests.sampling.test_job import make_run
-from tests.test_command_line import free_port, start, wait_for
+from tests.programs import start, start_together, wait_for
+from tests.runs import make_run
 
 PROGRAM = """
-import pathlib, sys, time
+import time
 from jaxdiff import cli, files
-def main():
-    with files.replacing(pathlib.Path(sys.argv[1])) as partial:
-        partial.touch()
+def main(args):
+    with files.replacing(files.parse_path(args.out, "--out")) as file:
+        file.write(b"half")
         print("begun", flush=True)
         time.sleep(600)
-path = sys.argv[1]
-cli.run(lambda _: main(), "a file")
+parser = cli.Parser("Writes a file")
+cli.add_flag(parser, "out")
+cli.run(main, parser)
 """
 
 
@@ -31,13 +31,7 @@ cli.run(lambda _: main(), "a file")
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
 def test_a_program_ends_in_one_line_and_leaves_nothing_half_written(tmp_path, number, status):
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "x")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program = start("-c", PROGRAM, "--out", tmp_path / "x")
     assert program.stdout.readline() == "begun\n"
     assert len(list(tmp_path.iterdir())) == 1
     program.send_signal(number)
@@ -51,16 +45,15 @@ def test_a_program_ends_in_one_line_and_leaves_nothing_half_written(tmp_path, nu
 def test_two_programs_that_sample_end_together(tmp_path):
     out = tmp_path / "out"
     arguments = ["sample.py", f"--model={make_run(tmp_path / 'run', tiny.config())}"]
-    arguments += [f"--out={out}", "--num_samples=500000", "--batch_size=40", "--distributed"]
-    where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-    programs = [start(*arguments, JAX_PROCESS_ID=str(i), **where) for i in range(2)]
+    arguments += [f"--out={out}", "--num_samples=500000", "--batch_size=40"]
+    programs = start_together(*arguments)
     wait_for(lambda: (out / "settings.json").exists() or programs[0].poll() is not None)
     programs[1].terminate()
     for program in programs:
         _, said = program.communicate(timeout=120)
         assert program.returncode == 143, said
         assert "Traceback" not in said
-    assert not out.exists()
+    assert not list(out.glob("samples_*"))
 
 
 def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):

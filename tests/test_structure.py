@@ -17,9 +17,11 @@ LAYERS = (
     ("guidance",),
     ("samplers",),
     ("factory",),
-    ("files", "locks", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files")
-    + ("parallel", "data", "checkpoints"),
-    ("progress", "stopping", "cli", "training", "sampling", "evaluation"),
+    (
+        *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
+        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
+    ),
+    ("training", "sampling", "evaluation"),
     ("interop", "commands"),
 )
 WITHOUT_USER_ERRORS = ("models", "diffusion", "guidance", "samplers", "parallel")

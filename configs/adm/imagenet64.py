@@ -6,7 +6,7 @@ r"""ImageNet at 64 x 64 with labels, 295,904,454 parameters.
 The released checkpoint, the one whose attention has the new order:
 
     python -m jaxdiff.interop.openai import 64x64_diffusion.pt \
-        --config configs/adm/imagenet64.py --out runs/imagenet64
+        --config configs/adm/imagenet64.py --attention_order new --out runs/imagenet64
 
 Training, the paper's: 540,000 iterations, batch 2048, learning rate 3e-4.
 

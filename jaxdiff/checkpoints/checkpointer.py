@@ -109,7 +109,7 @@ def _set_aside(folder, after):
 
 
 def is_step(name):
-    """Whether a name is a number as steps are written: no 007, no other digits."""
+    """Whether a name is a number as steps are written: no 007."""
     return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 

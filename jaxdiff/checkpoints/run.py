@@ -182,7 +182,9 @@ class Reference:
     dropout: float = 0.0
 
     def __str__(self):
-        return _written(self.run, self.step, {"ema": self.ema, "dropout": self.dropout or None})
+        options = {"ema": self.ema, "dropout": self.dropout or None}
+        given = ",".join(f"{name}={value}" for name, value in options.items() if value is not None)
+        return f"{self.run.folder}@{self.step}" + (f":{given}" if given else "")
 
 
 def resolve(text, step=None, ema=None, dropout=None):
@@ -220,19 +222,6 @@ def resolve(text, step=None, ema=None, dropout=None):
         steps = ", ".join(map(str, sorted(places)))
         raise UserError(f"{run.folder} has no step {step}: it has {steps}.")
     return Reference(run, step, places[step], dropout=dropout)
-
-
-def varied(text, step=None, ema=None):
-    """The text of a reference with another step or length of average; None leaves them."""
-    run, old_step, options = _split(text)
-    values = _parse_options(text, options) | ({} if ema is None else {"ema": ema})
-    return _written(run, old_step if step is None else step, values)
-
-
-def _written(run, step, options):
-    at = "" if step is None else f"@{step}"
-    given = ",".join(f"{name}={value}" for name, value in options.items() if value is not None)
-    return f"{run.folder}{at}" + (f":{given}" if given else "")
 
 
 def _split(text):

@@ -37,7 +37,7 @@ from jaxdiff.config.overrides import config_from, described, override
 from jaxdiff.config.processes import ADM, EDM, Process
 from jaxdiff.config.run import RunConfig, differences, flatten, replaced
 from jaxdiff.config.samplers import DDIM, DDPM, DPMpp, Heun, Sampler
-from jaxdiff.config.serialization import from_dict, import_modules, to_dict
+from jaxdiff.config.serialization import from_dict, import_modules, imported, to_dict
 from jaxdiff.config.training import DataConfig, MeshConfig, TrainingConfig
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "flatten",
     "from_dict",
     "import_modules",
+    "imported",
     "is_settings",
     "label_of",
     "override",

@@ -1,4 +1,4 @@
-"""config.json: every setting of a run, by name; kinds are told apart by `kind`.
+"""config.json: every setting of a run, by name; a field `kind` says which class.
 
 A kind that is not the package's own is written `module:Class`. Its module is used only if the
 program has imported it already, or the caller names it: a run's folder imports no code by itself.
@@ -69,16 +69,29 @@ def _class_of(kind, name, hint):
         return known[kind]
     if kind is None and len(known) == 1:
         return next(iter(known.values()))
-    module, colon, attribute = str(kind).partition(":")
-    if not colon:
+    if ":" not in str(kind):
         raise UserError(f"{name}.kind is {shown(kind)}: {nearest(kind, list(known))}")
+    return imported(kind, f"{name}.kind")
+
+
+def imported(text, name):
+    """What `module:attribute` names, in a module that the program has imported.
+
+    Args:
+      text: such as "mine.networks:Mixer".
+      name: of the setting that holds it, for the message.
+
+    Raises:
+      UserError: if the module was not imported or lacks the attribute.
+    """
+    module, _, attribute = text.partition(":")
     found = sys.modules.get(module)
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if not is_settings(found):
+    if found is None:
         raise UserError(
-            f"{name}.kind is {kind}, whose module this program has not imported: if you trust it, "
-            f"give --import {module} (in Python, jaxdiff.load(..., imports=[{module!r}]))."
+            f"{name} is {shown(text)}, which this program has not imported: if you trust it, give "
+            f"--import {module} (in Python, jaxdiff.load(..., imports=[{module!r}]))."
         )
     return found
 

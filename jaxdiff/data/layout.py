@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import os
-import pathlib
 
 from jaxdiff import files
 from jaxdiff.data.pictures import endings
@@ -46,7 +45,7 @@ def find(root):
     if not files.is_folder(root):
         raise UserError(f"{root} is no folder: give a folder of class folders.")
     for path, size in files.walk(root).items():
-        ending = pathlib.PurePath(path).suffix.lower()
+        ending = os.path.splitext(path)[1].lower()
         if any(part.startswith(".") or part == ARCHIVE for part in path.split("/")):
             hidden += 1
         elif ending in endings():
@@ -69,17 +68,18 @@ def find(root):
     return pictures, [f"Left out, files: {', '.join(parts)}."] if parts else []
 
 
-def splits(root, pictures, layout=None):
+def splits(root, pictures, layout=None, above=""):
     """The pictures in a folder, by split.
 
     The folders in it are splits if all of them have names of splits (see SPLITS) and no picture is
-    beside them, else classes.
+    beside them, else classes. A lone folder that holds splits alone is looked into.
 
     Args:
       root: the folder.
       pictures: {path below it: size}.
       layout: `classes` or `splits`, what the folders are whatever their names; then folders without
         a name of a split are left out. None: by the rule above.
+      above: path of the lone folder, with a slash.
 
     Returns:
       ({split: its Picture list, sorted by class and name}, sentences on what is left out).
@@ -90,7 +90,14 @@ def splits(root, pictures, layout=None):
     tops = {path.partition("/")[0] if "/" in path else "" for path in pictures}
     named = {top for top in tops if top.lower() in SPLITS}
     if layout == "classes" or (layout is None and named != tops):
-        _check_lone(root, pictures, tops, layout)
+        if layout is None and not above and (lone := _lone_folder(pictures, tops)):
+            inner = {path.removeprefix(lone): size for path, size in pictures.items()}
+            if all(path.partition("/")[0].lower() in SPLITS for path in inner):
+                return splits(root, inner, layout, lone)
+            raise UserError(
+                f"{root} holds one folder, {lone}, which holds folders: give {root / lone}, or add "
+                "--layout=classes if it is the one class."
+            )
         return {"train": _by_class(root, "", pictures)}, []
     if not named:
         raise UserError(
@@ -100,21 +107,16 @@ def splits(root, pictures, layout=None):
     found = collections.defaultdict(list)
     for top in sorted(named):
         inside = {p.partition("/")[2]: s for p, s in pictures.items() if p.startswith(f"{top}/")}
-        found[SPLITS[top.lower()]] += _by_class(root, f"{top}/", inside)
+        found[SPLITS[top.lower()]] += _by_class(root, f"{above}{top}/", inside)
     left = sorted(tops - named - {""})
     notes = [f"Left out, folders that have no name of a split: {some(left)}."] if left else []
     return {s: sorted(p, key=lambda p: (p.folder, p.path)) for s, p in found.items()}, notes
 
 
-def _check_lone(root, pictures, tops, layout):
-    """Refuses a lone folder that holds only folders, unless it was called a class."""
-    is_lone = len(tops) == 1 and "" not in tops
-    if layout is None and is_lone and all(path.count("/") > 1 for path in pictures):
-        (lone,) = tops
-        raise UserError(
-            f"{root} holds one folder, {lone}, which holds folders: give {os.path.join(root, lone)}"
-            f", or add --layout=classes if {lone} is the one class."
-        )
+def _lone_folder(pictures, tops):
+    """Path of the one folder that holds all pictures below it, with a slash; None without one."""
+    is_lone = len(tops) == 1 and all(path.count("/") > 1 for path in pictures)
+    return f"{next(iter(tops))}/" if is_lone else None
 
 
 def _by_class(root, above, pictures):

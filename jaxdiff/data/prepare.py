@@ -12,7 +12,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from typing import Annotated, Literal
 
-from jaxdiff import cli
+from jaxdiff import cli, files
 from jaxdiff.config.fields import Range, hints, settings
 from jaxdiff.errors import UserError
 
@@ -109,7 +109,7 @@ def prepare(kind, sources, values):
         wrong = kind if kind != "folder" else f"--vector {values.vector}" if vectors else paths[1]
         raise UserError(f"{wrong} cannot be prepared: give npz and npz files, or folder and one.")
     cli.require("image_size", values.image_size, "the size of images, such as 64")
-    if os.path.realpath(out).startswith(os.path.join(os.path.realpath(paths[0]), "")):
+    if files.absolute(paths[0]) in files.absolute(out).parents:
         raise UserError(f"--out {out} is in {paths[0]}, which is to be read: choose another --out.")
     images = {name: parse_path(path, "--condition_image") for name, path in images.items()}
     with folders.pool(values.workers) as mapped:

@@ -7,7 +7,6 @@ and the condition NAME is its feature NAME. As `image` is x, the condition `imag
 """
 
 import dataclasses
-import importlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import numpy as np
 
 from jaxdiff import files
 from jaxdiff.claims import in_first
-from jaxdiff.config import DataConfig, Image, Label, Vector, label_of
+from jaxdiff.config import DataConfig, Image, Label, Vector, imported, label_of
 from jaxdiff.data.dataset import INFO, REQUEST, SUMMARY, feature_of
 from jaxdiff.data.images import area_means, fit, to_float
 from jaxdiff.errors import UserError
@@ -264,15 +263,8 @@ def open_split(data, split, conditions):
 
 
 def _prepared(function):
-    """The folder of the dataset that a function, given as `module:function`, prepares."""
-    module, _, attribute = function.partition(":")
-    try:
-        prepare = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"data.prepare is {function}, which cannot be imported ({error}): give "
-            "module:function that Python finds from here."
-        ) from None
+    """The folder of the dataset that an imported function, `module:function`, prepares."""
+    prepare = imported(function, "data.prepare")
     return os.fspath(in_first(prepare) or prepare())
 
 

@@ -75,11 +75,21 @@ class Search:
         Raises:
           UserError: for a run or step that there is not, or averages that cannot be rebuilt.
         """
-        model = load(self.model, self.model_step, point.model_ema)
+        model = self._load(self.model, self.model_step, point.model_ema)
         if self.guide is None or point.weight == 1:
             return model, None
         step = self.guide_step if point.guide_step is None else point.guide_step
-        return model, load(self.guide, step, point.guide_ema)
+        return model, self._load(self.guide, step, point.guide_ema)
+
+    def _load(self, *place):
+        if place not in self._found:
+            self._found[place] = load(*place)
+        return self._found[place]
+
+    @cached_property
+    def _found(self):
+        """{(text, step, length): TrainedModel}, none with its parameters read."""
+        return {}
 
     def job(self, point, seed=None):
         """The sampling job of a point, with another seed if one is given.
@@ -155,13 +165,13 @@ class Search:
 
     @cached_property
     def _models(self):
-        """{name: TrainedModel} of the last few networks, some with their parameters read."""
+        """{name: TrainedModel} of the networks used last, with their parameters read."""
         return {}
 
     def _held(self, model):
-        """The model, or the one of the same name that has read its parameters already."""
+        """A copy of the model that keeps its parameters while it is among the last few."""
         models, name = self._models, str(model)
-        models[name] = models.pop(name, model)  # the last one is that used most recently
+        models[name] = models.pop(name, None) or dataclasses.replace(model)
         if len(models) > HELD:
             del models[next(iter(models))]
         return models[name]

@@ -200,21 +200,22 @@ def to_state_dict(network, params, *, new_order=False):
     Raises:
       UserError: if the other code has no such network.
     """
-    table = list(tensors(network, new_order=new_order))
-    if lacking := _without_counterpart(network, table):
-        raise UserError(f"The network has {lacking}, which released networks lack: export another.")
+    check_exportable(network)
     ours = flatten_dict(params, sep="/")
+    table = tensors(network, new_order=new_order)
     return {tensor.name: tensor.theirs(np.asarray(ours[tensor.path])) for tensor in table}
 
 
-def _without_counterpart(network, table):
-    """What of a network the other code cannot build, in words; None if it can."""
+def check_exportable(network):
+    """Raises UserError if the other code has no such network."""
+    named = {tensor.path for tensor in tensors(network)}
+    others = [path for path in flatten_dict(network.shapes, sep="/") if path not in named]
     if network.config.rescale_residuals:
-        return "rescale_residuals"
+        others.append("model.rescale_residuals")
     if network.signature.null:
-        return "a null condition (diffusion.condition_dropout)"
-    paths = {tensor.path for tensor in table}
-    return next((path for path in flatten_dict(network.shapes, sep="/") if path not in paths), None)
+        others.append("a null condition (diffusion.condition_dropout)")
+    if others:
+        raise UserError(f"The network has {others[-1]}, which released ones lack: export another.")
 
 
 def main():

@@ -128,6 +128,7 @@ def export_run(reference, out, *, new_order=False):
     if reference.dropout:
         raise UserError(f"{reference} has dropout, which no file says: leave it out.")
     network = factory.network(config)
+    openai.check_exportable(network)
     sharding = replicated(make_mesh())
     shardings = jax.tree.map(lambda _: sharding, network.shapes)
     params = read_ema(reference, network.shapes, shardings)

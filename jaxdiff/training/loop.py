@@ -19,6 +19,7 @@ import jax
 from jaxdiff import files
 from jaxdiff.checkpoints.checkpointer import Checkpointer, complete_steps
 from jaxdiff.checkpoints.run import KEEP_CHECKPOINTS, Run
+from jaxdiff.config import import_modules
 from jaxdiff.data.pipeline import batches
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError, user_errors
@@ -65,6 +66,8 @@ def train(config, workdir, interrupt=None, restart=False):
         is not finite in IN_A_ROW steps in a row, and when memory is exhausted.
     """
     run = Run(files.parse_path(workdir, "--workdir"))
+    # The function that prepares the data: whoever wrote the config means it to be called.
+    import_modules(filter(None, [getattr(config.data, "prepare", "").partition(":")[0]]))
     with contextlib.ExitStack() as stack:
         interrupt = interrupt or stack.enter_context(Interrupt())
         stack.enter_context(out_of_memory(SMALLER))

@@ -12,6 +12,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
 from jaxdiff.models.condition import Condition
 
 SILU_SCALE = 0.596  # the root mean square of silu(z), z ~ N(0, 1)

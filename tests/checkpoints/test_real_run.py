@@ -9,21 +9,22 @@ import pytest
 from etils import epath
 
 from jaxdiff import factory, files
-from jaxdiff.checkpoints import checkpointer, posthoc_ema
+from jaxdiff.checkpoints import checkpointer, ema, posthoc_ema
 from jaxdiff.checkpoints.power_ema import ROUNDING, profile_name
 from jaxdiff.checkpoints.run import Run, read_ema, resolve
 from jaxdiff.config import replaced
 from jaxdiff.parallel.mesh import make_mesh, placed, replicated
+from jaxdiff.sampling import command as sampling_command
 from jaxdiff.training import loop
 from tests import tiny
-from tests.test_command_line import run as run_program
-from tests.test_command_line import run_together
+from tests.programs import call, refused, run_together
+from tests.programs import run as run_program
 
 STEPS, THIRD = 40, 0.15
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, alone):
     folder = epath.Path(tmp_path_factory.mktemp("real")) / "run"
     config = tiny.config(
         training__power_ema=(0.05, 0.1, THIRD),
@@ -31,15 +32,8 @@ def trained(tmp_path_factory):
         training__snapshot_every=2,
         training__checkpoint_every=STEPS,
     )
-    train(config, folder)
+    loop.train(config, folder)
     return Run(folder)
-
-
-def train(config, folder):
-    """On one device, in an eighth of the time of eight fake ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda fsdp: one_mesh())
-        loop.train(config, folder)
 
 
 def one_mesh():
@@ -105,49 +99,41 @@ def test_a_tracked_average_is_the_one_that_was_tracked(trained):
     jax.tree.map(np.testing.assert_array_equal, got, tracked(run, THIRD))
 
 
-def test_the_command_lines(trained, tmp_path):
+def test_the_command_lines(trained, tmp_path, capsys):
     run = without_third(trained, tmp_path / "run", 2)
-    command = ("-m", "jaxdiff.checkpoints.ema", run.folder, "--step=40")
-    code, out, err = run_program(*command, "--length=0.05,0.12,0.15,0.2")
+    command = (run.folder, "--step=40")
+    code, out, err = run_program(
+        "-m", "jaxdiff.checkpoints.ema", *command, "--length=0.05,0.12,0.15,0.2"
+    )
     assert code == 0, err
     assert "| 0.05 | 1 | 1 | 0 | 2.5e-08 |" in out
     assert "| 0.12 | 20 | " in out
     assert "Rebuilt 3 averages at step 40" in out
     assert files.names(run.folder / "ema") == ["0.12", "0.15", "0.2"]
-    code, out, err = run_program(*command, "--length=0.12,0.13")
-    assert code == 0, err
-    assert "Rebuilt 1 averages" in out
-    assert "1 were there already" in out
+    assert call(ema.main, *command, "--length=0.12,0.13") == 0
+    assert "Rebuilt 1 averages" in capsys.readouterr().out
 
     other = epath.Path(tmp_path) / "other"
-    code, out, err = run_program(*command, "--length=0.12,0.15", f"--out={other}", devices=8)
-    assert code == 0, err
+    assert call(ema.main, *command, "--length=0.12,0.15", f"--out={other}") == 0
     assert files.names(other) == ["config.json", "snapshots"]
     a, b = (str(resolve(f"{folder}@40:ema=0.15")) for folder in (run.folder, other))
     got = [read_ema(resolve(text), *arguments(run)) for text in (a, b)]
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), *got)
-    code, _, err = run_program(*command, "--length=0.12", f"--out={other}")
-    assert (code, err.count("\n")) == (1, 1)
-    assert "is not empty" in err
+    lines = [
+        ((*command, "--length=0.12", f"--out={other}"), "not empty"),
+        ((*command, "--length=0.12,0.01"), "length 0.01 at step 40"),
+        (command, "--length"),
+        ((tmp_path / "none", "--length=0.12"), "config.json"),
+    ]
+    refused(ema.main, capsys, lines)
 
-    code, out, err = run_program(*command, "--length=0.12,0.01")
-    assert (code, err.count("\n")) == (1, 1)
-    assert "| 0.01 | 20 |" in out
-    assert "length 0.01 at step 40" in err
-
-    code, _, err = run_program(
-        "sample.py",
-        f"--model={other}:ema=0.12",
-        f"--guide={run.folder}@20:ema=0.17",
-        "--weight=2",
-        "--num_samples=4",
-        f"--out={tmp_path / 'samples'}",
-    )
-    assert code == 0, err
-    manifest = json.loads((tmp_path / "samples" / "manifest.json").read_text())
+    guide, out = f"{run.folder}@20:ema=0.17", tmp_path / "samples"
+    request = (f"--guide={guide}", "--weight=2", "--num_samples=4", f"--out={out}")
+    assert call(sampling_command.main, f"--model={other}:ema=0.12", *request) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["model"] == f"{other}@40:ema=0.12"
-    assert manifest["guidance"]["references"][0]["network"] == f"{run.folder}@20:ema=0.17"
-    assert (run.folder / "ema" / "0.17" / "20").exists()
+    assert guide in json.dumps(manifest["guidance"])
+    assert files.exists(run.folder / "ema" / "0.17" / "20")
 
 
 def test_two_processes_rebuild_what_one_does(trained, tmp_path):
@@ -168,7 +154,7 @@ def test_a_run_may_continue_with_snapshots_in_bfloat16(trained, tmp_path):
     run = Run(epath.Path(tmp_path) / "run")
     shutil.copytree(trained.folder, run.folder)
     changed = {"training.num_steps": STEPS + 2, "training.snapshot_dtype": "bfloat16"}
-    train(replaced(run.config(), changed), run.folder)
+    loop.train(replaced(run.config(), changed), run.folder)
     plan = posthoc_ema.plan(run.folder, (0.1, 0.12))
     assert plan.step == STEPS + 2
     assert [s.dtype for s in plan.snapshots[-2:]] == ["float32", "bfloat16"]

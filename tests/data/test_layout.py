@@ -30,6 +30,7 @@ AB = ["a", "b"]
         ("Train/a/1.png TEST/b/1.png", None, {"train": ["a"], "test": ["b"]}),
         ("training/a/1.png train/b/1.png testing/b/1.png", None, {"train": AB, "test": ["b"]}),
         ("train/a/1.png test/a/1.png notes/x.txt", None, {"train": ["a"], "test": ["a"]}),
+        ("x/train/a/1.png x/test/b/1.png __MACOSX/x/1.png", None, {"train": ["a"], "test": ["b"]}),
         ("train/1.png test/2.png", None, {"train": [""], "test": [""]}),
         # Not all.
         ("train/1.png bus/1.png car/1.png", None, {"train": ["bus", "car", "train"]}),

@@ -118,6 +118,7 @@ def test_the_command_line_measures_a_model_without_labels(tmp_path):
     model = runs.make_run(tmp_path / "run", runs.unlabelled(), steps=(5,))
     program, out = ["-m", "jaxdiff.evaluation.likelihood", f"--model={model}"], tmp_path / "x.npz"
     options = ["--split=train", "--steps=ddim5", "--num_images=3", f"--out={out}"]
+    options.append("--import=studies.digits.data")
     code, printed, err = run(*program, *options)
     assert code == 0, err
     assert "bits per dimension, standard error" in printed

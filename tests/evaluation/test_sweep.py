@@ -268,7 +268,7 @@ def test_the_command_line(runs, tmp_path):
     code, printed, err = run(
         *("-m", "jaxdiff.evaluation.sweep", f"--model={runs.model}", "--weights=2"),
         *("--interval=.1,9", "--num_samples=16", f"--features={runs.classifier}"),
-        f"--out={tmp_path / 'out'}",
+        *("--import=studies.digits.data", f"--out={tmp_path / 'out'}"),
     )
     assert code == 0, err
     values = run_sweep.Table(epath.Path(tmp_path) / "out", "fd").read()

@@ -140,7 +140,7 @@ def test_random_labels_are_of_all_classes_and_drawn_at_each_step():
         return Condition(vector=(cond["label"], cond["style"], cond["vector"]))
 
     draw = random(embed, {"label": None, "style": None, "vector": vector}, conditions)
-    first, second = (draw(i, keys).vector for i in range(2))
+    first, second = jax.jit(lambda keys: [draw(i, keys).vector for i in range(2)])(keys)
     for labels, styles, kept in (first, second):
         # The share of a class is .1 with a standard error of .007, and .25 with one of .01.
         np.testing.assert_allclose(np.bincount(labels, minlength=10) / 2000, 0.1, atol=0.03)

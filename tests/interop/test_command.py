@@ -1,6 +1,7 @@
 """Import and export as commands: an imported file is a run, and an exported run is such a file."""
 
 import dataclasses
+import pathlib
 import shutil
 
 import jax
@@ -69,7 +70,6 @@ def test_an_imported_file_is_a_run_that_computes_what_the_reference_does(folder)
 
     got = output(model.params, arrays["x"], arrays["timesteps"], arrays["labels"])
     assert golden_format.error(got, arrays["output"]) <= 1e-5
-    assert model.sample(3, seed=1).images.std() > 0
 
 
 def test_export_gives_the_imported_file_back(folder):
@@ -141,7 +141,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(folder, monkeypatch):
     shutil.copytree(folder / "run", folder / "edm")
     Run(folder / "edm").write_config(replaced(CONFIG, {"diffusion": EDM()}))
     (folder / "empty").mkdir()
-    before = sorted(folder.rglob("*"))
+    before = sorted(pathlib.Path(folder).rglob("*"))
     other = replaced(CONFIG, {"model.channels": 64})
     for path, out, config, words in (
         (CHECKPOINT, folder / "run", CONFIG, "not empty"),
@@ -173,7 +173,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(folder, monkeypatch):
         with pytest.raises(UserError, match="No space left"):
             import_file(CHECKPOINT, out, config=CONFIG, new_order=True)
     (folder / "empty").mkdir(exist_ok=True)
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(pathlib.Path(folder).rglob("*")) == before
 
 
 def test_the_command_line(tmp_path, capsys):

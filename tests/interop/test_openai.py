@@ -91,7 +91,7 @@ def test_resampling_that_learns_nothing():
     bare = {n: a for n, a in state_dict.items() if ".op." not in n and "2.conv" not in n}
     apply, params = openai.unet(bare, **{**case["kwargs"], "conv_resample": False})
     x = np.zeros((1, 16, 16, 3), np.float32)
-    assert apply(params, x, np.zeros(1)).shape == x.shape
+    assert jax.eval_shape(apply, params, x, np.zeros(1)).shape == x.shape
 
 
 def test_rates_that_no_level_has_are_without_effect(adm):
@@ -108,7 +108,7 @@ def test_networks_that_the_other_code_lacks_are_not_exported():
     for config, own, words in (
         (label, dataclasses.replace(signature, null=True), "condition_dropout"),
         (UNetConfig(rescale_residuals=True, **common), signature, "rescale_residuals"),
-        (UNetConfig(conditions=(Vector(3),), **common), signature, "released networks lack"),
+        (UNetConfig(conditions=(Vector(3),), **common), signature, "released ones lack"),
     ):
         network = Network(config, own)
         params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), network.shapes)

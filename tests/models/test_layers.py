@@ -58,8 +58,9 @@ def test_dropout_masks_belong_to_samples_not_batches():
     x = jnp.ones((5, 4, 4, 8))
     keys = jax.random.split(jax.random.key(1), 5)
     together = layers.drop(x, 0.3, keys)
-    alone = jnp.concatenate([layers.drop(x[i : i + 1], 0.3, keys[i : i + 1]) for i in range(5)])
-    np.testing.assert_array_equal(together, alone)
+    for n in (0, 4):
+        alone = layers.drop(x[n : n + 1], 0.3, keys[n : n + 1])
+        np.testing.assert_array_equal(together[n : n + 1], alone)
     assert not np.array_equal(together[0], together[1])
 
 

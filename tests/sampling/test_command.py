@@ -28,7 +28,7 @@ from jaxdiff.sampling import command
 from jaxdiff.sampling.trained_model import load
 from tests import tiny
 from tests.conftest import ROOT
-from tests.refusals import check
+from tests.programs import refused
 from tests.runs import make_run
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -218,7 +218,7 @@ def test_a_command_samples_and_says_what_it_costs(labelled, tmp_path):
         np.testing.assert_array_equal(arrays["arr_1"], [3, 7, 8, 3, 7])
 
 
-def test_commands_are_refused_in_a_sentence(labelled, tmp_path):
+def test_commands_are_refused_in_a_sentence(labelled, tmp_path, capsys):
     own = ["--model", labelled, "--out", tmp_path / "out"]
     lines = {
         (): "--model is missing",
@@ -229,5 +229,5 @@ def test_commands_are_refused_in_a_sentence(labelled, tmp_path):
         (*own, "--classes", "10"): "label has 10",
         (*own, "--guide", str(tmp_path), "--weight", "2"): "not the folder of a run",
     }
-    check("sample.py", "sample.py", list(lines.items()))
+    refused(command.main, capsys, lines.items())
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff
-from configs import toy, toy_unconditional
+from configs import toy, toy_guide, toy_unconditional
 from jaxdiff import files
 from jaxdiff.config import Heun, replaced
 from jaxdiff.errors import UserError
@@ -14,7 +14,8 @@ from studies.toy import __main__ as study
 from studies.toy import data, figures, score
 from studies.toy.runs import Runs
 from tests import tiny
-from tests.test_command_line import run
+from tests.programs import run
+from tests.runs import make_run
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -32,13 +33,13 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """A model that was trained for four steps, and two networks of arbitrary parameters."""
     folder = tmp_path_factory.mktemp("toys")
-    names = ("model", "guide", "unconditional")
-    for seed, name in enumerate(names):
-        config = toy_unconditional if name == "unconditional" else toy
-        config = replaced(config.get_config(), {**TINY, "seed": seed})
-        jaxdiff.train(config, files.parse_path(folder / name, "workdir"))
-    return Runs(*(str(folder / name) for name in names), seed=0)
+    jaxdiff.train(replaced(toy.get_config(), TINY), files.parse_path(folder / "model", "workdir"))
+    untrained = {"model.channels": 8, "training.power_ema": (), "sampling.steps": 4}
+    guide = make_run(folder / "guide", replaced(toy_guide.get_config(), untrained))
+    config = replaced(toy_unconditional.get_config(), untrained)
+    return Runs(str(folder / "model"), guide, make_run(folder / "both", config, seed=1), seed=0)
 
 
 def test_the_truth_scores_as_the_truth():
@@ -98,20 +99,20 @@ def test_the_table_and_the_figures_are_made(runs, tmp_path):
 
 
 def test_runs_of_anything_else_are_refused(runs, tmp_path):
-    jaxdiff.train(tiny.config(training__num_steps=5), files.parse_path(tmp_path / "run", "workdir"))
+    name = make_run(tmp_path / "run", tiny.config())
     with pytest.raises(UserError, match="is no run of the toy"):
-        runs.load(str(tmp_path / "run"))
+        runs.load(name)
 
 
 def test_the_toy_is_sampled_from_the_command_line(runs, tmp_path):
     out = tmp_path / "out"
     flags = [f"--model={runs.model}", f"--guide={runs.guide}", "--weight=3", f"--out={out}"]
     flags += ["--num_samples=10", "--sampler=dpmpp", "--steps=4"]
-    code, _, err = run("sample.py", *flags)
-    assert code == 1
-    assert "--import studies.toy.kinds" in err
-    code, printed, err = run("sample.py", *flags, "--import=studies.toy.kinds")
-    assert code == 0, err
-    assert f"4 of model, 4 of {runs.guide}@4" in printed
+    refused = run("sample.py", *flags)
+    assert refused.returncode == 1
+    assert "--import studies.toy.kinds" in refused.stderr
+    done = run("sample.py", *flags, "--import=studies.toy.kinds")
+    assert done.returncode == 0, done.stderr
+    assert f"4 of {runs.guide}@10" in done.stdout
     with np.load(out / "samples_10x2.npz") as arrays:
         assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((10, 2), np.float32)

@@ -11,12 +11,14 @@ from flax import nnx
 from jaxdiff.config import (
     ADM,
     DDPM,
+    ClassifierConfig,
     Condition,
     Label,
     PixelCodec,
     Range,
     RunConfig,
     TrainingConfig,
+    Vector,
     replaced,
     settings,
 )
@@ -52,7 +54,7 @@ class Stripes:
 
 @settings
 class LinearConfig:
-    """Two linear layers.
+    """Two linear layers; a third for each condition.
 
     Attributes:
       width: of what is between them.
@@ -77,27 +79,62 @@ class Linear(nnx.Module):
         width = config.width
         self.first = nnx.Linear(math.prod(signature.shape), width, rngs=rngs)
         self.time = nnx.Linear(1, width, rngs=rngs)
-        self.label = nnx.Embed(CLASSES + 1, width, rngs=rngs)
+        self.label = nnx.Embed(16, width, rngs=rngs)
+        self.others = nnx.List(
+            nnx.Linear(math.prod(_shape(each, signature)), width, rngs=rngs)
+            for each in config.conditions
+            if not isinstance(each, Label)
+        )
+        self.conditions = config.conditions
         self.last = nnx.Linear(width, math.prod(self.out), rngs=rngs)
         if signature.uncertainty:
             self.head = nnx.Param(jnp.zeros(()))
 
     def embed(self, cond):
-        return Embedded(vector=self.label(cond["label"])) if cond else Embedded()
+        layers, found = iter(self.others), []
+        for each in self.conditions:
+            value = cond[each.name]
+            layer = self.label if isinstance(each, Label) else next(layers)
+            found.append(layer(value if isinstance(each, Label) else value.reshape(len(value), -1)))
+        return Embedded(vector=tuple(found))
 
     def null(self, cond):
-        return Embedded(vector=self.label(jnp.full_like(cond["label"], CLASSES)))
+        return jax.tree.map(jnp.zeros_like, self.embed(cond))
 
     def uncertainty(self, time):
         return self.head[...] * time
 
     def __call__(self, x, time, condition, dropout=None):
         h = self.first(x.reshape(len(x), -1)) + self.time(time[:, None] / 1000)
-        h = nnx.silu(h if condition.vector is None else h + condition.vector)
+        h = nnx.silu(sum(condition.vector, h))
         if dropout is not None:
             keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - dropout.rate, h.shape[1:]))
             h = h * keep(dropout.keys) / (1 - dropout.rate)
         return self.last(h).reshape(len(x), *self.out)
+
+
+def _shape(condition, signature):
+    if isinstance(condition, Vector):
+        return (condition.size,)
+    return (*signature.shape[:-1], condition.channels)
+
+
+@settings
+class LinearClassifier(ClassifierConfig):
+    """One linear layer, of the classes in `label`."""
+
+    def check_shape(self, shape):
+        pass
+
+    def build(self, signature, rngs):
+        class Module(nnx.Module):
+            def __init__(self, classes):
+                self.layer = nnx.Linear(math.prod(signature.shape), classes, rngs=rngs)
+
+            def __call__(self, x, time, dropout=None):
+                return self.layer(x.reshape(len(x), -1))
+
+        return Module(self.label.classes)
 
 
 def config(**overrides):

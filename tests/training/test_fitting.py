@@ -1,12 +1,10 @@
 import jax
 import pytest
-from jaxdiff.training.ema import profiles
 
-from jaxdiff import factory
 from jaxdiff.errors import UserError
-from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.training import fitting, loop
-from jaxdiff.training.optimizer import make_optimizer
+from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
+from jaxdiff.training import fitting
+from jaxdiff.training.task import Task
 from tests import tiny
 
 PARAMETERS = 184_514  # of the tiny network
@@ -19,8 +17,8 @@ BATCH = 16 * 64 * (8 + 32 * 4)
 def check(limit, monkeypatch, devices=1, **overrides):
     config = tiny.config(**overrides)
     mesh = make_mesh(1, jax.devices()[:devices])
-    optimizer, names = make_optimizer(config.training), list(profiles(config.training))
-    _, template = loop._layout(config, factory.network(config), optimizer, names, mesh)
+    shapes = jax.eval_shape(Task.of(config).init)
+    template = placed(shapes, parameter_sharding(mesh, shapes))
     monkeypatch.setattr(fitting, "device_memory", lambda: limit)
     fitting.check_fits(config, template, mesh, "lower training.batch_size")
 

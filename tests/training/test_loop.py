@@ -1,45 +1,51 @@
-import dataclasses
+"""Whole runs: of a small network, and of networks with every kind of condition."""
+
 import logging
 import pathlib
 import shutil
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from etils import epath
+from PIL import Image as Picture
 
-from jaxdiff import config as config_lib
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
-from jaxdiff.data import pipeline
+from jaxdiff.config import ADM, EDM, Heun, Image, Label, Vector
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
-from jaxdiff.training import loop
+from jaxdiff.training import loop, metrics_logging, workdir
+from jaxdiff.training.state import all_finite
+from jaxdiff.training.task import Task
 from tests import tiny
 from tests.disk import small_files
-from tests.training import events
+from tests.training import events, linear
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 
-@pytest.fixture(autouse=True)
-def on_one_device(monkeypatch):
-    """Most of what the loop does is seen on one device, in an eighth of the time."""
-    everything = mesh_lib.make_mesh
-    monkeypatch.setattr(loop, "make_mesh", lambda fsdp: everything(fsdp, jax.devices()[:1]))
+def train(folder, config):
+    loop.train(config, folder)
+    return Run(epath.Path(folder))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, alone):
     """A run of 20 steps in one go."""
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        everything = mesh_lib.make_mesh
-        patch.setattr(loop, "make_mesh", lambda fsdp: everything(fsdp, jax.devices()[:1]))
-        loop.train(tiny.config(), folder)
-    return Run(folder)
+    return train(tmp_path_factory.mktemp("run") / "whole", linear.config())
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    return Run(epath.Path(tmp_path) / "copy")
 
 
 def saved_values(folder, step):
-    """Every array of a checkpoint as it lies on disk, by name."""
+    """Every array of a checkpoint as it is on disk, by name."""
     import orbax.checkpoint as ocp
 
     values = {}
@@ -57,269 +63,257 @@ def saved_values(folder, step):
     return values
 
 
-def record_batches(monkeypatch):
-    """Notes the number of the batch that each start of the loop begins with, and all batches."""
-    seen = []
-    plain = pipeline.batches
-
-    def noting(source, size, seed, first, workers):
-        iterator = plain(source, size, seed, first, workers)
-
-        class Noting:
-            def __next__(self):
-                seen.append(next(iterator))
-                return seen[-1]
-
-            def close(self):
-                # What the run would have seen next.
-                seen.append(next(iterator))
-                iterator.close()
-
-        return Noting()
-
-    monkeypatch.setattr(loop, "batches", noting)
-    return seen
-
-
-def test_twenty_steps_and_ten_and_ten_are_bit_identical(finished, tmp_path, monkeypatch):
-    whole, parts = record_batches(monkeypatch), None
-    loop.train(tiny.config(), tmp_path / "again")
-    parts = record_batches(monkeypatch)
-    loop.train(tiny.config(training__num_steps=10), tmp_path / "parts")
-    loop.train(tiny.config(), tmp_path / "parts")
-    one = saved_values(finished.checkpoints, 20)
-    two = saved_values(tmp_path / "parts" / "checkpoints", 20)
-    assert len(one) > 100
+def assert_equal_checkpoints(run, other, step):
+    one, two = (saved_values(each.checkpoints, step) for each in (run, other))
     assert one.keys() == two.keys()
     for name, value in one.items():
         np.testing.assert_array_equal(value, two[name], err_msg=name)
-    # 20 + the next, against 10 + the next, and again from there: 10 + the next.
-    assert (len(whole), len(parts)) == (21, 22)
-    for expected, got in zip(whole, [*parts[:10], *parts[11:]], strict=True):
-        np.testing.assert_array_equal(expected["image"], got["image"])
-        np.testing.assert_array_equal(expected["label"], got["label"])
-    np.testing.assert_array_equal(parts[10]["image"], whole[10]["image"])
-
-
-def test_the_folder_holds_what_the_docs_say(finished):
-    assert finished.config() == tiny.config()
-    assert checkpointer.complete_steps(finished.checkpoints) == [10, 20]
-    assert checkpointer.complete_steps(finished.snapshots) == [5, 10, 15, 20]
-    assert sorted(p.name for p in (finished.checkpoints / "20").iterdir() if p.is_dir()) == [
-        "ema",
-        "meta",
-        "opt_state",
-        "params",
-        "step",
-    ]
-    meta = checkpointer.read_meta(finished.checkpoints, 20)
-    assert (meta["step"], meta["batch"], meta["ema"]) == (20, 20, ["0.995"])
-
-
-def test_a_snapshot_is_the_checkpoint_s_average(finished):
-    def arrays(folder, step):
-        meta = checkpointer.read_meta(folder, step)
-        return meta["fingerprints"]["ema"]
-
-    assert arrays(finished.snapshots, 20) == arrays(finished.checkpoints, 20)
-    assert arrays(finished.snapshots, 5) != arrays(finished.snapshots, 20)
-
-
-def test_scalars_and_pictures_are_written_without_tensorflow(tmp_path):
-    import sys
-
-    loop.train(tiny.config(training__num_steps=10, training__preview_every=10), tmp_path)
-    with Image.open(tmp_path / "previews" / "10.png") as picture:
-        assert picture.size == (10 * (48 + 4), 6 * (48 + 4))
-    tags = events.read(tmp_path / "tensorboard")
-    for name in ("loss", "mse", "vb", "loss_q0", "loss_q3", "grad_norm", "images_per_second"):
-        assert list(tags[name]) == [5, 10]
-    assert list(tags["samples"]) == [10]
-    assert "non_finite_steps" not in tags
-    assert not {"tensorflow", "torch"} & set(sys.modules)
 
 
 class Killed(BaseException):
     """The end of a program that nobody asked; nothing in it may act on that."""
 
 
-@pytest.mark.parametrize("first_kill", [3, 13])
-def test_a_killed_run_has_every_point_and_picture_once(first_kill, tmp_path, monkeypatch):
-    fields = {"training__preview_every": 10, "training__num_steps": 25}
-    loop.train(tiny.config(**fields), tmp_path / "whole")
-    kills = iter([first_kill, 23])
-    plain = loop.batches
+def killed_at(kills, seen, monkeypatch):
+    """Kills the runs that are started from now on after these steps; notes the batches of all."""
+    kills, plain = iter(kills), loop.batches
 
     def batches(source, size, seed, first, workers):
-        last = next(kills, 1000)
+        last = next(kills, None)
         for number, batch in enumerate(plain(source, size, seed, first, workers), first + 1):
-            if number > last:
+            if number - 1 == last:
                 raise Killed
+            seen.append((number, batch))
             yield batch
 
     monkeypatch.setattr(loop, "batches", batches)
-    for _ in range(2):
+
+
+def test_a_run_that_was_killed_is_in_the_end_the_same(tmp_path, monkeypatch):
+    config = linear.config(training__preview_every=10, training__num_steps=25)
+    expected, seen, kills = [], [], [3, 13, 23]
+    killed_at([], expected, monkeypatch)
+    whole = train(tmp_path / "whole", config)
+    monkeypatch.undo()
+    killed_at(kills, seen, monkeypatch)
+    for _ in kills:
         with pytest.raises(Killed):
-            loop.train(tiny.config(**fields), tmp_path / "parts")
+            train(tmp_path / "parts", config)
         # As if the last checkpoint had been the last thing that was done.
-        assert {*range(5, number_of(tmp_path / "parts") + 1, 5)} <= set(
-            events.read(tmp_path / "parts" / "tensorboard").get("loss", ())
-        )
-    loop.train(tiny.config(**fields), tmp_path / "parts")
-    whole, parts = (events.read(tmp_path / name / "tensorboard") for name in ("whole", "parts"))
-    assert list(whole["loss"]) == [5, 10, 15, 20, 25]
-    assert list(whole["samples"]) == [10, 20]
-    assert whole.keys() == parts.keys()
-    for tag in whole.keys() - {"images_per_second"}:
-        assert whole[tag] == parts[tag], tag
-    assert whole["images_per_second"].keys() == parts["images_per_second"].keys()
-    pictures = [
-        sorted(p.name for p in (tmp_path / n / "previews").iterdir()) for n in ("whole", "parts")
+        run = Run(epath.Path(tmp_path) / "parts")
+        done = max(checkpointer.complete_steps(run.checkpoints), default=0)
+        reported = events.read(run.tensorboard).get("loss", ())
+        assert {*range(5, done + 1, 5)} <= set(reported)
+    parts = train(tmp_path / "parts", config)
+    assert_equal_checkpoints(whole, parts, 25)
+    assert [number for number, _ in seen] == [
+        1,
+        2,
+        3,
+        *range(1, 14),
+        *range(11, 24),
+        *range(21, 26),
     ]
-    assert pictures == [["10.png", "20.png"]] * 2
+    batches = dict(expected)
+    for number, batch in seen:
+        jax.tree.map(np.testing.assert_array_equal, batch, batches[number])
+    # Every point and picture is there once.
+    one, two = (events.read(run.tensorboard) for run in (whole, parts))
+    assert list(one["loss"]) == [5, 10, 15, 20, 25]
+    assert list(one["samples"]) == [10, 20]
+    assert one.keys() == two.keys()
+    for tag in one.keys() - {"images_per_second"}:
+        assert one[tag] == two[tag], tag
+    assert one["images_per_second"].keys() == two["images_per_second"].keys()
+    for run in (whole, parts):
+        assert sorted(path.name for path in run.previews.iterdir()) == ["10.png", "20.png"]
+    with Picture.open(whole.previews / "20.png") as picture:
+        assert picture.width > 3 * 48  # a column for each class
+    assert not {"tensorflow", "torch"} & set(sys.modules)
 
 
-def number_of(folder):
-    """The last step that a run has a checkpoint of; 0 where there is none."""
-    return max(checkpointer.complete_steps(folder / "checkpoints"), default=0)
+def test_the_folder_holds_what_the_docs_say(finished):
+    assert finished.config() == linear.config()
+    assert checkpointer.complete_steps(finished.checkpoints) == [10, 20]
+    assert checkpointer.complete_steps(finished.snapshots) == [5, 10, 15, 20]
+    tags = events.read(finished.tensorboard)
+    for name in ("loss", "mse", "vb", "loss_q0", "loss_q3", "grad_norm", "images_per_second"):
+        assert list(tags[name]) == [5, 10, 15, 20]
+    assert "non_finite_steps" not in tags
+
+    def fingerprints(folder, step):
+        return checkpointer.read_meta(folder, step)["fingerprints"]["ema"]
+
+    assert fingerprints(finished.snapshots, 20) == fingerprints(finished.checkpoints, 20)
+    assert fingerprints(finished.snapshots, 5) != fingerprints(finished.snapshots, 20)
 
 
 def test_a_run_of_another_config_is_refused_and_untouched(finished):
     before = finished.config_file.read_text()
     with pytest.raises(UserError, match=r"training.learning_rate \(0.001 in the run, now 0.1\)"):
-        loop.train(tiny.config(training__learning_rate=0.1), finished.folder)
+        train(finished.folder, linear.config(training__learning_rate=0.1))
     assert finished.config_file.read_text() == before
 
 
-@pytest.fixture
-def copy(finished, tmp_path):
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    return Run(tmp_path / "copy")
-
-
-def damage(folder):
-    for path in folder.rglob("*"):
+def corrupt(folder):
+    for path in pathlib.Path(folder).rglob("*"):
         if path.is_file() and path.stat().st_size > 10_000:
             content = bytearray(path.read_bytes())
             content[len(content) // 2] ^= 1
             path.write_bytes(content)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_kept(copy, finished, capsys):
-    damage(copy.checkpoints / "20")
+def test_corrupt_checkpoints_are_passed_over_and_kept(copy, finished, capsys):
+    corrupt(copy.checkpoints / "20")
     (copy.checkpoints / "30").mkdir()
-    loop.train(tiny.config(), copy.folder)
+    train(copy.folder, linear.config())
     out = capsys.readouterr().out
-    assert "Checkpoint 20 is damaged" in out
+    assert "Checkpoint 20 is corrupt" in out
     assert "from step 10" in out
-    assert sorted(p.name for p in (copy.folder / "damaged").iterdir()) == [
-        "checkpoints-20",
-        "checkpoints-30",
-        # Averages of steps that are taken anew: those of two courses must not mix.
-        "snapshots-15",
-        "snapshots-20",
-    ]
+    # Averages of steps that are taken again: those of two courses of training must not mix.
+    aside = {path.name for path in (copy.folder / "set_aside").iterdir()}
+    assert {"checkpoints-20", "snapshots-15", "snapshots-20"} <= aside
     assert checkpointer.complete_steps(copy.snapshots) == [5, 10, 15, 20]
-    again, before = (saved_values(run.checkpoints, 20) for run in (copy, finished))
-    for name, value in before.items():
-        np.testing.assert_array_equal(value, again[name], err_msg=name)
-
-
-def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(copy):
+    assert_equal_checkpoints(finished, copy, 20)
     for step in (10, 20):
-        damage(copy.checkpoints / str(step))
+        corrupt(copy.checkpoints / str(step))
     with pytest.raises(UserError, match="None of the checkpoints"):
-        loop.train(tiny.config(), copy.folder)
+        train(copy.folder, linear.config())
     assert checkpointer.complete_steps(copy.checkpoints) == [10, 20]
 
 
 def test_a_finished_run_is_left_as_it_is(copy):
-    before = sorted(path for path in copy.folder.rglob("*") if "tensorboard" not in path.parts)
-    loop.train(tiny.config(), copy.folder)
-    after = sorted(path for path in copy.folder.rglob("*") if "tensorboard" not in path.parts)
-    assert after == before
+    def there():
+        paths = pathlib.Path(copy.folder).rglob("*")
+        return sorted(path for path in paths if "tensorboard" not in path.parts)
+
+    before = there()
+    train(copy.folder, linear.config())
+    assert there() == before
+
+
+def test_a_full_disk_ends_a_run_that_can_be_continued(copy, finished, caplog):
+    shutil.rmtree(copy.checkpoints / "20")
+    caplog.set_level(logging.CRITICAL, "absl")
+    with small_files(100_000), pytest.raises(UserError, match="cannot be written"):
+        train(copy.folder, linear.config())
+    assert checkpointer.complete_steps(copy.checkpoints) == [10]
+    train(copy.folder, linear.config())
+    assert_equal_checkpoints(finished, copy, 20)
+
+
+def test_a_picture_that_cannot_be_written_does_not_cost_the_checkpoint(tmp_path):
+    run = train(tmp_path, linear.config(training__num_steps=1))
+    (run.previews / "10.png").mkdir()
+    with pytest.raises(UserError, match="10.png"):
+        train(tmp_path, linear.config(training__num_steps=10, training__preview_every=10))
+    assert checkpointer.complete_steps(run.checkpoints) == [1, 10]
 
 
 def test_parameters_that_are_not_finite_stop_the_run_before_they_are_kept(tmp_path, monkeypatch):
-    plain = loop.make_step
-
-    def poisoned(*args):
-        step = plain(*args)
-
-        def wrapped(state, sums, batch):
-            new, sums = step(state, sums, batch)
-            bad = new.step == 13
-            params = jax.tree.map(lambda p: jax.numpy.where(bad, jax.numpy.nan, p), new.params)
-            return dataclasses.replace(new, params=params), sums
-
-        return wrapped
-
-    monkeypatch.setattr(loop, "make_step", poisoned)
-    words = "parameters are not finite at step 14, so .*last good checkpoint is .*/10:"
-    with pytest.raises(UserError, match=words):
-        loop.train(tiny.config(training__preview_every=15, training__log_every=50), tmp_path)
-    run = Run(pathlib.Path(tmp_path))
+    assert all_finite({"a": jnp.ones(3), "b": [jnp.zeros(2)]})
+    assert not all_finite({"a": jnp.ones(3), "b": [jnp.array([0, jnp.nan])]})
+    answers = iter([True, True, False])  # at steps 5, 10 and 15
+    monkeypatch.setattr(loop, "all_finite", lambda params: next(answers))
+    with pytest.raises(UserError, match="parameters are not finite at step 15, .*/10:"):
+        train(tmp_path, linear.config(training__preview_every=15, training__log_every=50))
+    run = Run(epath.Path(tmp_path))
     assert checkpointer.complete_steps(run.checkpoints) == [10]
     assert checkpointer.complete_steps(run.snapshots) == [5, 10]
     assert list(run.previews.iterdir()) == []
 
 
-def test_an_unwritable_work_folder_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
-        loop.train(tiny.config(), tmp_path / "file" / "run")
-
-
-def test_a_full_disk_ends_a_run_that_then_goes_on(copy, finished, caplog):
-    shutil.rmtree(copy.checkpoints / "20")
-    caplog.set_level(logging.CRITICAL, "absl")
-    with (
-        small_files(100_000),
-        pytest.raises(UserError, match="cannot be written .* continues from"),
-    ):
-        loop.train(tiny.config(), copy.folder)
-    assert checkpointer.complete_steps(copy.checkpoints) == [10]
-    loop.train(tiny.config(), copy.folder)
-    one, two = (saved_values(run.checkpoints, 20) for run in (finished, copy))
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name], err_msg=name)
-
-
-def test_a_picture_that_cannot_be_written_ends_a_run_in_a_sentence(tmp_path):
-    (tmp_path / "previews" / "10.png").mkdir(parents=True)
-    config = tiny.config(training__num_steps=10, training__preview_every=10)
-    with pytest.raises(UserError, match=r"previews cannot be written \(Is a directory\)"):
-        loop.train(config, tmp_path)
-    assert checkpointer.complete_steps(tmp_path / "checkpoints") == [10]
-
-
-def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "make_mesh", mesh_lib.make_mesh)
-    with pytest.raises(UserError, match="batch_size 12 is not divided by 8 devices"):
-        loop.train(tiny.config(training__batch_size=12), tmp_path)
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [({"training__batch_size": 12}, "12"), ({"mesh__fsdp": 3}, "3")],
+    ids=["batch_size", "fsdp"],
+)
+def test_what_the_devices_do_not_divide_is_refused(fields, word, tmp_path, monkeypatch):
+    devices = jax.local_devices()
+    monkeypatch.setattr(loop, "make_mesh", lambda fsdp: mesh_lib.make_mesh(fsdp, devices))
+    with pytest.raises(UserError, match=word):
+        train(tmp_path, linear.config(**fields))
     assert not (tmp_path / "config.json").exists()
 
 
 def test_a_classifier_trains_on_the_process_of_the_run_it_is_to_guide(tmp_path, capsys):
-    other = Run(tmp_path / "model")
-    other.folder.mkdir()
-    process = {"diffusion__schedule": "linear", "diffusion__num_timesteps": 30}
-    other.config_file.write_text(config_lib.to_json(tiny.config(**process)))
-    config = tiny.config(
-        model__kind="classifier",
-        diffusion__from_run=str(other.folder),
-        diffusion__label_dropout=0.0,
+    other = Run(epath.Path(tmp_path) / "model")
+    other.write_config(linear.config(diffusion=ADM(schedule="linear", num_timesteps=30)))
+    config = linear.config(
+        model=linear.LinearClassifier(label=Label(linear.CLASSES)),
+        diffusion=ADM(from_run=str(other.folder)),
         training__num_steps=10,
         training__preview_every=10,
     )
-    loop.train(config, tmp_path / "classifier")
-    run = Run(tmp_path / "classifier")
-    assert run.config().diffusion.schedule == "linear"
-    assert run.config().diffusion.num_timesteps == 30
+    run = train(tmp_path / "classifier", config)
+    assert run.config().diffusion == ADM(
+        from_run=str(other.folder), schedule="linear", num_timesteps=30
+    )
     assert "held out: top-1" in capsys.readouterr().out
+    assert events.read(run.tensorboard)["held_out/top1_q0"].keys() == {10}
     # It can be continued when the other run is gone.
     shutil.rmtree(other.folder)
-    with config.unlocked():
-        config.training.num_steps = 12
-    loop.train(config, run.folder)
-    assert checkpointer.complete_steps(run.checkpoints)[-1] == 12
+    train(run.folder, config)
+    with pytest.raises(UserError, match="no config.json"):
+        train(tmp_path / "another", config)
+
+
+def test_learned_weights_power_averages_and_a_measured_deviation(tmp_path, monkeypatch):
+    def config(data_std=0.0, steps=4):
+        return linear.config(
+            diffusion=EDM(data_std=data_std, uncertainty=True, condition_dropout=0.1),
+            training__power_ema=(0.05, 0.1),
+            training__num_steps=steps,
+            training__log_every=2,
+        )
+
+    run = train(tmp_path / "whole", config())
+    measured = run.config().diffusion.data_std
+    images = linear.Stripes().open("train", ()).fetch(np.arange(96))["x"] / 127.5 - 1
+    np.testing.assert_allclose(measured, images.std(), rtol=1e-6)
+    values = saved_values(run.checkpoints, 4)
+    assert values["params['head']"] != 0
+    assert {"power_0.05", "power_0.1"} == {n.split("'")[1] for n in values if n.startswith("ema")}
+    scalars = events.read(run.tensorboard)
+    assert list(scalars["weighted"]) == list(scalars["loss"]) == [2, 4]
+    train(tmp_path / "parts", config(steps=2))
+    assert_equal_checkpoints(run, train(tmp_path / "parts", config()), 4)
+    # A run that has begun keeps its own, whether it is continued with 0 or with the number.
+    monkeypatch.setattr(workdir, "standard_deviation", None)
+    for stated in (0.0, measured):
+        train(run.folder, config(stated))
+        assert run.config().diffusion.data_std == measured
+    with pytest.raises(UserError, match="data_std .* in the run, now 0.5"):
+        train(run.folder, config(0.5))
+    new = Run(epath.Path(tmp_path) / "new")
+    assert workdir.measure(config(0.25), new, None).diffusion.data_std == 0.25
+
+
+def test_every_kind_of_condition_is_trained_on_and_previewed(tmp_path):
+    """From a prepared dataset that has all of them."""
+    config = tiny.config(
+        model=linear.LinearConfig(conditions=(Label(10), Vector(16), Image(1))),
+        diffusion=EDM(condition_dropout=0.2),
+        sampling=Heun(steps=2),
+        data__augment="flip",
+        training__num_steps=2,
+        training__preview_every=2,
+    )
+    run = train(tmp_path, config)
+    assert run.config() == config
+    with Picture.open(run.previews / "2.png") as picture:
+        assert picture.height > 6 * 48
+    others = saved_values(run.checkpoints, 2)
+    assert all(np.isfinite(value).all() for value in others.values())
+    moments = [v for name, v in others.items() if "others" in name and "'nu'" in name]
+    assert all(moment.any() for moment in moments)
+
+
+def test_what_is_printed_at_the_start_fits_a_screen(capsys, one_device):
+    task = Task.of(tiny.config())
+    shapes = jax.eval_shape(task.init)
+    template = mesh_lib.placed(shapes, mesh_lib.parameter_sharding(one_device, shapes))
+    metrics_logging.describe(one_device, template)
+    out = capsys.readouterr().out
+    assert "184,514" in out
+    assert out.count("\n") < 24
