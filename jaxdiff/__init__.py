@@ -1,7 +1,7 @@
 """Train diffusion models in JAX, keep their history, and guide them with it.
 
     import jaxdiff
-    model = jaxdiff.load("runs/mine")
+    model = jaxdiff.load("runs/birds")
     samples = model.sample(64, cond={"label": 3}, guidance=[jaxdiff.CFG(2)])
     samples.images, samples.grid(), samples.save("samples/birds")
 

@@ -58,6 +58,7 @@ def test_the_notebook_runs(alone, tmp_path, monkeypatch):
         "STEPS = 500": "STEPS = 20",
         "GUIDE = 100": "GUIDE = 10",
         "N = 40": "N = 5",
+        "jaxdiff.Heun(": "jaxdiff.DPMpp(",
         "from configs import digits": "from tests import tiny",
         "digits.get_config()": "tiny.config()",
     }
