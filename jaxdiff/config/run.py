@@ -32,12 +32,12 @@ class RunConfig:
     """The config of a run: what `get_config()` of a config file returns.
 
     Attributes:
-      seed: of all that training draws.
+      seed: seed of everything random in training.
       data: the dataset.
       model: the network.
       diffusion: the noise process.
       training: how the network is trained.
-      sampling: the sampler of previews, and of sampling unless another is given.
+      sampling: the sampler of previews, and the default of sample.py.
       mesh: how devices are arranged.
     """
 
