@@ -120,11 +120,6 @@ def other_weights(job):
     return dataclasses.replace(job, method=dataclasses.replace(job.method, params=changed))
 
 
-def spent(job):
-    """{network: evaluations for one sample}."""
-    return job.settings["network_evaluations_per_sample"]
-
-
 def measure(jobs, size, rounds):
     """{method: (seconds of sampling, seconds of its networks alone, programs compiled again)}."""
     numbers = np.arange(size)
@@ -142,7 +137,7 @@ def measure(jobs, size, rounds):
     for _ in range(rounds):
         for name, job in jobs.items():
             # Each network just before the method that evaluates it, as machines drift.
-            counts = spent(job).items()
+            counts = job.evaluations.items()
             own[name].append(sum(k * seconds(networks[n]) / REPEATS for n, k in counts))
             took[name].append(seconds(samplers[name]))
     return {name: (took[name], own[name], compiled[name]) for name in jobs}
@@ -158,7 +153,7 @@ def report(results, jobs):
     print("| method | evaluations | seconds | over its networks' own | compiled again |")
     print("| --- | --- | --- | --- | --- |")
     for name, (took, own, compiled) in results.items():
-        count = sum(spent(jobs[name]).values())
+        count = sum(jobs[name].evaluations.values())
         print(
             f"| {name} | {count} | {statistics.median(took):.3f} | {ratio(took, own):.3f} "
             f"| {compiled} |"
@@ -166,7 +161,7 @@ def report(results, jobs):
     plain, cfg, interval = (results[n][0] for n in ("no guidance", "CFG", "CFG in (.19, 1.61]"))
     print(f"CADS + CFG over CFG: {ratio(results['CFG + CADS'][0], cfg):.3f}")
     saved = [(c - i) / (c - p) for p, c, i in zip(plain, cfg, interval, strict=True)]
-    counts = [spent(jobs[n])["model"] for n in ("no guidance", "CFG", "CFG in (.19, 1.61]")]
+    counts = [jobs[n].evaluations["model"] for n in ("no guidance", "CFG", "CFG in (.19, 1.61]")]
     promised = (counts[1] - counts[2]) / (counts[1] - counts[0])
     print(
         f"The interval saves {statistics.median(saved):.3f} of CFG's extra time; its evaluations "

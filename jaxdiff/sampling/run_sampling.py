@@ -10,6 +10,7 @@ manifest.json              the settings and what came of them, written last
 import dataclasses
 import hashlib
 import itertools
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from jaxdiff.samplers.grid import Grid
 from jaxdiff.sampling import finite, image_grid
 from jaxdiff.sampling.guidance_config import Method
 from jaxdiff.sampling.pipeline import Params, Pipeline
+from jaxdiff.sampling.settings import settings_of
 
 SHARD = 1024  # samples of a shard
 SETTINGS, SHARDS, GRID, MANIFEST = "settings.json", "shards", "grid.png", "manifest.json"
@@ -43,7 +45,7 @@ class Samples:
       class_names: of the labels, in order; empty where they have none.
       non_finite: int [K], numbers of the samples that hold NaN or infinities, whose images mean
         nothing.
-      settings: what decided them, as the manifest has it.
+      source: the Job that made them, or the settings of one as a manifest has them.
     """
 
     images: np.ndarray
@@ -51,7 +53,12 @@ class Samples:
     cond: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     non_finite: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    settings: dict = dataclasses.field(default_factory=dict)
+    source: Any = dataclasses.field(default_factory=dict)
+
+    @property
+    def settings(self):
+        """What decided them, as the manifest has it."""
+        return self.source if isinstance(self.source, dict) else self.source.settings
 
     def __len__(self):
         return len(self.images)
@@ -86,7 +93,7 @@ class Job:
       cond: {name: array [N, ...]}.
       class_names: of the labels.
       start: [N, ...] float32, unit noise to start from; None: each sample's own.
-      settings: what decides the samples, for the manifest.
+      request: {name: settings} of the sampler, guidance and so on, for the manifest.
     """
 
     model: Any
@@ -99,7 +106,22 @@ class Job:
     cond: dict[str, np.ndarray]
     class_names: tuple[str, ...]
     start: np.ndarray | None
-    settings: dict
+    request: dict
+
+    @cached_property
+    def settings(self):
+        """What decides the samples, as JSON values."""
+        return settings_of(self)
+
+    @property
+    def evaluations(self):
+        """{network: evaluations for one sample}, of the networks that are evaluated at all."""
+        names, spent = ("model", *map(str, self.method.guides), "classifier"), {}
+        counts = self.pipeline.evaluations(self.grid.num_steps, self.method.params)
+        for name, count in zip(names, counts, strict=True):
+            if count:
+                spent[name] = spent.get(name, 0) + count
+        return spent
 
     def sample(self, params, numbers, batch_size, with_x=False, bar=None):
         """What the pipeline returns of the samples with these numbers.
@@ -143,7 +165,7 @@ class Job:
             cond=self.cond,
             class_names=self.class_names,
             non_finite=np.flatnonzero(~found["finite"]),
-            settings=self.settings,
+            source=self,
         )
 
 
@@ -197,11 +219,10 @@ def _sample(job, out, size):
 
 def _announce(job, there, total):
     if processes.is_first():
-        spent = job.settings["network_evaluations_per_sample"]
         print(
-            f"Sampling {job.model} with {job.settings['sampling']['kind']}, {job.grid.num_steps} "
+            f"Sampling {job.model} with {job.request['sampling'].kind}, {job.grid.num_steps} "
             "steps; network evaluations for each sample: "
-            f"{', '.join(f'{count} of {name}' for name, count in spent.items())}.",
+            f"{', '.join(f'{count} of {name}' for name, count in job.evaluations.items())}.",
             *job.method.notes,
             *([f"{there} of {total} shards are there already."] if there else []),
             *(["Compiling the sampler, which the first batch waits for."] * (there < total)),
@@ -333,4 +354,4 @@ def load_samples(path):
     if "arr_1" in arrays:
         arrays["label"] = arrays.pop("arr_1")
     names = tuple(settings.get("class_names", ()))
-    return Samples(images=images, cond=arrays, class_names=names, non_finite=bad, settings=settings)
+    return Samples(images=images, cond=arrays, class_names=names, non_finite=bad, source=settings)

@@ -1,7 +1,6 @@
 """A trained network in Python: `jaxdiff.load(...)`, `model.sample(...)`, `model.denoise(...)`."""
 
 import dataclasses
-import hashlib
 import inspect
 from functools import cached_property, partial
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import factory, files
-from jaxdiff.checkpoints.run import Reference, digest, read_ema, resolve
+from jaxdiff.checkpoints.run import Reference, read_ema, resolve
 from jaxdiff.config import (
     APG,
     CADS,
@@ -24,7 +23,6 @@ from jaxdiff.config import (
     Tokens,
     Vector,
     import_modules,
-    to_dict,
 )
 from jaxdiff.config.fields import checked_value, nearest
 from jaxdiff.config.training import Seed
@@ -36,7 +34,7 @@ from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.sampling.guidance_config import method_of
 from jaxdiff.sampling.pipeline import Pipeline
 from jaxdiff.sampling.run_sampling import Job
-from jaxdiff.version import __version__
+from jaxdiff.sampling.settings import GUIDES
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 Count = Annotated[int, Range(1, 2**31 - 1)]
@@ -51,7 +49,6 @@ HINTS = {
     "rescale": Annotated[float, Range(0, 1)] | None,
     "cads": CADS | None,
 }
-GUIDES = ("guide", "classifier")  # fields of guidance specs that hold a network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,27 +147,6 @@ class TrainedModel:
             together=bool(together),
         )
         grid = pipeline.sampler.grid(levels)
-        settings = {
-            "jaxdiff": __version__,
-            "model": str(self),
-            "config": to_dict(self.config),
-            "sampling": {**to_dict(spec), "num_steps": grid.num_steps},
-            "num_samples": n,
-            "seed": seed,
-            "class_names": list(self._named(method.classifier).class_names),
-            "conditions": {name: _checksum(array) for name, array in chosen.items()},
-            "guidance": [_described(each) for each in specs],
-            "weights": method.params.weights.tolist(),
-            "classifier_scales": None if (k := method.params.scales) is None else k.tolist(),
-            **{
-                name: None if value is None else to_dict(value)
-                for name, value in (("combiner", combiner), ("rescale", rescale), ("cads", cads))
-            },
-            "start": None if start is None else _checksum(start),
-            "networks": _digests(self, method),
-            "notes": list(method.notes),
-            "network_evaluations_per_sample": _evaluations(pipeline, grid, method),
-        }
         return Job(
             model=self,
             method=method,
@@ -180,9 +156,15 @@ class TrainedModel:
             batch_size=batch_size,
             seed=seed,
             cond=chosen,
-            class_names=tuple(settings["class_names"]),
+            class_names=self._named(method.classifier).class_names,
             start=start,
-            settings=settings,
+            request={
+                "sampling": spec,
+                "guidance": specs,
+                "combiner": combiner,
+                "rescale": rescale,
+                "cads": cads,
+            },
         )
 
     def sample(self, *request, **named):
@@ -365,35 +347,6 @@ def _with_networks(specs):
                 spec = dataclasses.replace(spec, **{field: loaded[network]})
         found.append(spec)
     return found
-
-
-def _described(spec):
-    """A guidance spec as a manifest has it: its network by name."""
-    for field in GUIDES:
-        if hasattr(spec, field):
-            spec = dataclasses.replace(spec, **{field: str(getattr(spec, field))})
-    return to_dict(spec)
-
-
-def _checksum(array):
-    """Of an array's type, shape and values."""
-    head = f"{array.dtype} {array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _digests(model, method):
-    """{network: text that identifies its parameters}, of those that were read from runs."""
-    networks = [model, *method.guides, *([method.classifier] if method.classifier else [])]
-    return {str(each): digest(each.reference) for each in networks if each.reference}
-
-
-def _evaluations(pipeline, grid, method):
-    """{network: evaluations for one sample}, of the networks that are evaluated at all."""
-    names, spent = ("model", *map(str, method.guides), "classifier"), {}
-    for name, count in zip(names, pipeline.evaluations(grid.num_steps, method.params), strict=True):
-        if count:
-            spent[name] = spent.get(name, 0) + count
-    return spent
 
 
 @partial(jax.jit, static_argnums=(0, 1))
