@@ -167,7 +167,7 @@ def _check_classifier(classifier, model):
     own, theirs = classifier.config, model.config
     if not own.is_classifier or classifier.dropout:
         raise UserError(
-            f"{classifier} is not a classifier, or has dropout: ClassifierGuidance needs the run "
+            f"{classifier} is no classifier, or has dropout: ClassifierGuidance needs the run "
             "of a classifier without dropout."
         )
     names = ("kind", *own.diffusion.SAME)
