@@ -172,7 +172,7 @@ def test_conditions_come_from_files_and_splits(labelled, enlarging, tmp_path):
     images = random.randint(0, 256, (3, 4, 4, 1)).astype(np.uint8)
     np.savez(tmp_path / "samples.npz", arr_0=images, arr_1=np.array([7, 0, 7]))
     np.savez(tmp_path / "named.npz", image=images / 127.5 - 1, label=np.array([7, 0, 7]))
-    model, found = load(enlarging), []
+    model, found = load(enlarging, imports=["studies.digits.data"]), []
     for name in ("samples", "named"):
         args = parsed("--cond", tmp_path / f"{name}.npz")
         cond, start = command.conditions_of(args, model)
