@@ -161,9 +161,10 @@ def _read(path, model):
     for each in config.model.conditions:
         value = found.cond.get(each.name)
         if value is None or value.shape[:1] != (len(images),):
+            shape = "" if value is None else f" {value.shape}"
             raise UserError(
-                f"--images {path} holds no {each.name} of each of the {len(images)} images, which "
-                "the model is conditioned on: add it, the first label as arr_1 and others by name."
+                f"--images {path} holds no {each.name} of each of the {len(images)} images{shape}, "
+                "which the model is conditioned on: add it, the first label as arr_1, others by name."
             )
         cond[each.name] = condition_array(each, value, len(images), config.data)
     return images, cond

@@ -53,10 +53,14 @@ def label_of(cond):
 
 
 def _digests(model, method):
-    """{network's place: text that identifies its parameters}."""
+    """{network, by its reference or its place: text that identifies its parameters}."""
     guides = {f"guide {number}": guide for number, guide in enumerate(method.guides)}
     networks = {"model": model, **guides, "classifier": method.classifier}
-    return {place: _digest(each) for place, each in networks.items() if each is not None}
+    return {
+        str(each.reference or place): _digest(each)
+        for place, each in networks.items()
+        if each is not None
+    }
 
 
 def _digest(model):
