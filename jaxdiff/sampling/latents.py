@@ -164,7 +164,7 @@ def _read(path, model):
             shape = "" if value is None else f" {value.shape}"
             raise UserError(
                 f"--images {path} holds no {each.name} of each of the {len(images)} images{shape}, "
-                "which the model is conditioned on: add it, the first label as arr_1, others by name."
+                "which the model needs: add it, the first label as arr_1, others by name."
             )
         cond[each.name] = condition_array(each, value, len(images), config.data)
     return images, cond
