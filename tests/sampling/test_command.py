@@ -22,7 +22,6 @@ from jaxdiff.config import (
     Image,
     Label,
     Schedule,
-    Tokens,
     Vector,
 )
 from jaxdiff.errors import UserError
@@ -199,8 +198,8 @@ def test_conditions_come_from_files_and_splits(labelled, enlarging, tmp_path):
 
 
 def test_arrays_of_one_value_do_not_count_samples():
-    config = tiny.config(model__conditions=(Label(10), Vector(16), Tokens(4, 8)))
-    one = {"label": np.array(3), "vector": np.zeros(16), "mask": np.ones(4), "tokens": [[0]]}
+    config = tiny.config(model__conditions=(Label(10), Vector(16)))
+    one = {"label": np.array(3), "vector": np.zeros(16), "mask": np.ones(4)}
     assert command._one_each(one, np.zeros((8, 8, 1)), config) == {}
     each = {"label": np.array([3, 4]), "vector": np.zeros((2, 16))}
     assert set(command._one_each(each, np.zeros((2, 8, 8, 1)), config)) == {*each, "start"}

@@ -1,6 +1,7 @@
 """Conditions as files have them, in their turn, and what says that they are the same."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,8 +41,11 @@ def test_both_labels_are_stored_and_read(tmp_path):
 
 
 def test_masks_and_maps_of_another_shape_are_refused():
+    attends = SimpleNamespace(conditions=(Tokens(4, 8),))
+    config = SimpleNamespace(model=attends, data=None, label=None)
+    given = {"tokens": np.zeros((4, 8)), "mask": [True] * 3}
     with pytest.raises(UserError, match="mask"):
-        model(Tokens(4, 8))._conditions(2, {"tokens": np.zeros((4, 8)), "mask": [True] * 3}, None)
+        TrainedModel(config=config)._conditions(2, given, None)
     data = DataConfig(name="x", image_size=8, channels=1, low_res_size=4)
     assert condition_array(Image(1), np.zeros((4, 4, 1)), 5, data).shape == (5, 4, 4, 1)
     with pytest.raises(UserError, match="image"):
