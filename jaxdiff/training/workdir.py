@@ -10,7 +10,7 @@ from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.claims import in_first
-from jaxdiff.config import EDM, differences, replaced
+from jaxdiff.config import EDM, PixelCodec, differences, replaced
 from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
@@ -55,6 +55,11 @@ def measure(config, run, source):
         return config
     if run.exists():
         return replaced(config, {"diffusion.data_std": run.config().diffusion.data_std})
+    if config.model.codec.kind != PixelCodec.kind or source.fetch([0])["x"].dtype != np.uint8:
+        raise UserError(
+            "diffusion.data_std is 0, which measures uint8 images alone, and the model's samples "
+            "are others: state diffusion.data_std."
+        )
     value = standard_deviation(source)
     if processes.is_first():
         print(f"The data's standard deviation, diffusion.data_std: {value:.6f}")
