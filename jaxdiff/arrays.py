@@ -62,7 +62,7 @@ def load_npz(path, only=None):
         try:
             with np.load(file) as arrays:
                 return {name: arrays[name] for name in (arrays.files if only is None else only)}
-        except (OSError, MemoryError):
+        except OSError:
             raise
         except Exception as error:  # whatever the bytes of other files make of the readers
             reason = str(error).strip("'") or type(error).__name__

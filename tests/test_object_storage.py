@@ -68,8 +68,9 @@ def test_what_fails_halfway_leaves_what_there_was(folder):
         file.write(b"half")
         raise KeyboardInterrupt
     assert files.read_text(folder / "x") == "old"
-    assert files.create(folder / "y", b"mine")
-    assert not files.create(folder / "y", b"theirs")
+    with files.replacing(folder / "y", new=True) as file:
+        file.write(b"mine")
+        assert not files.exists(folder / "y")
     with pytest.raises(files.WriteError), files.replacing(folder / "y", new=True) as file:
         file.write(b"theirs")
     assert files.read_text(folder / "y") == "mine"

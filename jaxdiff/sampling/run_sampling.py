@@ -303,6 +303,7 @@ def _finished(out, settings):
             return None
         if _checksum(out / name) != checksum:
             raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
+    files.remove_tree(out / SHARDS)  # of a program that was killed after it wrote the manifest
     print(f"The {settings['num_samples']} samples of this request are in {out} already.")
     return manifest
 
