@@ -1,6 +1,7 @@
 """Opening datasets, TFDS's and prepared ones: what they give, and how what cannot be is refused."""
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -185,6 +186,11 @@ def flip(path):
     path.write_bytes(data)
 
 
+def name_class(path, name):
+    features = json.loads(path.read_text())
+    path.write_text(json.dumps({**features, "pythonClassName": name}))
+
+
 SECOND = "mine-train.array_record-00001-of-00003"
 
 
@@ -197,6 +203,7 @@ SECOND = "mine-train.array_record-00001-of-00003"
         ("features.json", lambda path: path.unlink()),
         ("dataset_info.json", lambda path: path.write_bytes(b"{")),
         ("features.json", lambda path: path.write_bytes(b"[]")),
+        ("features.json", lambda path: name_class(path, "subprocess.Popen")),
         ("request.json", lambda path: path.write_bytes(b"\xff{}")),
         ("summary.json", lambda path: path.write_bytes(b"{}")),
     ],
