@@ -309,6 +309,7 @@ def _finished(out, settings):
             return None
         if _file_checksum(out / name) != checksum:
             raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
+    files.remove_tree(out / SHARDS)  # of a program that was killed after it wrote the manifest
     print(f"The {settings['num_samples']} samples of this request are in {out} already.")
     if files.exists(out / SHARDS):  # as after a kill at the very end
         files.remove_tree(out / SHARDS)
