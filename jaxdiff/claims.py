@@ -1,12 +1,12 @@
-"""Places that belong to one program or one request: locks, and folders claimed by their settings.
+"""Locks, which one program holds at a time, and folders that are claimed by one request.
 
 A lock is held by one program at a time. On a local disk it is the kernel's (flock), which frees it
 however the holder ends. On gs:// it is an object that its holder writes again every BEAT seconds;
 one that is not written for DEAD seconds belonged to a program that was killed, and is taken over.
 Other storage has no exclusive writes, and so no locks.
 
-A claim stays: a folder of results holds the settings of the request that made them, written before
-the work begins, and takes results of no other.
+A claim is permanent: a folder of results holds the settings of its request, written before the work
+begins, and no other request may write there.
 """
 
 import contextlib
@@ -285,7 +285,9 @@ def _check_file(path, settings):
         text = str(load_npz(path, ["settings"])["settings"])
     except UserError:
         raise UserError(f"{path} is not a file that this command wrote: {OUT}.") from None
-    check_same(path, parse_json(text, f"What says what made {path}", advice=OUT), settings)
+    check_same(
+        path, parse_json(text, f"The record of the settings in {path}", advice=OUT), settings
+    )
 
 
 def save(path, settings, arrays):

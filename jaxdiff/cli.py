@@ -1,4 +1,4 @@
-"""Command lines: flags in, one sentence out when something is wrong.
+"""Command lines: flags that are checked like settings, and error messages of one sentence.
 
 A command is a module that imports nothing heavy, with a function
 

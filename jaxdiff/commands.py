@@ -1,4 +1,4 @@
-"""The command `jaxdiff`: what the scripts do, for those who have the package without the clone."""
+"""The command `jaxdiff`, which runs the programs of the package without a clone of it."""
 
 import importlib
 import sys

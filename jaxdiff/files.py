@@ -203,7 +203,7 @@ def local_copy(path):
     with reading(path):
         found = buckets.versions(path)
     if not found:
-        raise UserError(f"{path} cannot be read (there is nothing): give another path.")
+        raise UserError(f"{path} cannot be read (it does not exist): give another path.")
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
     cache = epath.Path(os.environ.get("JAXDIFF_CACHE") or "~/.cache/jaxdiff").expanduser()
     if is_remote(cache):

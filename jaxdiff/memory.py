@@ -1,4 +1,4 @@
-"""Errors of exhausted memory as one sentence, and how much memory there is."""
+"""Out-of-memory errors as one sentence, and how much memory there is."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from jaxdiff.errors import UserError
 def out_of_memory(advice):
     """Turns the errors of a device or host whose memory is exhausted into a UserError.
 
-    What is computed here must be waited for here, as errors of JAX come to whoever waits.
+    Wait for all results inside the context: JAX raises errors where results are waited for.
 
     Args:
       advice: what to do about it, to end a sentence: "choose a smaller --batch_size".

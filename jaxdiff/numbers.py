@@ -1,4 +1,4 @@
-"""Whole numbers in text, wherever a user wrote them."""
+"""Whole numbers in texts that a user wrote."""
 
 
 def whole(text, most=2**31 - 1):

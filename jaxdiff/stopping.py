@@ -1,4 +1,4 @@
-"""Ending when asked to: SIGTERM is answered by a line and status 143, as shells have it."""
+"""SIGTERM ends a program with a line on stderr and status 143, as shells expect."""
 
 import os
 import signal

@@ -41,7 +41,7 @@ def read_rows(path, columns):
             rows.append({name: read(cell) for (name, read), cell in pairs})
     except (ValueError, csv.Error):
         raise UserError(
-            f"Line {lines.line_num} of {path} is not what is written there: restore the file from "
+            f"Line {lines.line_num} of {path} is not a row of this table: restore the file from "
             "a copy, or choose another place."
         ) from None
     return rows

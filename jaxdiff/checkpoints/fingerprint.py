@@ -1,4 +1,4 @@
-"""A checksum of arrays' values, wherever they lie and however they are stored.
+"""A checksum of arrays' values that does not depend on where they are and how they are stored.
 
 orbax restores a file with a flipped byte silently, with wrong values. A fingerprint is taken of
 the arrays before they are written and again after they are read, so it covers the whole way, for

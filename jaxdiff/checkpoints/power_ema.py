@@ -1,4 +1,4 @@
-"""Averages that were never tracked, out of those that were: the mathematics, in float64 NumPy.
+"""Averages of any length as linear combinations of tracked ones: the mathematics, in float64 NumPy.
 
 Karras et al. 2023, arXiv:2312.02696, sections 3.1 and 3.2, appendix C. The power-function profile
 of length sigma_rel at step T weighs the parameters of time t, 0 <= t <= T, by

@@ -1,4 +1,4 @@
-"""Guidance: what extrapolates from what, how strongly, at which noise levels.
+"""Settings of guidance: references, their weights, and the noise levels at which they apply.
 
     D = R( D_main + sum_i (w_i - 1) * U(D_main - D_i),  D_main );     g = k * grad_x log p(y | x)
 

@@ -1,4 +1,4 @@
-"""The config of a run: its sections, what contradicts between them, and what may change."""
+"""The config of a run: its sections, checks across them, and what may change in a continued run."""
 
 import dataclasses
 from typing import Annotated

@@ -52,8 +52,8 @@ def find(root):
             pictures[path] = size or 0  # of a link to nothing, which is skipped when it is read
         elif size is None:
             raise UserError(
-                f"{root / path} is a link to nothing, perhaps to what was a class: repair or "
-                "remove it."
+                f"{root / path} is a link without a target, which may have been a class: "
+                "repair or remove it."
             )
         else:
             others[ending or "no ending"] += 1

@@ -41,7 +41,7 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
         names.append(_class_names(path) if "class_names" in checksums else ())
         sources[path.name] = checksums
     if any(each != names[0] for each in names):
-        raise UserError("The files hold other `class_names`: they must be the same in all.")
+        raise UserError("The files hold different `class_names`: they must be the same in all.")
     request = {
         "kind": "npz",
         "image_size": image_size,

@@ -1,4 +1,4 @@
-"""Reading a file of one picture as people see it."""
+"""Reading a picture file as viewers show it: its first frame, upright, in 8 bits."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Makes a dataset that training reads of npz files, or of a folder of class folders.
+"""Makes a dataset for training from npz files, or from a folder of class folders.
 
     python -m jaxdiff.data.prepare npz train.npz test.npz --name fashion --out data/fashion
     python -m jaxdiff.data.prepare folder photographs --name birds --image_size 64 --out data/birds
@@ -22,21 +22,21 @@ FOR_FOLDERS = ("held_out", "workers", "layout", "bits")
 
 @settings(section="-")
 class Preparation:
-    """What a dataset is made of its sources by.
+    """How a dataset is made of its sources.
 
     Attributes:
-      name: of the dataset: lower-case letters, numbers, underscores.
+      name: name of the dataset: lower-case letters, numbers, underscores.
       out: folder of the dataset.
-      image_size: images are cropped and resized to it; npz files may do without.
-      channels: 1 or 3; if not given, as in npz files, and 3 for folders.
+      image_size: size that images are cropped and resized to; optional for npz files.
+      channels: 1 or 3; by default those of npz files, and 3 for folders.
       vector: NAME[=CONDITION]: an array of npz files that becomes the condition of that name, by
         default `vector`; several with commas.
       condition_image: NAME[=CONDITION]: the same for an array of images, or for a folder of
         pictures with the same names; by default `image`.
-      held_out: share of a folder that becomes the split test.
-      layout: what the folders in a folder are, whatever their names.
-      bits: that pictures of more than 8 use.
-      workers: processes that read a folder.
+      held_out: share of the pictures of a folder that becomes the split test.
+      layout: whether the folders in the folder are classes or splits, whatever their names.
+      bits: number of bits that pictures of more than 8 use; by default it is found.
+      workers: number of processes that read a folder.
     """
 
     name: str = ""
@@ -67,8 +67,8 @@ def _job(args):
         dataset, report = prepare(args.kind, args.sources, values)
     except BrokenProcessPool:
         raise UserError(
-            "A process that reads pictures has died, perhaps for want of memory: the same command "
-            "continues; give fewer --workers."
+            "A process that reads pictures has died, perhaps because memory ran out: the same "
+            "command continues; give fewer --workers."
         ) from None
     encoding = sys.stdout.encoding or "utf-8"
     for line in described(dataset, report, values.out):
@@ -108,7 +108,9 @@ def prepare(kind, sources, values):
         return dataset, prepared.write(out, name, dataset)
     if kind != "folder" or len(paths) > 1 or vectors:
         wrong = kind if kind != "folder" else f"--vector {values.vector}" if vectors else paths[1]
-        raise UserError(f"{wrong} cannot be prepared: give npz and npz files, or folder and one.")
+        raise UserError(
+            f"{wrong} cannot be prepared: give `npz` and npz files, or `folder` and a folder."
+        )
     cli.require("image_size", values.image_size, "the size of images, such as 64")
     if files.absolute(paths[0]) in files.absolute(out).parents:
         raise UserError(f"--out {out} is in {paths[0]}, which is to be read: choose another --out.")

@@ -153,8 +153,8 @@ def _check_names(name, dataset):
     for split in dataset.splits:
         if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", split.name):
             raise UserError(
-                f"The split {split.name[:80]} cannot be called so: a split's name is letters, "
-                "numbers and underscores, such as train; rename its file."
+                f"{split.name[:80]} is no name of a split, which is letters, numbers and "
+                "underscores, such as train: rename its file."
             )
 
 

@@ -78,7 +78,9 @@ def run(model, split, *, out=None, steps=None, batch_size=128, seed=0, num_image
     model = open_adm(model, "has a likelihood")
     config, reference = model.config, model.reference
     if not isinstance(config.model.codec, PixelCodec):
-        raise UserError(f"{model} models no pixels, whose likelihood it is: give a run of pixels.")
+        raise UserError(
+            f"{model} has another codec than pixels: give a run whose model is of pixels."
+        )
     steps = config.diffusion.num_timesteps if steps is None else steps
     levels = levels_of(model.process, steps)
     source = open_split(config.data, split, config.model.conditions)

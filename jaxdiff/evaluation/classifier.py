@@ -1,9 +1,10 @@
-"""Prints how many held-out images a noisy classifier classifies correctly, by their noise.
+"""Prints the accuracy of a noisy classifier on held-out images, by their noise.
 
     python -m jaxdiff.evaluation.classifier --model runs/NAME
 
 Each image of the split is noised `repeats` times, at timesteps drawn uniformly. The table has a row
-for each quarter of the timesteps, the cleanest first.
+for each quarter of the timesteps, the cleanest first. If the data are prepared by a function
+(data.prepare), give --import MODULE.
 """
 
 from typing import Annotated

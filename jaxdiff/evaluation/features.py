@@ -1,4 +1,4 @@
-"""Features of images that distances are measured on, and the real data's moments, kept.
+"""Features of images that distances are measured on, and a cache of the real images' moments.
 
 The features are a trained classifier's, its last hidden layer on clean images at t = 0. Another
 network (Inception, DINOv2) is another `Features`, made in `open_features`.

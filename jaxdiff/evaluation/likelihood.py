@@ -1,6 +1,8 @@
-"""Measures how well a model compresses a split of its dataset, in bits per dimension.
+"""Measures the likelihood of a split of a model's dataset, in bits per dimension.
 
-python -m jaxdiff.evaluation.likelihood --model runs/NAME --split test
+    python -m jaxdiff.evaluation.likelihood --model runs/NAME --split test
+
+If the data are prepared by a function (data.prepare), give --import MODULE.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""How samples of classes compare with real images of them, measured without our networks.
+"""Label agreement and diversity of samples, measured with a classifier of real images.
 
 Label agreement: the share of samples that a classifier of scikit-learn, fitted to real images,
 assigns the label that they are conditioned on. Diversity: the mean distance between two samples of

@@ -11,7 +11,8 @@ last one, and one with other grids adds to them. At the end: OUT/sweep.png, and 
 the table's best point.
 
 The metric is the Frechet distance (frechet.py) between features of the samples and those of all
-real training images; inf where samples are not all finite.
+real training images; inf if the samples are not all finite. If the data of these runs are prepared
+by a function (data.prepare), give --import MODULE.
 """
 
 from typing import Annotated, Literal
@@ -46,9 +47,9 @@ def main():
         help="LOW,HIGH in sigma/alpha: guide at those levels only; repeatable",
         repeated=True,
     )
-    add("num_samples", Annotated[int, Range(2, 2**31 - 1)], 2000, "Of every point")
+    add("num_samples", Annotated[int, Range(2, 2**31 - 1)], 2000, "Samples of a point")
     add("batch_size", Annotated[int, Range(1, 2**31 - 1)], 250, "How many at once, on all devices")
-    add("seed", Seed, 0, "Of every point")
+    add("seed", Seed, 0, "Seed, the same for all points")
     add("sampler", Literal[*SAMPLERS], help="Default: the run's")
     add("steps", Steps | str, help="Default: the run's")
     add("metric", Literal["fd"], "fd", "fd: Frechet distance of the features")

@@ -1,6 +1,6 @@
-"""What becomes of the difference between the main network and a reference, and of their sum.
+"""Combiners U of the difference between the main network and a reference, and the rescaling R.
 
-All are defined on the predicted clean sample x0. Statistics are of each sample by itself.
+All are defined on the predicted clean sample x0. Statistics are those of each sample.
 """
 
 import dataclasses

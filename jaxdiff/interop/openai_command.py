@@ -4,7 +4,7 @@
     python -m jaxdiff.interop.openai import FILE --out RUN --flags "--image_size 64 ..."
     python -m jaxdiff.interop.openai export RUN --out FILE --attention_order legacy
 
-An imported checkpoint is a run with one snapshot, so every program that takes a run takes it.
+An imported checkpoint is a run with one snapshot, which can be sampled and can guide.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ def main():
         Literal["legacy", "new"] | None,
         help="Order of queries, keys and values in the file; new: use_new_attention_order",
     )
-    cli.add_flag(parser, "entry", help="import: place of the network in a file of several")
+    cli.add_flag(parser, "entry", help="import: which network of a file that holds several")
     cli.add_flag(
-        parser, "step", Annotated[int, Range(0, 2**31 - 1)], 0, "import: step that the run has"
+        parser, "step", Annotated[int, Range(0, 2**31 - 1)], 0, "import: number of the run's step"
     )
     cli.run(_run, parser)
 
@@ -121,7 +121,7 @@ def export_run(reference, out, *, new_order=False):
     config = reference.run.config()
     _check_kind(config)
     if reference.dropout:
-        raise UserError(f"{reference} has dropout, which no file says: leave it out.")
+        raise UserError(f"{reference} has dropout, which no checkpoint holds: leave it out.")
     network = factory.network(config)
     openai.check_exportable(network)
     sharding = replicated(make_mesh())

@@ -1,4 +1,4 @@
-"""The state dict of an ADM network in what people save: alone, or in a training checkpoint.
+"""Finding the state dict of an ADM network in a file: alone, or in a training checkpoint.
 
 Training programs wrap networks (`module.`, `model.`, `_orig_mod.` before every name) and save more
 than weights ({"model": ..., "ema": ..., "step": ...}).

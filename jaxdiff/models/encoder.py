@@ -1,4 +1,4 @@
-"""What ADM's UNet and classifier share: the embedding of time, the way down and the middle.
+"""What ADM's UNet and classifier share: the time embedding, the encoder and the middle blocks.
 
 Dhariwal & Nichol 2021, arXiv:2105.05233, section 3 and appendix.
 """

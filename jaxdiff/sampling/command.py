@@ -1,4 +1,4 @@
-"""Samples a run: its folder of results is made, or continued where it holds some of them.
+"""Samples a trained model into a folder, or continues the sampling job that the folder holds.
 
 python sample.py --model runs/NAME --num_samples 100 --out samples/NAME
 """
@@ -75,7 +75,12 @@ def parser():
     cli.add_settings(made, Heun, CHURN)
     add("guide", help="Autoguidance: a weaker network; repeatable", repeated=True)
     add("weight", float, help="Its weight, for each --guide; 1 disables it", repeated=True)
-    add("guide_null", float, help="The same, of the guide's null condition", repeated=True)
+    add(
+        "guide_null",
+        float,
+        help="As --weight, for the guide under the null condition",
+        repeated=True,
+    )
     add("cfg", float, help=f"{_about(CFG)} Its weight; 1 disables it")
     add("icg", bool, False, f"{_about(ICG)} Its weight is that of --cfg")
     shapes = ", ".join(",".join([name, *map(str.upper, v)]) for name, v in SHAPES.items())
@@ -92,13 +97,17 @@ def parser():
     )
     add("cads", tuple[float, ...], help=f"{_form(CADS)}: {_about(CADS)}")
     add("apg", tuple[float, ...], help=f"{_form(APG)}: {_about(APG)}")
-    add("rescale", float, help="CFG rescale: phi from 0 to 1; how much of D_main's contrast")
-    add("classifier", help=f"{_about(ClassifierGuidance)} A run of one")
+    add(
+        "rescale",
+        float,
+        help="CFG rescale: phi, from 0 to 1, the share that is rescaled to D_main's deviation",
+    )
+    add("classifier", help=f"{_about(ClassifierGuidance)} The run of a classifier")
     scale = meanings(ClassifierGuidance)["scale"]
     add("classifier_scale", float, help=f"{scale} Default: 1")
     add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
     add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
-    add("distributed", bool, False, "Many hosts run this program")
+    add("distributed", bool, False, "Whether many hosts run this program together")
     cli.add_imports(made)
     return made
 

@@ -167,8 +167,8 @@ def _check_classifier(classifier, model):
     own, theirs = classifier.config, model.config
     if not own.is_classifier or classifier.dropout:
         raise UserError(
-            f"{classifier} is no classifier without dropout, which ClassifierGuidance needs: give "
-            "the run of one."
+            f"{classifier} is not a classifier, or has dropout: ClassifierGuidance needs the run "
+            "of a classifier without dropout."
         )
     names = ("kind", *own.diffusion.SAME)
     processes = [[getattr(c.diffusion, n, None) for n in names] for c in (own, theirs)]

@@ -1,4 +1,4 @@
-"""Samples by number: equations (1) and (2) put together of networks, and run in batches."""
+"""Samples by number: equations (1) and (2) built from networks, and run in batches."""
 
 import dataclasses
 import enum

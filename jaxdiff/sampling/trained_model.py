@@ -53,7 +53,7 @@ HINTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedModel:
-    """One network with its parameters, and its process.
+    """A network with its parameters, and its noise process.
 
     Attributes:
       config: the RunConfig that it was trained by.

@@ -1,4 +1,4 @@
-"""Changes of images that keep what they show, drawn and made on the device, in the jitted step."""
+"""Random flips and crops of images, drawn and applied on the device, in the jitted step."""
 
 import jax
 import jax.numpy as jnp

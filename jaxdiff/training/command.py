@@ -1,4 +1,4 @@
-"""Trains a run: its folder is made, or continued where it holds the run already.
+"""Trains a model in the folder of a run, or continues the run that the folder holds.
 
 python train.py --config configs/NAME.py --workdir runs/NAME
 """
@@ -14,7 +14,7 @@ def main():
     parser = cli.Parser(__doc__)
     cli.add_config(parser)
     cli.add_imports(parser)
-    cli.add_flag(parser, "workdir", help="Folder of the run")
+    cli.add_flag(parser, "workdir", help="Folder of the run, made if it is not there")
     cli.add_flag(
         parser,
         "restart",
@@ -22,7 +22,7 @@ def main():
         False,
         "Move what the run holds into its folder before-restart-1, and begin at step 0",
     )
-    cli.add_flag(parser, "distributed", bool, False, "Many hosts run this program")
+    cli.add_flag(parser, "distributed", bool, False, "Whether many hosts run this program together")
     cli.run(_train, parser)
 
 

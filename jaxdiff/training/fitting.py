@@ -1,4 +1,4 @@
-"""Whether a training run can fit into memory at all, known before anything is allocated."""
+"""Checks that training can fit into memory, before anything is allocated."""
 
 import math
 

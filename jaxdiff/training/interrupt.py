@@ -1,4 +1,4 @@
-"""Stopping a run from outside: SIGTERM or Ctrl-C asks, the loop saves and ends.
+"""Stopping training by SIGTERM or Ctrl-C: the loop saves after the step in progress, and ends.
 
 Imports JAX only when the loop asks, so that a program can begin to listen before its long imports.
 """

@@ -1,4 +1,4 @@
-"""What a run evaluates at a period: samples, or accuracy on images that it is not trained on."""
+"""Periodic evaluation: pictures of samples, or the accuracy of a classifier on held-out images."""
 
 import jax
 import jax.numpy as jnp

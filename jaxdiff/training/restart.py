@@ -1,4 +1,4 @@
-"""A run whose checkpoints are gone: how that is noticed, and what begins it again at step 0."""
+"""Runs whose checkpoints are missing: noticing it, and beginning such a run again at step 0."""
 
 from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer

@@ -1,4 +1,4 @@
-"""All that a training run is at one step."""
+"""The state of training at one step."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run's folder before training: whose it is, and from where the run continues."""
+"""A run's folder before training: claiming it for its settings, and finding where to continue."""
 
 import dataclasses
 import sys
