@@ -1,14 +1,15 @@
-"""How large the package is, and how many of its files one request crosses.
+"""How large the package is, and how many of its files one request and one batch cross.
 
-    python benchmarks/code.py lines     code lines: no blanks, comments or docstrings
-    python benchmarks/code.py cycles    modules that import each other
-    python benchmarks/code.py calls sample.py --model runs/digits --num_samples 4 --out samples/x
-    python benchmarks/code.py calls train.py --config configs/digits.py --workdir runs/x
+    python benchmarks/code.py lines               code lines: no blanks, comments or docstrings
+    python benchmarks/code.py cycles              modules that import each other
+    python benchmarks/code.py request RUN         modules in a sampling request
+    python benchmarks/code.py batch CONFIG.py     modules from a batch on the disk to its gradient
+    python benchmarks/code.py command sample.py --model RUN --num_samples 4 --out samples/x
 
-`calls` runs a program and lists the modules of jaxdiff in which at least one function was called.
-Modules that only define classes or constants do not count; the core (models, diffusion, guidance,
-samplers) is listed apart. `calls --batch` counts from the first training batch that is read to the
-end of the first training step.
+The last three list the modules of jaxdiff in which at least one function was called; the core
+(models, diffusion, guidance, samplers) apart. `request` is `model.sample(...)` of a model whose
+parameters were read; `batch` is the reading of one batch and the tracing of the training step;
+`command` is a whole program.
 """
 
 import ast
@@ -87,51 +88,91 @@ def cycles():
     return found
 
 
-def calls(program, arguments, only_batch=False):
-    """The modules of the package in which functions are called while a program runs."""
-    called, is_counting = set(), [not only_batch]
+class Calls:
+    """The modules of the package in which functions are called while it is entered."""
 
-    def note(frame, event, _):
+    def __init__(self):
+        self.files = set()
+
+    def _note(self, frame, event, _):
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(str(PACKAGE)):
-            return
-        if only_batch:
-            # From the loader that is asked for a batch, to the traced training step.
-            is_counting[0] |= code.co_name in ("batches", "fetch")
-        if is_counting[0] and code.co_name not in ("<module>", "<lambda>") and code.co_flags & 2:
-            called.add(code.co_filename)
+        is_function = code.co_flags & 2 and code.co_name not in ("<module>", "<lambda>")
+        if event == "call" and is_function and code.co_filename.startswith(str(PACKAGE)):
+            self.files.add(code.co_filename)
 
-    sys.argv = [program, *arguments]
-    sys.path.insert(0, str(ROOT))
-    threading.setprofile(note)
-    sys.setprofile(note)
-    try:
-        runpy.run_path(str(ROOT / program), run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            raise
-    finally:
+    def __enter__(self):
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_):
         sys.setprofile(None)
         threading.setprofile(None)
-    return sorted(module_name(pathlib.Path(path)) for path in called)
 
-
-def main(command, *arguments):
-    if command == "lines":
-        for name, count in lines().items():
-            print(f"{count:6,} {name}")
-    elif command == "cycles":
-        print("\n".join(" -> ".join(cycle) for cycle in cycles()) or "no cycle of imports")
-    else:
-        only_batch = "--batch" in arguments
-        program, *others = [a for a in arguments if a != "--batch"]
-        found = calls(program, others, only_batch)
-        core = [name for name in found if name.split(".")[1:2] and name.split(".")[1] in CORE]
+    def report(self):
+        """Prints the modules."""
+        found = sorted(module_name(pathlib.Path(path)) for path in self.files)
+        core = [name for name in found if len(p := name.split(".")) > 1 and p[1] in CORE]
         print(*core, sep="\n")
         print(f"{len(core)} modules of the core, and beside them:")
-        others = [name for name in found if name not in core]
-        print(*others, sep="\n")
-        print(f"{len(others)} modules")
+        print(*(others := [name for name in found if name not in core]), sep="\n")
+        print(f"{len(others)} modules; {len(found)} in all")
+
+
+def request(run):
+    """Counts the modules of a guided sampling request."""
+    import jaxdiff
+
+    model, arguments = jaxdiff.load(run), {"sampler": jaxdiff.Heun(steps=3)}
+    _ = model.params  # read before
+    guidance = [jaxdiff.CFG(2.0, interval=(0.1, 1.0))]
+    with Calls() as calls:
+        model.sample(4, guidance=guidance, **arguments)
+    calls.report()
+
+
+def batch(name):
+    """Counts the modules from a batch to its gradient."""
+    import jax
+
+    from jaxdiff.config import config_from, import_modules
+    from jaxdiff.data.pipeline import batches
+    from jaxdiff.data.source import open_split
+    from jaxdiff.training.step import summing_step, zero_sums
+    from jaxdiff.training.task import Task
+
+    config, _ = config_from(["--config", name])
+    import_modules([config.data.prepare.partition(":")[0]])
+    source, task = open_split(config.data, "train", config.model.conditions), Task.of(config)
+    state, sums = jax.eval_shape(task.init), zero_sums(task.objective.terms)
+    step = summing_step(task)
+    with Calls() as calls:
+        rows = next(batches(source, config.training.batch_size, config.seed))
+        jax.make_jaxpr(step)(state, sums, rows)
+    calls.report()
+
+
+def command(program, *arguments):
+    """Counts the modules of a program."""
+    sys.argv = [program, *arguments]
+    with Calls() as calls:
+        try:
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
+    calls.report()
+
+
+def main(what, *arguments):
+    sys.path.insert(0, str(ROOT))
+    if what == "lines":
+        for name, count in lines().items():
+            print(f"{count:6,} {name}")
+    elif what == "cycles":
+        print("\n".join(" -> ".join(cycle) for cycle in cycles()) or "no cycle of imports")
+    else:
+        {"request": request, "batch": batch, "command": command}[what](*arguments)
 
 
 if __name__ == "__main__":

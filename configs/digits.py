@@ -4,8 +4,9 @@
     python sample.py --model runs/digits --num_samples 100 --out samples/digits
 
 828,034 parameters. On two CPU cores: 3 min 20 s of training and 8 s of sampling, compiling
-included. Of 1,000 samples (50 DDPM steps) 98.9 % are read as the label they were asked for, and the
-least diverse class has 87 % of the data's diversity; docs/getting_started.md has the commands.
+included. Of 1,000 samples (50 DDPM steps) 98.9 % are classified as the label they were sampled for,
+and the least diverse class has 87 % of the data's diversity; docs/getting_started.md has the
+commands.
 """
 
 from jaxdiff.config import ADM, DDPM, DataConfig, Label, RunConfig, TrainingConfig, UNetConfig

@@ -1,4 +1,4 @@
-"""Digits from an image of their edges: an example of a condition that is aligned with x.
+"""Digits conditioned on an image of their edges, a condition that is aligned with x.
 
     python train.py --config configs/digits_edges.py --workdir runs/digits_edges
     python -m studies.digits.conditions --model runs/digits_edges --out samples/digits_edges

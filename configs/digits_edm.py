@@ -1,4 +1,4 @@
-"""Handwritten digits under EDM's process, with a history of averages: what autoguidance works on.
+"""Handwritten digits under EDM's process, with snapshots of two averages for autoguidance.
 
     python train.py --config configs/digits_edm.py --workdir runs/digits_edm
     python sample.py --model runs/digits_edm --num_samples 100 --out samples/digits_edm
@@ -6,8 +6,9 @@
 The network of configs/digits.py. EDM's noise levels, ln(sigma) ~ N(-1.2, 1.2^2), belong to data of
 standard deviation .5; the digits' is .75, and the levels are moved by ln(.75 / .5).
 
-On one CPU core: 12 minutes. Of 500 samples (18 Heun steps, the average .1) 99.1 % are read as the
-label they were asked for, with 98 % of the data's diversity; docs/autoguidance.md has the commands.
+On one CPU core: 12 minutes. Of 500 samples (18 Heun steps, the average .1) 99.1 % are classified as
+the label they were sampled for, with 98 % of the data's diversity; docs/autoguidance.md has the
+commands.
 """
 
 from configs import digits

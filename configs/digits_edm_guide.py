@@ -1,4 +1,4 @@
-"""A smaller network, trained less: the guide of the network of configs/digits_edm.py.
+r"""A smaller network, trained less: the guide of the network of configs/digits_edm.py.
 
     python train.py --config configs/digits_edm_guide.py --workdir runs/digits_edm_guide
     python sample.py --model runs/digits_edm --guide runs/digits_edm_guide@500 --weight 2 \

@@ -1,8 +1,8 @@
-"""Super-resolution of the digits, from 4 x 4 to 8 x 8 pixels: the smallest example of it.
+r"""Super-resolution of the digits, from 4 x 4 to 8 x 8 pixels: the smallest example of it.
 
     python train.py --config configs/digits_upsample.py --workdir runs/digits_upsample
     python sample.py --model runs/digits_upsample --cond_split test --num_samples 60 \
-        --out samples/upsampled
+        --import studies.digits.data --out samples/upsampled
 
 The condition is the digit itself at 4 x 4 pixels, and its label; docs/super_resolution.md has the
 result, and how other images are enlarged.

@@ -1,4 +1,4 @@
-"""Digits from a vector, the 16 values of their 4 x 4 thumbnail: an example of such a condition.
+"""Digits conditioned on a vector, the 16 values of their thumbnail of 4 x 4 pixels.
 
     python train.py --config configs/digits_vector.py --workdir runs/digits_vector
     python -m studies.digits.conditions --model runs/digits_vector --out samples/digits_vector

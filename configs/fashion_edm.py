@@ -1,15 +1,16 @@
 """Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) under EDM's process, for two CPU cores.
 
-    python -m studies.fashion.data train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz \
-        t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz --out data/fashion
+    python -m studies.fashion.data downloads/fashion --out data/fashion
     python train.py --config configs/fashion_edm.py --workdir runs/fashion_edm
 
-440,801 parameters. Images of 28 x 28 are framed to 32, so that they can be halved. The mean of
-ln(sigma) is EDM's -1.2 plus ln(.66 / .5), as this data's standard deviation is .66.
+The folder holds the four published files (https://github.com/zalandoresearch/fashion-mnist).
+
+440,801 parameters. Images of 28 x 28 are padded to 32, so that they can be halved. The mean of
+ln(sigma) is EDM's -1.2 plus ln(.66 / .5), as the standard deviation of these data is .66.
 
 On one CPU core: 52 minutes. Of 500 samples (16 steps of DPM-Solver++) a support vector machine
-reads 78 % as the label they were asked for, and 86 % with --cfg 2 --interval .25,2.1; of real
-images 87 %. docs/autoguidance.md has the commands.
+classifies 78 % as the label that they were sampled for, 86 % with --cfg 2 --interval .25,2.1, and
+87 % of real images. docs/autoguidance.md has the commands.
 """
 
 from jaxdiff.config import EDM, DataConfig, DPMpp, Label, RunConfig, TrainingConfig, UNetConfig

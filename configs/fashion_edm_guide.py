@@ -1,4 +1,4 @@
-"""A smaller network, trained less: a guide for that of configs/fashion_edm.py.
+r"""A smaller network, trained less: a guide for that of configs/fashion_edm.py.
 
     python train.py --config configs/fashion_edm_guide.py --workdir runs/fashion_edm_guide
     python sample.py --model runs/fashion_edm --guide runs/fashion_edm_guide@200 --weight 2 \

@@ -7,7 +7,7 @@ r"""ImageNet at 64 x 64 with labels: ADM's network under EDM's process. 295,900,
     python sample.py --model runs/imagenet64_edm:ema=0.045 --guide runs/imagenet64_guide:ema=0.11 \
         --weight 1.7 --num_samples 50000 --batch_size 1024 --out samples/imagenet64
 
-For a pod. Not run here, and no result is claimed. What was taken from where:
+For a pod. This config was not run here, and no result is claimed. Its settings are taken from:
 
 - the network, its dropout and the share of labels for classifier-free guidance: configs/adm's
   imagenet64, without learned variance;
@@ -26,11 +26,11 @@ Of 32 images on each of 64 devices, 35 GiB are kept for the backward pass (docs/
 
 A snapshot every 16.8 million images is 64 of them, of two averages in bfloat16: 76 GB.
 
-Published numbers are of images that were made smaller as ADM does. Those of imagenet_resized were
-made in another way; `--config.data.name=imagenet2012` makes them so while it reads, and
---config.data.workers must keep up with it. The two number the classes differently, so the data must
-be the same for the model, its guide, and a classifier: networks of one are no guides for the other,
-and sample.py refuses them by the names of their classes.
+Published results are of images that were downsampled as ADM does. Those of imagenet_resized were
+downsampled in another way; `--config.data.name=imagenet2012` does it as ADM does while reading, and
+--config.data.workers must be large enough to keep up. The two number the classes differently, so
+the data must be the same for the model, its guide, and a classifier: networks trained on one cannot
+guide those trained on the other, and sample.py refuses them because their class names differ.
 """
 
 from jaxdiff.config import EDM, DataConfig, Heun, Label, RunConfig, TrainingConfig, UNetConfig

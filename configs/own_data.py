@@ -1,4 +1,4 @@
-"""A start for your own data: images of 32 x 32 pixels with labels, on a laptop in about an hour.
+"""A starting point for your own data: images of 32 x 32 pixels with labels, an hour on a laptop.
 
     python -m jaxdiff.data.prepare npz train.npz test.npz --name mine --out data/mine
     python train.py --config configs/own_data.py --workdir runs/mine
@@ -14,7 +14,7 @@ def get_config():
     return RunConfig(
         data=DataConfig(
             name="data/mine",
-            image_size=32,  # others are scaled and cropped
+            image_size=32,  # images of other sizes are scaled and cropped
             fit="crop",  # or "pad": framed with black, 28 x 28 to 32 x 32
             channels=1,  # or 3
             augment="none",  # or "flip", if mirrored images are as good

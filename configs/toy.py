@@ -2,7 +2,7 @@
 
     python train.py --config configs/toy.py --workdir runs/toy
 
-The network that configs/toy_guide.py, smaller and less trained, guides. On one CPU core: 2 min 20 s
+This is the main network; configs/toy_guide.py is its guide. On one CPU core: 2 min 20 s
 of CPU time. Of 40,000 points without guidance 7.5 % are outliers (mean of three seeds, 7.3 to 7.8;
 6.8 % in the authors' program): docs/guidance.md has the tables.
 """

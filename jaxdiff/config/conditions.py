@@ -11,7 +11,7 @@ class Label:
 
     Attributes:
       classes: number of classes; labels are 0 to classes - 1.
-      name: of the array in `cond`.
+      name: name of the array in `cond`.
     """
 
     classes: Annotated[int, Range(1, 2**24)]
@@ -24,7 +24,7 @@ class Vector:
 
     Attributes:
       size: number of features.
-      name: of the array in `cond`.
+      name: name of the array in `cond`.
     """
 
     size: Annotated[int, Range(1, 2**20)]
@@ -38,8 +38,8 @@ class Image:
     It is resized to the sample (bilinear) and concatenated with it; super-resolution is this.
 
     Attributes:
-      channels: of the map.
-      name: of the array in `cond`.
+      channels: number of channels of the map.
+      name: name of the array in `cond`.
     """
 
     channels: Annotated[int, Range(1, 2**10)]
@@ -53,9 +53,9 @@ class Tokens:
     Blocks that have attention attend to it, which the networks of this version do not yet.
 
     Attributes:
-      length: of the longest sequence.
-      width: of a token.
-      name: of the array in `cond`.
+      length: number of tokens of the longest sequence.
+      width: number of values of a token.
+      name: name of the array in `cond`.
     """
 
     length: Annotated[int, Range(1, 2**20)]

@@ -35,8 +35,8 @@ class Schedule:
     """The shape of a guidance weight over the steps (Wang et al. 2024, arXiv:2404.13040).
 
     Attributes:
-      shape: such as `linear`; docs/guidance.md has their equations.
-      values: that the shape takes: the least weight of clamp-linear and clamp-cosine, the power of
+      shape: name of the shape, such as `linear`; docs/guidance.md has the equations.
+      values: parameters of the shape: C of clamp-linear and clamp-cosine, the power of
         power-cosine, tau1 and tau2 of dynamic.
     """
 
@@ -70,7 +70,8 @@ class _Gated:
     """Guidance at some noise levels alone (Kynkaanniemi et al. 2024, arXiv:2404.07724).
 
     Attributes:
-      interval: (low, high) in sigma/alpha: it is applied at levels in (low, high]; None: at all.
+      interval: (low, high) in sigma/alpha: guidance is applied at noise levels in (low, high];
+        None: at all levels.
     """
 
     interval: Annotated[tuple[float, ...], Range(0, math.inf)] | None = None
@@ -93,8 +94,8 @@ class CFG(_Gated):
     The reference is the network itself under the null condition.
 
     Attributes:
-      weight: w; 1 disables it.
-      schedule: of the weight over the steps.
+      weight: guidance weight w; 1 disables it.
+      schedule: how the weight changes over the steps.
     """
 
     weight: Weight
@@ -109,8 +110,8 @@ class ICG(_Gated):
     The reference is the network itself conditioned on a random label, drawn at each step.
 
     Attributes:
-      weight: w; 1 disables it.
-      schedule: of the weight over the steps.
+      weight: guidance weight w; 1 disables it.
+      schedule: how the weight changes over the steps.
     """
 
     weight: Weight
@@ -125,10 +126,10 @@ class Autoguidance(_Gated):
     The reference is a weaker network: smaller, or less trained.
 
     Attributes:
-      guide: the network: a trained model, or the text of a reference such as runs/a@500:ema=0.1.
-      weight: w; 1 disables it.
-      null: whether the guide is under the null condition.
-      schedule: of the weight over the steps.
+      guide: the weaker network: a TrainedModel, or a reference such as "runs/a@500:ema=0.1".
+      weight: guidance weight w; 1 disables it.
+      null: whether the guide is evaluated under the null condition.
+      schedule: how the weight changes over the steps.
     """
 
     guide: Any
@@ -143,8 +144,9 @@ class ClassifierGuidance(_Gated):
     """Classifier guidance (Dhariwal & Nichol 2021, arXiv:2105.05233).
 
     Attributes:
-      classifier: a trained classifier of noisy images, or the text of a reference to one.
-      scale: k, of the gradient; 0 disables it.
+      classifier: a classifier of noisy images: a TrainedModel, or a reference such as
+        "runs/classifier".
+      scale: scale k of the gradient; 0 disables it.
     """
 
     classifier: Any
@@ -157,9 +159,9 @@ class APG:
     """Adaptive projected guidance (Sadat et al. 2024, arXiv:2410.02416).
 
     Attributes:
-      eta: share of the part of the difference along the prediction that is kept.
-      momentum: of the running difference; negative in the paper.
-      norm: largest length of the difference.
+      eta: factor of the component of the difference that is parallel to the prediction.
+      momentum: momentum of the running average of differences; negative in the paper.
+      norm: largest norm of the difference; longer ones are scaled down to it.
     """
 
     eta: Annotated[float, Range(-1000, 1000)] = 0.0
@@ -172,10 +174,10 @@ class CADS:
     """Condition-annealed sampling (Sadat et al. 2024, arXiv:2310.17347).
 
     Attributes:
-      tau1: time up to which the condition is whole; time 1 is noise.
-      tau2: time from which on it is noise alone.
-      scale: s, of the noise.
-      mix: psi, how much of the condition's own mean and standard deviation is restored.
+      tau1: time up to which the condition is unchanged; time 1 is noise.
+      tau2: time from which on the condition is noise alone.
+      scale: s, the standard deviation of the noise.
+      mix: psi, the share of the result that has the mean and standard deviation of the condition.
     """
 
     tau1: Unit

@@ -40,11 +40,11 @@ class Signature:
     """What a run asks of its network beside the network's own settings.
 
     Attributes:
-      shape: of one sample as the network takes it, such as (64, 64, 3).
+      shape: shape of one sample x, such as (64, 64, 3).
       out_channels: of its output: the sample's channels, or twice as many for a learned variance.
       null: whether it learns a null condition.
       uncertainty: whether it has a head that predicts its own error, for training alone.
-      dtype: what it computes in, float32 or bfloat16; parameters are float32.
+      dtype: type that it computes in, float32 or bfloat16; parameters are float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
     """
 
@@ -61,20 +61,21 @@ class _Encoder:
     """Settings of the encoder that the UNet and the classifier share; the paper's by default.
 
     Attributes:
-      channels: width of the network where channel_mult is 1.
+      channels: width of a level where channel_mult is 1.
       channel_mult: width of each level, as multiples of `channels`; each level but the last halves
         the image.
-      num_res_blocks: residual blocks of a level; a decoder level has one more.
-      attention_resolutions: image sizes at which attention follows each residual block.
+      num_res_blocks: number of residual blocks of a level; a level of the decoder has one more.
+      attention_resolutions: sizes of the levels at which attention follows each residual block.
       head_channels: width of an attention head, where num_heads is 0.
-      num_heads: number of heads of every attention; 0: by their width.
-      resblock_updown: change the resolution inside residual blocks, as BigGAN does, or in layers of
-        their own, as DDPM does.
-      conv_resample: whether those layers hold a convolution.
-      adaptive_norm: the embedding scales and shifts a norm (AdaGN); False: it is added before it.
-      rescale_residuals: divide the sums of residual blocks and attention by sqrt 2.
-      dropout: rate in residual blocks, in training.
-      codec: how images become what the network takes, and back.
+      num_heads: number of heads of every attention; 0: given by head_channels.
+      resblock_updown: whether the resolution changes inside residual blocks, as in BigGAN, or in
+        layers of their own, as in DDPM.
+      conv_resample: whether these layers have a convolution, where resblock_updown is False.
+      adaptive_norm: whether the embedding scales and shifts the output of a norm (AdaGN); False: it
+        is added to its input.
+      rescale_residuals: whether the sums of residual blocks and attention are divided by sqrt 2.
+      dropout: dropout rate in residual blocks, in training.
+      codec: converts images to samples x and back.
     """
 
     channels: Annotated[int, Range(1, 2**14)] = 128
@@ -159,9 +160,8 @@ class UNetConfig(_Encoder):
     """ADM's UNet, conditioned on labels, vectors and maps.
 
     Attributes:
-      num_heads_upsample: number of heads of every attention of the decoder; 0: as elsewhere.
-      conditions: what the network is conditioned on, such as Label(10); any of them, several at
-        once.
+      num_heads_upsample: number of heads of every attention of the decoder; 0: as in the encoder.
+      conditions: what the network is conditioned on, such as Label(10); several are possible.
     """
 
     num_heads_upsample: Annotated[int, Range(0, 2**14)] = 0
@@ -196,8 +196,8 @@ class ClassifierConfig(_Encoder):
     """ADM's classifier of noisy images: the UNet's encoder and a head.
 
     Attributes:
-      label: what it predicts, such as Label(10).
-      pool: its head.
+      label: the label that it predicts, such as Label(10).
+      pool: the head: how features are pooled to logits.
     """
 
     label: Label = Label(2)

@@ -16,9 +16,9 @@ class _Process:
     """What all processes have.
 
     Attributes:
-      from_run: of a classifier: the run whose process it takes, in order to guide it.
-      condition_dropout: probability that all conditions of a sample are replaced by the null
-        condition, in training.
+      from_run: for a classifier: the run that it will guide, whose process it takes over.
+      condition_dropout: probability in training that all conditions of a sample are replaced by the
+        null condition.
     """
 
     from_run: str = ""
@@ -30,15 +30,17 @@ class ADM(_Process):
     """ADM's process: discrete variance-preserving noise (Nichol & Dhariwal 2021, arXiv:2102.09672).
 
     Attributes:
-      schedule: of the noise.
-      num_timesteps: T.
-      rescale_timesteps: the network takes t * 1000 / T.
+      schedule: noise schedule.
+      num_timesteps: T, the number of timesteps.
+      rescale_timesteps: whether the network is given t * 1000 / T in place of t.
       prediction: what the network predicts: the noise, the clean sample, or v.
-      variance: of an ancestral step: learned in a range or freely, or fixed, small or large.
+      variance: variance of an ancestral step: `learned_range`: learned, between the small and the
+        large one; `learned`: learned without bounds; `fixed_small` and `fixed_large`: the lower and
+        the upper bound.
       loss: `hybrid`: L_simple, and for a learned variance T/1000 L_vb; `hybrid_unscaled`: L_simple
         + L_vb; `simple`: L_simple; `vlb`: T L_vb.
-      timestep_sampler: which timesteps training draws: uniformly, or in proportion to the root of
-        the mean square of their losses.
+      timestep_sampler: how training draws timesteps: uniformly, or in proportion to the root mean
+        square of their losses.
     """
 
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -81,9 +83,9 @@ class EDM(_Process):
     """EDM's process: continuous noise levels (Karras et al. 2022, arXiv:2206.00364).
 
     Attributes:
-      p_mean, p_std: ln(sigma) ~ N(p_mean, p_std^2) in training.
-      data_std: standard deviation of the data; 0: measured when the run begins.
-      uncertainty: learn weights of the noise levels, as EDM2 does.
+      p_mean, p_std: training draws noise levels from ln(sigma) ~ N(p_mean, p_std^2).
+      data_std: standard deviation of the data; 0: it is measured when the run begins.
+      uncertainty: whether weights of the noise levels are learned, as in EDM2.
     """
 
     # e^20 is 5e8: float32 holds the squares of all noise levels that are drawn.

@@ -32,12 +32,12 @@ class RunConfig:
     """The config of a run: what `get_config()` of a config file returns.
 
     Attributes:
-      seed: of all that training draws.
+      seed: seed of everything random in training.
       data: the dataset.
       model: the network.
       diffusion: the noise process.
       training: how the network is trained.
-      sampling: the sampler of previews, and of sampling unless another is given.
+      sampling: the sampler of previews, and the default of sample.py.
       mesh: how devices are arranged.
     """
 
@@ -74,6 +74,12 @@ class RunConfig:
 
     def check(self):
         """Raises UserError for sections that contradict each other."""
+        has_both = hasattr(self.data, "shape") and hasattr(self.data, "open")
+        if not (isinstance(self.data, DataConfig) or has_both):
+            raise UserError(
+                f"config.data is {type(self.data).__name__}: give a DataConfig, or settings with a "
+                "`shape` and a method `open`."
+            )
         self.model.check_shape(self.signature.shape)
         dropout = self.diffusion.condition_dropout
         if self.is_classifier:

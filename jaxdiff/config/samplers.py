@@ -21,10 +21,12 @@ class _OnSigmas:
     """A sampler that visits the levels of EDM's grid (Karras et al. 2022, equation 5).
 
     Attributes:
-      sigma_min: the last noise level but one, sigma/alpha; at least the process's smallest.
-      sigma_max: the first; at most the process's largest.
-      rho: how the levels between are spaced; the larger, the more of them are low.
-      clip: confine the predicted x0 to [-1, 1].
+      sigma_min: the lowest noise level sigma/alpha of the grid, before 0; raised to the lowest of
+        the process.
+      sigma_max: the highest noise level, from which sampling starts; lowered to the highest of the
+        process.
+      rho: spacing of the levels between; the larger it is, the more levels are low.
+      clip: whether the predicted x0 is clipped to [-1, 1].
     """
 
     sigma_min: Sigma = 0.002
@@ -63,7 +65,7 @@ class DDIM(_OnTimesteps):
     """DDIM (Song et al. 2021, arXiv:2010.02502).
 
     Attributes:
-      eta: noise of a step: 0 is deterministic, 1 ancestral.
+      eta: amount of noise added in a step: 0 is deterministic, 1 ancestral.
     """
 
     eta: Annotated[float, Range(0, 1)] = 0.0
@@ -74,9 +76,9 @@ class Heun(_OnSigmas):
     """EDM's second-order sampler, deterministic or with churn (Karras et al. 2022, Algorithm 2).
 
     Attributes:
-      steps: N; 2N - 1 network evaluations.
-      churn: S_churn, noise added back over all steps; 0: none.
-      churn_min, churn_max: S_tmin and S_tmax, the levels between which it is added.
+      steps: N, the number of steps; they take 2N - 1 network evaluations.
+      churn: S_churn, the amount of noise that all steps together add; 0: none.
+      churn_min, churn_max: S_tmin and S_tmax, the noise levels between which it is added.
       churn_noise: S_noise, its standard deviation.
     """
 
@@ -101,7 +103,7 @@ class DPMpp(_OnSigmas):
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
 
     Attributes:
-      steps: N, as many network evaluations.
+      steps: N, the number of steps and of network evaluations.
     """
 
     steps: Steps = 20

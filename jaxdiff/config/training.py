@@ -24,18 +24,19 @@ class DataConfig:
 
     Attributes:
       name: the folder of a prepared dataset, or the name of a TFDS dataset stored as ArrayRecord.
-      prepare: `module:function` that prepares the dataset at first use and returns its folder.
+      prepare: where `name` is empty: `module:function`, which prepares the dataset at first use and
+        returns its folder.
       image_size: height and width that images are brought to.
-      fit: what becomes of images of another size: `crop`: scaled, and the middle cut out, as ADM
-        does; `pad`: framed with black where smaller (28 to 32: 2 pixels a side), else cropped,
-        never scaled.
-      channels: 1 or 3; images are converted.
-      low_res_size: adds the condition array `image`: the image itself at that size, the means of
-        squares, for super-resolution; 0: none.
-      augment: `flip`: mirror half of the images left to right; `crop_flip`: and cut out .8 to 1 of
-        a side.
-      held_out: split that a classifier's accuracy is measured on.
-      workers: processes that read and decode; 0: a thread.
+      fit: how images of another size are converted: `crop`: scaled, and the middle cut out, as in
+        ADM; `pad`: never scaled; smaller images are padded with black (28 to 32: 2 pixels on each
+        side), larger ones cropped.
+      channels: 1 (grey) or 3 (colour); images are converted.
+      low_res_size: for super-resolution: adds the condition `image`, the image itself at this size,
+        where each pixel is the mean of a square; 0: none.
+      augment: `flip`: half of the images are mirrored left to right; `crop_flip`: and a square of
+        .8 to 1 of the side is cut out.
+      held_out: split on which the accuracy of a classifier is measured.
+      workers: number of processes that read and decode; 0: a thread does it.
     """
 
     name: str = ""
@@ -70,25 +71,30 @@ class TrainingConfig:
     """How a network is trained.
 
     Attributes:
-      num_steps: to train to.
-      batch_size: global: of all devices together.
-      learning_rate: peak, of AdamW.
-      warmup_steps: over which the learning rate rises linearly from 0.
-      anneal_steps: step at which the learning rate has fallen linearly to 0; 0: constant.
-      inverse_sqrt_after: step t_ref from which the learning rate is peak / sqrt(t / t_ref); 0: no.
-      beta1, beta2: of AdamW.
-      weight_decay: of AdamW.
+      num_steps: step to train to.
+      batch_size: samples of a batch, over all devices together.
+      learning_rate: peak learning rate of AdamW.
+      warmup_steps: number of steps over which the learning rate rises linearly from 0.
+      anneal_steps: step at which the learning rate has fallen linearly to 0; 0: it does not fall
+        linearly.
+      inverse_sqrt_after: step t_ref from which on the learning rate is peak / sqrt(t / t_ref); 0:
+        it does not fall so.
+      beta1, beta2: decay of the first and of the second moment of AdamW.
+      weight_decay: weight decay of AdamW.
       clip_norm: largest global norm of the gradient; 0: not clipped.
-      ema: decay of the average of the parameters, with a warm-up.
-      power_ema: instead, relative widths (standard deviations) of power-function profiles.
-      accumulate: parts that a batch is cut into, to save memory.
-      remat: recompute blocks in the backward pass, to save memory.
-      dtype: what the network computes in; parameters are float32.
-      log_every: steps between metrics.
-      checkpoint_every: steps between training states; the last three are kept.
-      snapshot_every: steps between snapshots of the EMA, which are kept permanently.
-      snapshot_dtype: of snapshots; bfloat16 takes half the space.
-      preview_every: steps between samples, or a classifier's accuracy on held-out images.
+      ema: decay of the exponential moving average of the parameters, with a warm-up.
+      power_ema: relative widths sigma_rel of averages with power-function profiles, which replace
+        `ema`.
+      accumulate: number of parts that a batch is split into, one after the other, to save memory.
+      remat: whether blocks are recomputed in the backward pass, to save memory.
+      dtype: type that the network computes in; parameters are float32.
+      log_every: number of steps between reports of metrics.
+      checkpoint_every: number of steps between checkpoints of the training state; the last three
+        are kept.
+      snapshot_every: number of steps between snapshots of the EMA, which are kept permanently.
+      snapshot_dtype: type that snapshots are stored in; bfloat16 takes half the space.
+      preview_every: number of steps between pictures of samples, or, of a classifier, measurements
+        of its accuracy.
     """
 
     num_steps: Period = 100_000
@@ -146,7 +152,7 @@ class MeshConfig:
     """How devices are arranged.
 
     Attributes:
-      fsdp: devices that parameters are split over; the rest of them share batches.
+      fsdp: number of devices that parameters are split over; batches are split over all devices.
     """
 
     fsdp: Annotated[int, Range(1, 2**20)] = 1
