@@ -180,11 +180,11 @@ def read(folder, step, templates, partly=False):
     Raises:
       CorruptCheckpoint: in all processes, if files are missing, cut short or changed.
     """
-    meta = _in_all(read_meta, folder, step)
+    meta = in_all(read_meta, folder, step)
     items = {}
     for name, template in templates.items():
         path = files.absolute(folder) / str(step) / name
-        items[name] = _in_all(_restore, path, template, partly)
+        items[name] = in_all(_restore, path, template, partly)
         expected = meta["fingerprints"].get(name, {})
         if partly:
             expected = {n: v for n, v in expected.items() if n.split("/")[0] in template}
@@ -195,7 +195,7 @@ def read(folder, step, templates, partly=False):
     return items, meta
 
 
-def _in_all(function, *args):
+def in_all(function, *args):
     """What `function` returns; raises CorruptCheckpoint in all processes if in any."""
     result = problem = None
     try:

@@ -286,7 +286,7 @@ def read_ema(reference, shapes, shardings):
     if reference.ema is not None:
         return posthoc_ema.average(reference.run.folder, reference.ema, reference.step, template)
     try:
-        meta = checkpointer.read_meta(reference.folder, reference.step)
+        meta = checkpointer.in_all(checkpointer.read_meta, reference.folder, reference.step)
         profile, dtype = meta["ema"][0], meta.get("dtype", "float32")
         stored = jax.tree.map(lambda leaf: leaf.update(dtype=dtype), template)
         items, _ = checkpointer.read(

@@ -311,8 +311,6 @@ def _finished(out, settings):
             raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
     files.remove_tree(out / SHARDS)  # of a program that was killed after it wrote the manifest
     print(f"The {settings['num_samples']} samples of this request are in {out} already.")
-    if files.exists(out / SHARDS):  # as after a kill at the very end
-        files.remove_tree(out / SHARDS)
     return manifest
 
 
