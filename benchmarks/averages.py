@@ -19,7 +19,7 @@ import jax
 
 from configs import digits_edm
 from jaxdiff import cli
-from jaxdiff.config import Range, replaced
+from jaxdiff.config import Range, import_modules, replaced
 from jaxdiff.data.source import open_split
 from jaxdiff.training.step import summing_step, zero_sums
 from jaxdiff.training.task import Task
@@ -56,6 +56,7 @@ def main():
 
 def _measure(args):
     config = digits_edm.get_config()
+    import_modules(["studies.digits.data"])
     source = open_split(config.data, "train", config.model.conditions).in_memory()
     batch = jax.device_put(source.fetch(range(config.training.batch_size)))
     timers = {name: timer(config, lengths, batch, args.steps) for name, lengths in KINDS.items()}

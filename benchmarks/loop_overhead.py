@@ -20,7 +20,7 @@ import jax
 
 from configs import digits
 from jaxdiff import cli
-from jaxdiff.config import Range, replaced
+from jaxdiff.config import Range, import_modules, replaced
 from jaxdiff.data.source import open_split
 from jaxdiff.training import loop
 from jaxdiff.training.step import summing_step, zero_sums
@@ -48,6 +48,7 @@ def bare_step():
     config = config_of(MANY)
     task = Task.of(config)
     step = jax.jit(summing_step(task), donate_argnums=0)
+    import_modules(["studies.digits.data"])
     source = open_split(config.data, "train", config.model.conditions).in_memory()
     batch = jax.device_put(source.fetch(range(config.training.batch_size)))
     state, sums = step(jax.jit(task.init)(), zero_sums(task.objective.terms), batch)

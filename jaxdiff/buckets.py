@@ -73,6 +73,19 @@ def upload(folder, path, last=None):
         storage(path).put(sources, targets)
 
 
+def put(file, path, new):
+    """Copies a local file to an address; with `new`, FileExistsError if there is something.
+
+    Of programs that do so at once one succeeds, on gs://.
+    """
+    if new and kind(path) == "gs":
+        is_written = swap(path, file, 0) is not None
+    elif is_written := not (new and path.exists()):
+        storage(path).put_file(os.fspath(file), os.fspath(path))
+    if not is_written:
+        raise FileExistsError(None, "There is something of that name")
+
+
 def move(path, to):
     """Copies the file or folder at an address to another, and then removes the first."""
     for source in storage(path).find(os.fspath(path)):
@@ -89,14 +102,20 @@ def remove_tree(path):
 def swap(path, content, generation):
     """Writes an object of gs:// if its generation is this one, 0 for none: compare and swap.
 
+    Args:
+      path: of the object.
+      content: text, or the path of a local file that holds it.
+      generation: that it is to have.
+
     Returns:
       Its new generation; None where it had another, and nothing was written.
     """
     from google.api_core.exceptions import PreconditionFailed
 
     blob = _blob(path)
+    upload = blob.upload_from_string if isinstance(content, str) else blob.upload_from_filename
     try:
-        blob.upload_from_string(content, if_generation_match=generation)
+        upload(content, if_generation_match=generation)
     except PreconditionFailed:
         return None
     return blob.generation

@@ -16,7 +16,9 @@ import fnmatch
 import json
 import os
 import secrets
+import signal
 import socket
+import sys
 import threading
 import time
 
@@ -34,15 +36,21 @@ OUT = "choose another --out"
 
 
 def in_first(function, *args):
-    """What `function` returns in the first process, None in others; its UserError is all's."""
+    """What `function` returns in the first process, None in others; what it raises ends all."""
+    return in_all(function if processes.is_first() else lambda *_: None, *args)
+
+
+def in_all(function, *args):
+    """What `function` returns in each process; what it raises in one of them ends all."""
     result = problem = None
-    if processes.is_first():
-        try:
-            result = function(*args)
-        except UserError as error:
-            problem = error
+    try:
+        result = function(*args)
+    except Exception as error:  # else the others would wait for this process permanently
+        problem = error
     if processes.any_process(problem is not None):
-        raise problem or UserError("The first process says what is wrong.")
+        if processes.any_process(isinstance(problem, files.WriteError)):
+            raise problem or files.WriteError("A file", "another process says why")
+        raise problem or UserError("Another process says what is wrong.")
     return result
 
 
@@ -71,6 +79,16 @@ def lock(path, what):
             release()
 
 
+@contextlib.contextmanager
+def own_lock(path, what):
+    """The same for a local file, held by this process alone."""
+    release = _take_local(path, what)
+    try:
+        yield
+    finally:
+        release()
+
+
 def _take_local(path, what):
     """Locks a file and writes the holder into it; returns a function that releases it."""
     while True:
@@ -94,8 +112,10 @@ def _take_local(path, what):
         file.flush()
 
     def release():
-        files.remove(path)
-        file.close()
+        try:
+            files.remove(path)
+        finally:
+            file.close()
 
     return release
 
@@ -109,7 +129,12 @@ def _take_object(path, what):
     def beat(generation):
         while not end.wait(BEAT):
             with contextlib.suppress(UserError):  # the bucket cannot be reached just now
-                generation = _swap(path, content, generation) or generation
+                generation = _swap(path, content, generation) or _generation_of(path, content)
+                if generation is None:
+                    text = f"{what} was taken over by another program: this one ends."
+                    print(text, file=sys.stderr, flush=True)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
 
     thread = threading.Thread(target=beat, args=(generation,), daemon=True)
     thread.start()
@@ -137,6 +162,13 @@ def _take_over(path, what, content):
     if generation is None:
         raise _in_use(what, files.read_text(path))
     return generation
+
+
+def _generation_of(path, content):
+    """The generation of an object that has this content; None if it has another, or is gone."""
+    with files.reading(path):
+        found = buckets.generation(path)
+    return found if found and files.read_text(path) == content else None
 
 
 def _swap(path, content, generation):
@@ -190,6 +222,7 @@ def claimed_folder(out, settings, name, own=()):
     is_new = in_first(_make, out)
     try:
         with lock(out / LOCK, f"The folder {out}"):
+            in_first(_remove_partial, out, own)
             in_first(_claim, out, settings, name, own)
             try:
                 yield
@@ -213,6 +246,13 @@ def _make(out):
     return is_new
 
 
+def _remove_partial(out, own):
+    """Removes what programs that were killed have left, in a folder that is held."""
+    for folder in () if files.is_remote(out) else (out, *(out / name for name in own)):
+        for name in fnmatch.filter(files.names(folder), ".*.partial"):
+            files.remove_tree(folder / name)
+
+
 def _claim(out, settings, name, own):
     """Writes the settings, unless they are there already, or something that is not theirs."""
     path = out / name
@@ -220,8 +260,8 @@ def _claim(out, settings, name, own):
         found = (file for file in files.names(out) for p in own if fnmatch.fnmatch(file, p))
         if theirs := next(found, None):
             raise UserError(f"{out} holds {theirs}, but no {name} that says what made it: {OUT}.")
-        if files.create(path, json_text(settings).encode()):
-            return
+        files.write_json(path, settings)
+        return
     check_same(out, files.read_json(path, advice=OUT), settings)
 
 
@@ -252,8 +292,7 @@ def _check_file(path, settings):
 
 def save(path, settings, arrays):
     """Writes a dict of arrays as npz, and beside them `settings`, as JSON text; in one process."""
-    if processes.is_first():
-        save_npz(path, {"settings": json_text(settings), **arrays})
+    in_first(save_npz, path, {"settings": json_text(settings), **arrays})
 
 
 def check_same(out, old, settings):

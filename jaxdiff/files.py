@@ -206,6 +206,8 @@ def local_copy(path):
         raise UserError(f"{path} cannot be read (it does not exist): give another path.")
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
     cache = epath.Path(os.environ.get("JAXDIFF_CACHE") or "~/.cache/jaxdiff").expanduser()
+    if is_remote(cache):
+        raise UserError(f"JAXDIFF_CACHE is {cache}: give a folder on this machine.")
     copy, partial = cache / digest / path.name, cache / f"{digest}.partial"
     with writing(cache):
         os.makedirs(cache, exist_ok=True)
@@ -240,10 +242,10 @@ def replacing(path, new=False):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if new and not create(path, b""):
-            raise FileExistsError(None, "There is something of that name")
         if is_remote(path):
-            buckets.storage(path).put_file(os.fspath(partial), os.fspath(path))
+            buckets.put(partial, path, new)
+        elif new:
+            os.link(partial, path)  # which fails where there is something
         else:
             os.replace(partial, path)
 
@@ -282,31 +284,6 @@ def write_bytes(path, content):
 def write_text(path, text):
     """Writes a text file in UTF-8, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
-
-
-def create(path, content):
-    """Writes a new file, exclusively: returns False if there is one, even since just now.
-
-    Of programs that call it at once one gets True, on a local disk and on gs://.
-    """
-    with writing(path):
-        if not is_remote(path):
-            os.makedirs(path.parent, exist_ok=True)
-            try:
-                file = open(path, "xb")  # noqa: SIM115
-            except FileExistsError:
-                return False
-            with file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            return True
-        if buckets.kind(path) == "gs":
-            return buckets.swap(path, content, 0) is not None
-        is_new = not path.exists()
-        if is_new:
-            path.write_bytes(content)
-        return is_new
 
 
 @contextlib.contextmanager

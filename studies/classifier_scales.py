@@ -71,6 +71,7 @@ def draw(rows, path):
 
 def _job(args):
     import jaxdiff
+    from jaxdiff.checkpoints.run import digest, resolve
     from jaxdiff.claims import claimed_folder
     from studies.tables import markdown, save
 
@@ -79,7 +80,8 @@ def _job(args):
     classifier = cli.require("classifier", args.classifier, "the folder of a classifier's run")
     cli.start_jax()
     models = {name: jaxdiff.load(name) for name in names}
-    settings = {"classifier": classifier, "num_samples": args.num_samples}
+    networks = {name: digest(resolve(name)) for name in (*names, classifier)}
+    settings = {"classifier": classifier, "num_samples": args.num_samples, "networks": networks}
     with claimed_folder(out, settings, "scales.json", ("scales.csv", "scales.png", "table.json")):
         path = out / "scales.csv"
         rows = measure(models, jaxdiff.load(classifier), args.scales, args.num_samples, path)

@@ -128,6 +128,7 @@ def judge(config):
     Raises:
       UserError: where there are no labels to agree with.
     """
+    from jaxdiff.config import import_modules
     from jaxdiff.data.source import open_split
     from jaxdiff.evaluation import scores
     from studies.digits import evaluation
@@ -135,6 +136,7 @@ def judge(config):
     if config.label is None:
         raise UserError("The model was trained without labels, and rows are scored by them.")
     if config.data.prepare == "studies.digits.data:prepare":
+        import_modules(["studies.digits.data"])  # which `training` calls as well
         return evaluation.score, evaluation.real().held_out
     splits = ("train", config.data.held_out)
     real = scores.real(*(open_split(config.data, s, (config.label,)) for s in splits))

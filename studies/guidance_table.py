@@ -139,6 +139,7 @@ def draw(rows, out):
 
 def _job(args):
     import jaxdiff
+    from jaxdiff.checkpoints.run import digest, resolve
     from jaxdiff.claims import claimed_folder
     from studies.tables import markdown, save
 
@@ -154,6 +155,7 @@ def _job(args):
     model = jaxdiff.load(reference)
     names = ("model", "early", "small", "classifier", "num_samples", "steps")
     settings = {name: getattr(args, name) for name in names}
+    settings["networks"] = [digest(resolve(settings[name])) for name in names[:4]]
     with claimed_folder(
         out, settings, "guidance.json", ("guidance.csv", "guidance.png", "*.npz", "table.json")
     ):

@@ -114,6 +114,35 @@ def test_what_fails_before_there_is_a_result_leaves_the_folder_free(folder):
     assert files.names(out) == ["grid.png", "settings.json"]
 
 
+def test_what_killed_programs_have_left_is_removed(folder):
+    partial = ".x.npz.12-ab.partial"
+    for _ in range(2):
+        with claims.claimed_folder(folder, SETTINGS, "settings.json", (*OWN, "shards")):
+            assert not any(path.endswith(".partial") for path in files.walk(folder))
+            for path in (folder / partial, folder / "shards" / partial):
+                files.write_bytes(path, b"half")
+    enter(claims.claimed_folder(folder, SETTINGS, "settings.json", (*OWN, "shards")))
+    assert files.names(folder) == ["settings.json", "shards"]
+    assert files.names(folder / "shards") == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), UserError("no"), files.WriteError("x", "no")])
+def test_what_one_process_raises_ends_all(monkeypatch, error):
+    def fail():
+        raise error
+
+    flags = []  # of the first process, which the second is given
+    monkeypatch.setattr(claims.processes, "any_process", lambda flag: flags.append(flag) or flag)
+    with pytest.raises(type(error), match="no"):
+        claims.in_first(fail)
+    given = iter(flags)
+    monkeypatch.setattr(claims.processes, "is_first", lambda: False)
+    monkeypatch.setattr(claims.processes, "any_process", lambda _: next(given))
+    is_disk = isinstance(error, files.WriteError)
+    with pytest.raises(files.WriteError if is_disk else UserError, match="another process|Another"):
+        claims.in_first(fail)
+
+
 @pytest.mark.parametrize(
     "name", ["grid.png", "samples_4x8x8x1.npz", "config.json", "dataset_info.json"]
 )

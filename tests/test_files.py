@@ -82,8 +82,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(folder):
 
 
 def test_what_is_new_replaces_nothing(folder):
-    assert files.create(folder / "file", b"mine")
-    assert not files.create(folder / "file", b"theirs")
+    with files.replacing(folder / "file", new=True) as partial:
+        partial.write(b"mine")
+        assert not files.exists(folder / "file")
     (folder / "empty").mkdir()
     for name in ("empty", "folder"):
         with files.new_folder(folder / name) as partial:

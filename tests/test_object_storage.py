@@ -68,8 +68,9 @@ def test_what_fails_halfway_leaves_what_there_was(folder):
         file.write(b"half")
         raise KeyboardInterrupt
     assert files.read_text(folder / "x") == "old"
-    assert files.create(folder / "y", b"mine")
-    assert not files.create(folder / "y", b"theirs")
+    with files.replacing(folder / "y", new=True) as file:
+        file.write(b"mine")
+        assert not files.exists(folder / "y")
     with pytest.raises(files.WriteError), files.replacing(folder / "y", new=True) as file:
         file.write(b"theirs")
     assert files.read_text(folder / "y") == "mine"
@@ -118,6 +119,9 @@ def test_a_folder_is_copied_up_and_down_once(folder, tmp_path, monkeypatch):
     assert files.read_text(files.local_copy(folder / "set" / "info.json")) == "{}"
     with pytest.raises(UserError, match="nothing"):
         files.local_copy(folder / "none")
+    monkeypatch.setenv("JAXDIFF_CACHE", "gs://bucket/cache")
+    with pytest.raises(UserError, match="gs://bucket/cache"):
+        files.local_copy(folder / "set")
 
 
 def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, monkeypatch):
@@ -139,6 +143,20 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
     threading.Timer(0.2, files.remove, [path]).start()
     with claims.lock(path, "The folder"):
         pass
+
+
+def test_who_loses_a_lock_is_ended(folder, monkeypatch, capsys):
+    path, ended = folder / ".lock", threading.Event()
+    monkeypatch.setattr(claims, "BEAT", 0.1)
+    monkeypatch.setattr(claims.os, "kill", lambda *_: ended.set())
+    with claims.lock(path, "The folder"):
+        files.write_text(path, files.read_text(path))  # its own content is kept
+        assert not ended.wait(1)
+        files.write_text(path, "theirs")
+        assert ended.wait(10)
+    assert files.read_text(path) == "theirs"
+    assert "The folder was taken over" in capsys.readouterr().err
+    files.remove(path)
 
 
 def test_a_folder_is_claimed_by_its_settings(folder):

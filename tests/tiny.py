@@ -1,8 +1,9 @@
 """A run small enough for tests: the digits config with one level of 32 channels."""
 
 from configs import digits
-from jaxdiff.config import replaced
+from jaxdiff.config import import_modules, replaced
 
+import_modules(["studies.digits.data"])  # whose function prepares the images
 OVERRIDES = {
     "model.channel_mult": (1,),
     "model.attention_resolutions": (),

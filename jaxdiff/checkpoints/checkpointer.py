@@ -178,12 +178,13 @@ def read(folder, step, templates, partly=False):
       ({item: tree of arrays}, meta).
 
     Raises:
-      CorruptCheckpoint: if files are missing, cut short or changed.
+      CorruptCheckpoint: in all processes, if files are missing, cut short or changed.
     """
-    meta = read_meta(folder, step)
+    meta = in_all(read_meta, folder, step)
     items = {}
     for name, template in templates.items():
-        items[name] = _restore(files.absolute(folder) / str(step) / name, template, partly)
+        path = files.absolute(folder) / str(step) / name
+        items[name] = in_all(_restore, path, template, partly)
         expected = meta["fingerprints"].get(name, {})
         if partly:
             expected = {n: v for n, v in expected.items() if n.split("/")[0] in template}
@@ -192,6 +193,18 @@ def read(folder, step, templates, partly=False):
                 f"{name} holds other values than were saved, first in {wrong[0]}"
             )
     return items, meta
+
+
+def in_all(function, *args):
+    """What `function` returns; raises CorruptCheckpoint in all processes if in any."""
+    result = problem = None
+    try:
+        result = function(*args)
+    except CorruptCheckpoint as error:
+        problem = error
+    if processes.any_process(problem is not None):
+        raise problem or CorruptCheckpoint("another process cannot read it")
+    return result
 
 
 def _restore(path, template, partly):

@@ -227,19 +227,11 @@ def _add(total, parts, shares):
 def _read(folder, snapshot, template, names):
     """The averages of these names in a snapshot, as they are stored, in their order."""
     stored = jax.tree.map(lambda leaf: leaf.update(dtype=snapshot.dtype), template)
-    items, problem = None, None
+    wanted = {"ema": dict.fromkeys(names, stored)}
     try:
-        items, _ = checkpointer.read(
-            folder / "snapshots",
-            snapshot.step,
-            {"ema": dict.fromkeys(names, stored)},
-            partly=True,
-        )
+        items, _ = checkpointer.read(folder / "snapshots", snapshot.step, wanted, partly=True)
     except checkpointer.CorruptCheckpoint as error:
-        problem = error
-    if processes.any_process(problem is not None):
-        problem = problem or "another process cannot read it"
-        raise checkpointer.corrupt(folder / "snapshots", snapshot.step, problem)
+        raise checkpointer.corrupt(folder / "snapshots", snapshot.step, error) from None
     return [items["ema"][name] for name in names]
 
 
@@ -297,13 +289,8 @@ def _kept(plan, length):
 
 def _read_kept(plan, length, template):
     """The average under RUN/ema; raises CorruptCheckpoint in all processes if in any."""
-    name, items, problem = profile_name(length), None, None
-    try:
-        items, _ = checkpointer.read(_kept(plan, length), plan.step, {"ema": {name: template}})
-    except checkpointer.CorruptCheckpoint as error:
-        problem = error
-    if processes.any_process(problem is not None):
-        raise problem or checkpointer.CorruptCheckpoint("another process cannot read it")
+    name = profile_name(length)
+    items, _ = checkpointer.read(_kept(plan, length), plan.step, {"ema": {name: template}})
     return items["ema"][name]
 
 

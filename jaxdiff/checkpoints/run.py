@@ -22,6 +22,7 @@ from jaxdiff.claims import LOCK, in_first, lock
 from jaxdiff.config import from_dict, replaced, to_dict
 from jaxdiff.errors import UserError
 from jaxdiff.numbers import whole
+from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
 from jaxdiff.version import __version__
 
@@ -125,7 +126,7 @@ class Run:
 
 @contextlib.contextmanager
 def new_run(out):
-    """Holds the folder of --out, in which a run is made, while the context is open.
+    """Holds the folder of --out, in which a run is made; what fails leaves no snapshot there.
 
     Args:
       out: an epath.Path.
@@ -135,7 +136,12 @@ def new_run(out):
     """
     with Run(out).held("--out") as run:
         in_first(_require_empty, out)
-        yield run
+        try:
+            yield run
+        except BaseException:
+            if processes.is_first():
+                files.remove_tree(run.snapshots)
+            raise
 
 
 def _require_empty(out):
@@ -280,7 +286,7 @@ def read_ema(reference, shapes, shardings):
     if reference.ema is not None:
         return posthoc_ema.average(reference.run.folder, reference.ema, reference.step, template)
     try:
-        meta = checkpointer.read_meta(reference.folder, reference.step)
+        meta = checkpointer.in_all(checkpointer.read_meta, reference.folder, reference.step)
         profile, dtype = meta["ema"][0], meta.get("dtype", "float32")
         stored = jax.tree.map(lambda leaf: leaf.update(dtype=dtype), template)
         items, _ = checkpointer.read(

@@ -74,6 +74,12 @@ class RunConfig:
 
     def check(self):
         """Raises UserError for sections that contradict each other."""
+        has_both = hasattr(self.data, "shape") and hasattr(self.data, "open")
+        if not (isinstance(self.data, DataConfig) or has_both):
+            raise UserError(
+                f"config.data is {type(self.data).__name__}: give a DataConfig, or settings with a "
+                "`shape` and a method `open`."
+            )
         self.model.check_shape(self.signature.shape)
         dropout = self.diffusion.condition_dropout
         if self.is_classifier:

@@ -1,7 +1,7 @@
 """config.json: every setting of a run, by name; a field `kind` says which class.
 
-A kind that is not the package's own is written `module:Class`. Its module is used only if the
-program has imported it already, or the caller names it: a run's folder imports no code by itself.
+A kind that is not the package's own is written `module:Class`, and is used only if it is a class
+of settings in a module that the program has imported: a run's folder imports and calls no code.
 """
 
 import dataclasses
@@ -12,6 +12,8 @@ import typing
 from jaxdiff.config.fields import hints, is_settings, nearest, options, shown
 from jaxdiff.config.run import RunConfig
 from jaxdiff.errors import UserError
+
+_imported = set()  # names of the modules that `import_modules` imported
 
 
 def to_dict(config):
@@ -71,29 +73,35 @@ def _class_of(kind, name, hint):
         return next(iter(known.values()))
     if ":" not in str(kind):
         raise UserError(f"{name}.kind is {shown(kind)}: {nearest(kind, list(known))}")
-    return imported(kind, f"{name}.kind")
-
-
-def imported(text, name):
-    """What `module:attribute` names, in a module that the program has imported.
-
-    Args:
-      text: such as "mine.networks:Mixer".
-      name: of the setting that holds it, for the message.
-
-    Raises:
-      UserError: if the module was not imported or lacks the attribute.
-    """
-    module, _, attribute = text.partition(":")
+    module, _, attribute = kind.partition(":")
     found = sys.modules.get(module)
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if found is None:
-        raise UserError(
-            f"{name} is {shown(text)}, which this program has not imported: if you trust it, give "
-            f"--import {module} (in Python, jaxdiff.load(..., imports=[{module!r}]))."
-        )
-    return found
+    is_kind = isinstance(found, type) and is_settings(found) and found.kind == kind
+    return found if is_kind else _refuse(kind, f"{name}.kind")
+
+
+def imported(text, name):
+    """The function that `module:function` names, in a module that `import_modules` imported.
+
+    Args:
+      text: such as "mine.data:prepare".
+      name: of the setting that holds it, for the message.
+
+    Raises:
+      UserError: if the module was not imported so, or lacks the function.
+    """
+    module, _, attribute = text.partition(":")
+    found = getattr(sys.modules.get(module), attribute, None) if module in _imported else None
+    return found if callable(found) else _refuse(text, name)
+
+
+def _refuse(text, name):
+    module = text.partition(":")[0]
+    raise UserError(
+        f"{name} is {shown(text)}, which this program has not imported: if you trust it, give "
+        f"--import {module} (in Python, jaxdiff.load(..., imports=[{module!r}]))."
+    )
 
 
 def import_modules(names):
@@ -105,6 +113,7 @@ def import_modules(names):
     for name in names:
         try:
             importlib.import_module(name)
+            _imported.add(name)
         except Exception as error:  # a module is a program, and may raise anything
             raise UserError(
                 f"--import {name} failed ({type(error).__name__}: {error}): give a module that "

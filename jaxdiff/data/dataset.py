@@ -5,9 +5,11 @@ condition NAME is the feature NAME; as `image` is x, the condition `image` is `c
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import io
+import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,8 +18,9 @@ from PIL import Image
 from jaxdiff.data.images import convert, fit
 from jaxdiff.errors import UserError
 
-# Files of a prepared dataset: TFDS's description, what was asked for, and what there is.
-INFO, REQUEST, SUMMARY = "dataset_info.json", "request.json", "summary.json"
+# Files of a prepared dataset: TFDS's two, what was asked for, and what there is.
+INFO, FEATURES = "dataset_info.json", "features.json"
+REQUEST, SUMMARY = "request.json", "summary.json"
 
 
 def feature_of(condition):
@@ -211,3 +214,19 @@ def _read(load, image_size, channels, start, stop):
 
 def _encoded(image, size, channels):
     return png(fit(image, size, channels) if size else convert(image, channels))
+
+
+def check_features(value):
+    """Refuses features of classes other than TFDS's own: it would import their modules."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # JSON can be in JSON's text
+            check_features(json.loads(value))
+    elif isinstance(value, list):
+        for each in value:
+            check_features(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            is_class = key in ("pythonClassName", "python_class_name", "type")
+            if is_class and isinstance(each, str) and not each.startswith("tensorflow_datasets."):
+                raise ValueError(f"a feature is of the class {each[:80]}, which is not TFDS's")
+            check_features(each)

@@ -43,11 +43,10 @@ def open_folder(folder, values, conditions=None, mapped=map):
     splits = _held_out(folder, splits, values.held_out)
     everything = [picture for pictures in splits.values() for picture in pictures]
     classes = _classes(folder, everything)
-    others = {
-        feature_of(name): _paired(other, everything) for name, other in (conditions or {}).items()
-    }
+    roots = {feature_of(name): other for name, other in (conditions or {}).items()}
+    others = {feature: _paired(root, everything) for feature, root in roots.items()}
     paths = {"image": {p.path: folder / p.path for p in everything}} | {
-        feature: {path: file for path, (file, _) in pairs.items()}
+        feature: {path: roots[feature] / own for path, (own, _) in pairs.items()}
         for feature, pairs in others.items()
     }
     # Pictures of conditions are grey or in colour as the first of them is.
@@ -100,9 +99,9 @@ def _classes(root, pictures):
 
 
 def _paired(folder, pictures):
-    """{path of a picture: (file, size)} of the pictures of a condition that belong to them."""
+    """{path of a picture: (path below the folder, size)} of a condition's pictures."""
     found, _ = layout_lib.find(folder)
-    by_stem = {os.path.splitext(path)[0]: (folder / path, found[path]) for path in found}
+    by_stem = {os.path.splitext(path)[0]: (path, found[path]) for path in found}
     stems = {picture.path: os.path.splitext(picture.path)[0] for picture in pictures}
     for path, stem in stems.items():
         if stem not in by_stem:
@@ -134,10 +133,13 @@ def pool(workers):
 def encoded(paths, shapes, whites):
     """An example's pictures brought to a size: ({feature: PNG bytes}, None), or (None, why not)."""
     try:
-        return {
-            feature: png(fit(decode(path, whites[feature]), *shapes[feature][1:]))
-            for feature, path in paths.items()
-        }, None
+        pictures = {feature: decode(path, whites[feature]) for feature, path in paths.items()}
+        height, width = pictures["image"].shape[:2]
+        for feature, picture in pictures.items():
+            h, w = picture.shape[:2]
+            if abs(h * width - w * height) > max(height, width):  # more than a pixel of its own
+                return None, f"it is {height}x{width}, and its {feature} {h}x{w}: another shape"
+        return {f: png(fit(picture, *shapes[f][1:])) for f, picture in pictures.items()}, None
     except UnidentifiedImageError:
         return None, "it is no picture that Pillow can read"
     except Exception as error:  # the decoders of a dozen formats raise what they like

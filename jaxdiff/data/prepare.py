@@ -95,6 +95,7 @@ def prepare(kind, sources, values):
 
     name = cli.require("name", values.name, "a name for the dataset, such as my_photographs")
     out = parse_path(cli.require("out", values.out, "the folder of the dataset"), "--out")
+    _require_local("--out", out)
     paths = [parse_path(source, "A source") for source in sources]
     images, vectors = _named(values.condition_image, "image"), _named(values.vector, "vector")
     if kind == "npz":
@@ -114,9 +115,19 @@ def prepare(kind, sources, values):
     if files.absolute(paths[0]) in files.absolute(out).parents:
         raise UserError(f"--out {out} is in {paths[0]}, which is to be read: choose another --out.")
     images = {name: parse_path(path, "--condition_image") for name, path in images.items()}
+    for path in (*paths, *images.values()):
+        _require_local("The folder of pictures", path)
     with folders.pool(values.workers) as mapped:
         dataset = folders.open_folder(paths[0], values, images, mapped)
         return dataset, prepared.write(out, name, dataset)
+
+
+def _require_local(name, path):
+    if files.is_remote(path):
+        raise UserError(
+            f"{name} is {path}, in a bucket: give a folder on this machine; a finished dataset may "
+            "be copied up."
+        )
 
 
 def _named(texts, default):
@@ -125,10 +136,10 @@ def _named(texts, default):
     for text in texts:
         name, _, condition = text.partition("=")
         condition = condition or default
-        if condition in (*named, "label") or not condition.isidentifier():
+        if condition in (*named, "label", "x", "condition_image") or not condition.isidentifier():
             raise UserError(
-                f"{text} names the condition {condition}, which must be a word and given once: "
-                f"add another, such as {name}=other."
+                f"{text} names the condition {condition}, which must be a word, given once, and "
+                f"not label, x or condition_image: add another, such as {name}=other."
             )
         named[condition] = name
     return named

@@ -103,12 +103,29 @@ def write(out, name, dataset, quiet=False):
 
     Raises:
       UserError: if the folder holds something else or cannot be written, a name cannot be used, or
-        a split has no readable image.
+        a split has no readable image; if another program writes there.
     """
-    _check_names(out, name, dataset)
+    # It imports JAX, which processes that read images need not.
+    from jaxdiff.claims import LOCK, own_lock
+
+    _check_names(name, dataset)
+    if files.exists(out / INFO):  # perhaps where nothing can be written
+        return _there(out, name, dataset)
+    files.make_folder(out)
+    with own_lock(out / LOCK, f"The folder {out}"):
+        if files.exists(out / INFO):
+            return _there(out, name, dataset)
+        return _write(out, name, dataset, quiet)
+
+
+def _there(out, name, dataset):
+    """The Report of a folder that is finished."""
     _claim(out, name, dataset)
-    if files.exists(out / INFO):
-        return Report(**files.read_json(out / SUMMARY, advice=f"remove {out} and prepare it again"))
+    return Report(**files.read_json(out / SUMMARY, advice=f"remove {out} and prepare it again"))
+
+
+def _write(out, name, dataset, quiet):
+    _claim(out, name, dataset)
     lengths, counts, skipped = _write_shards(out, name, dataset, quiet)
     if skipped:
         lines = (f"{each.source}: {each.reason}".replace("\n", "\\n") + "\n" for each in skipped)
@@ -127,12 +144,7 @@ def write(out, name, dataset, quiet=False):
     return dataclasses.replace(report, was_there=False)
 
 
-def _check_names(out, name, dataset):
-    if files.is_remote(out):
-        raise UserError(
-            f"{out} is in a bucket, and datasets are written to a disk: give a local folder, and "
-            "copy it up when it is finished."
-        )
+def _check_names(name, dataset):
     if not re.fullmatch(NAME, name):
         raise UserError(
             f"The name of the dataset is {name[:80]}: it must be at most 100 lower-case letters, "
@@ -148,7 +160,6 @@ def _check_names(out, name, dataset):
 
 def _claim(out, name, dataset):
     """Makes the folder that of this dataset, or finds that it is."""
-    # It imports JAX, which processes that read images need not.
     from jaxdiff.claims import check_same
 
     request = {"name": name, **dataset.request, "shard_size": SHARD_SIZE}

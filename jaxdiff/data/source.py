@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import files
-from jaxdiff.claims import in_first
+from jaxdiff.claims import in_all, in_first
 from jaxdiff.config import DataConfig, Image, Label, Vector, imported, label_of
-from jaxdiff.data.dataset import INFO, REQUEST, SUMMARY, feature_of
+from jaxdiff.data.dataset import FEATURES, INFO, REQUEST, SUMMARY, check_features, feature_of
 from jaxdiff.data.images import area_means, fit, to_float
 from jaxdiff.errors import UserError
 
@@ -169,14 +169,20 @@ class Records:
             return _labels(condition, values)
         if isinstance(condition, Vector):
             return np.asarray(values, np.float32).reshape(len(rows), -1)
-        # What is as large as the image stays aligned with it.
-        images = [
-            self._fitted(value, condition.channels)
-            if value.shape[:2] == row["image"].shape[:2]
-            else value
-            for value, row in zip(values, rows, strict=True)
-        ]
-        return to_float(np.stack(images))
+        pairs = zip(values, (row["image"] for row in rows), strict=True)
+        return to_float(np.stack([self._aligned(condition, *pair) for pair in pairs]))
+
+    def _aligned(self, condition, value, image):
+        """An image of a condition, cropped as the example's own is."""
+        if value.shape[:2] == image.shape[:2]:
+            return self._fitted(value, condition.channels)
+        if image.shape[:2] != (self.data.image_size,) * 2:
+            raise UserError(
+                f"An example's {condition.name} is {_size(value)} and its image {_size(image)}, so "
+                f"they cannot be brought to {self.data.image_size} pixels together: prepare the "
+                "dataset with both of one size."
+            )
+        return value
 
     def _read(self, records, indices):
         """What the data source or its files hold at these indices; UserError names the file."""
@@ -202,6 +208,10 @@ class Records:
                         return file
                     number -= count
         return "A file of the dataset"
+
+
+def _size(image):
+    return "x".join(map(str, image.shape[:2]))
 
 
 def _is_low_res(condition, data):
@@ -265,7 +275,8 @@ def open_split(data, split, conditions):
 def _prepared(function):
     """The folder of the dataset that an imported function, `module:function`, prepares."""
     prepare = imported(function, "data.prepare")
-    return os.fspath(in_first(prepare) or prepare())
+    folder = in_first(prepare)
+    return os.fspath(in_all(lambda: folder or prepare()))
 
 
 def _builder(name, folder):
@@ -274,6 +285,7 @@ def _builder(name, folder):
 
     if files.exists(folder / INFO):
         try:
+            check_features(files.read_text(folder / FEATURES))
             return tfds.builder_from_directory(os.fspath(folder))
         except Exception as error:  # its files may say anything
             raise _unreadable(name, error) from None

@@ -140,5 +140,6 @@ def _settings(search, points, seen):
     if search.guide is not None:
         guide = load(search.guide, search.guide_step)
         networks["guide"] = digest(guide.reference)
-    jobs = [search.job(point) for point in points]
-    return {"features": seen.name, "networks": networks, "sampling": jobs[0].settings["sampling"]}
+    distinct = {(*map(str, search.networks(p)), p.weight == 1): p for p in reversed(points)}
+    job = [search.job(point) for point in distinct.values()][-1]
+    return {"features": seen.name, "networks": networks, "sampling": job.settings["sampling"]}

@@ -4,6 +4,7 @@ Every point has the same seed, so points differ in nothing but what they are of.
 are compiled once, for the points that are guided and for those that are not.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import shlex
@@ -13,6 +14,7 @@ from typing import Any
 from jaxdiff.checkpoints.posthoc_ema import fill
 from jaxdiff.config import CFG, Autoguidance, Sampler, from_dict, to_dict
 from jaxdiff.errors import UserError
+from jaxdiff.files import WriteError
 from jaxdiff.parallel import processes
 from jaxdiff.sampling import finite
 from jaxdiff.sampling.trained_model import load
@@ -161,7 +163,8 @@ class Search:
                 place = (reference.run.folder, reference.step)
                 lengths.setdefault(place, set()).add(reference.ema)
         for (folder, step), each in lengths.items():
-            fill(folder, sorted(each), step)
+            with contextlib.suppress(WriteError):  # then each is rebuilt where it is needed
+                fill(folder, sorted(each), step)
 
     @cached_property
     def _models(self):

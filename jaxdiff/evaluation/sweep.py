@@ -18,14 +18,13 @@ by a function (data.prepare), give --import MODULE.
 from typing import Annotated, Literal
 
 from jaxdiff import cli
-from jaxdiff.config import DDIM, DDPM, DPMpp, Heun, Range
-from jaxdiff.config.fields import hints
+from jaxdiff.config import Range
 from jaxdiff.config.guidance import Weight
 from jaxdiff.config.samplers import Steps
 from jaxdiff.config.training import Count, Seed
 from jaxdiff.errors import UserError
+from jaxdiff.sampling.command import SAMPLERS, sampler_of
 
-SAMPLERS = {cls.kind: cls for cls in (DDPM, DDIM, Heun, DPMpp)}
 Length = Annotated[float, Range(0, 1)]
 
 
@@ -71,13 +70,14 @@ def _sweep(args):
     from jaxdiff.parallel import processes
     from jaxdiff.sampling.trained_model import load
 
+    is_other = args.sampler is not None or args.steps is not None
     search = Search(
         model=model,
         guide=args.guide,
         num_samples=args.num_samples,
         batch_size=args.batch_size,
         seed=args.seed,
-        sampler=_sampler(args, load(model).config.sampling),
+        sampler=sampler_of(args, load(model).config) if is_other else None,
     )
     out, lists = files.parse_path(args.out, "--out"), (args.model_ema, args.guide_ema)
     points = grid(search, args.weights, args.guide_steps, *lists, args.interval)
@@ -89,15 +89,6 @@ def _sweep(args):
     if processes.is_first():
         print(f"Best of {len(measured)} points, {args.metric} {measured[best]:.4g}:")
         print(search.command(best, f"{out}/best"))
-
-
-def _sampler(args, own):
-    """The run's own sampler with what the flags set instead; None where they set nothing."""
-    if args.sampler is None and args.steps is None:
-        return None
-    cls = type(own) if args.sampler is None else SAMPLERS[args.sampler]
-    values = {name: getattr(own, name) for name in hints(cls) if name in hints(type(own))}
-    return cls(**{**values, "steps": values["steps"] if args.steps is None else args.steps})
 
 
 if __name__ == "__main__":

@@ -99,15 +99,10 @@ def import_file(path, out, *, config=None, new_order=False, flags=None, entry=No
     params = openai.from_state_dict(network, state_dict, new_order=new_order)
     profile = str(config.training.ema)
     with new_run(out) as run:
-        try:
-            with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
-                meta = {"batch": step, "ema": [profile]}
-                snapshots.save(step, {"ema": {profile: params}}, meta)
-            # Last: the folder is a run once the network is there.
-            in_first(run.write_config, config)
-        except BaseException:
-            in_first(files.remove_tree, run.snapshots)
-            raise
+        with contextlib.closing(Checkpointer(run.snapshots)) as snapshots:
+            snapshots.save(step, {"ema": {profile: params}}, {"ema": [profile]})
+        # Last: the folder is a run once the network is there.
+        in_first(run.write_config, config)
     print(f"Imported {path}: {out}@{step}")
 
 

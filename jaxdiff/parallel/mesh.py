@@ -5,6 +5,7 @@ device is a 1 x 1 mesh, and nothing else about it is special.
 """
 
 import collections
+import functools
 
 import jax
 import numpy as np
@@ -37,6 +38,7 @@ def make_mesh(fsdp=1, devices=None):
     return mesh
 
 
+@functools.cache
 def _connect(mesh):
     """Sums a number along each axis and both, which connects the processes with each other.
 

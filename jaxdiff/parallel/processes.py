@@ -81,17 +81,6 @@ def barrier(name):
         multihost_utils.sync_global_devices(name)
 
 
-def first_then_rest(function):
-    """Calls `function` in the first process, then in the others; returns its result in each."""
-    if is_first():
-        result = function()
-    barrier("first")
-    if not is_first():
-        result = function()
-    barrier("rest")
-    return result
-
-
 def gather(array):
     """A global device array as NumPy, in every process."""
     return multihost_utils.process_allgather(array, tiled=True)

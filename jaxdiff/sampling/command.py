@@ -6,6 +6,8 @@ python sample.py --model runs/NAME --num_samples 100 --out samples/NAME
 import dataclasses
 from typing import Annotated, Literal
 
+import numpy as np
+
 from jaxdiff import cli
 from jaxdiff.config import (
     ADM,
@@ -23,6 +25,8 @@ from jaxdiff.config import (
     Label,
     Range,
     Schedule,
+    Tokens,
+    Vector,
 )
 from jaxdiff.config.fields import hints, meanings
 from jaxdiff.config.guidance import SHAPES
@@ -133,22 +137,35 @@ def _sample(args):
 
     out, model = files.parse_path(out, "--out"), load(text)
     cond, start = conditions_of(args, model)
-    given = [*cond.values(), start] if args.classes is None else [start]
-    n = args.num_samples or min((len(a) for a in given if a is not None), default=NUM_SAMPLES)
+    each = _one_each(cond, start, model.config)
+    n = args.num_samples or min(map(len, each.values()), default=NUM_SAMPLES)
     job = model.job(
         n,
         seed=args.seed,
-        cond={name: array[:n] for name, array in cond.items()},
+        cond={name: array[:n] if name in each else array for name, array in cond.items()},
         sampler=sampler_of(args, model.config),
         guidance=guidance,
         combiner=_settings_of(APG, "apg", args.apg),
         rescale=args.rescale,
         cads=_settings_of(CADS, "cads", args.cads),
         batch_size=args.batch_size,
-        start=None if start is None else start[:n],
+        start=each["start"][:n] if "start" in each else start,
         together=args.together,
     )
     run_sampling.run(job, out)
+
+
+def _one_each(cond, start, config):
+    """{name: array} of the arrays of a file that hold one value for each sample."""
+    axes = {Label: 0, Vector: 1, Tokens: 2, Image: 3}  # of one value
+    axes = {"mask": 1, **{c.name: axes.get(type(c), 0) for c in config.model.conditions}}
+    given = {**cond, "start": start}
+    axes["start"] = len(config.signature.shape)
+    return {
+        name: array
+        for name, array in given.items()
+        if isinstance(array, np.ndarray) and array.ndim > axes.get(name, 0)
+    }
 
 
 def sampler_of(args, config):
@@ -157,11 +174,11 @@ def sampler_of(args, config):
     Raises:
       UserError: for a flag that the sampler or the run's process does not use.
     """
-    kind = args.sampler or (DDIM.kind if args.latents else None)
+    kind = args.sampler or (DDIM.kind if getattr(args, "latents", None) else None)
     own = config.sampling
     cls = type(own) if kind in (None, own.kind) else SAMPLERS[kind]
     values = {name: getattr(own, name) for name in hints(cls) if name in hints(type(own))}
-    given = {name: getattr(args, name) for name in (*COMMON, "eta", *CHURN)}
+    given = {name: getattr(args, name, None) for name in (*COMMON, "eta", *CHURN)}
     given = {name: value for name, value in given.items() if value is not None}
     on_timesteps = isinstance(config.diffusion, ADM) and cls in (DDPM, DDIM)
     for name, value in given.items():
@@ -180,14 +197,8 @@ def guidance_of(args):
     Raises:
       UserError: for flags that do not belong together.
     """
-    given = {name for name, value in vars(args).items() if value not in (None, False, [])}
-    needed = {
-        "icg": "cfg",
-        "weight": "guide",
-        "guide_null": "guide",
-        "classifier_scale": "classifier",
-    }
-    for flag, other in needed.items():
+    given = {n for n, v in vars(args).items() if v is not None and v is not False and v != []}
+    for flag, other in NEEDED.items():
         if flag in given and other not in given:
             raise UserError(f"--{flag} needs --{other}: add it, or leave --{flag} out.")
     for flag in ("weight", "guide_null"):
@@ -260,32 +271,34 @@ def conditions_of(args, model):
 def _read(args, flag, model):
     """(conditions by name, what sampling starts from: arr_0 of --latents) of an npz file."""
     from jaxdiff import files
-    from jaxdiff.arrays import load_npz
     from jaxdiff.sampling.finite import refuse_marked
-    from jaxdiff.sampling.run_sampling import samples_file
+    from jaxdiff.sampling.run_sampling import load_arrays, samples_file
 
+    label = _label(args, model)
     path = samples_file(files.parse_path(getattr(args, flag), f"--{flag}"))
-    arrays = load_npz(path)
+    arrays = load_arrays(path, label and label.name)
     refuse_marked(arrays, path)
-    arrays.pop("settings", None)
     start = arrays.pop("arr_0", None) if flag == "latents" else None
     if flag == "latents" and start is None:
         raise UserError(f"--latents {path} has no array arr_0: give a file of latents.")
-    for key, cls in (("arr_0", Image), ("arr_1", Label)):
-        own = [each.name for each in model.config.model.conditions if isinstance(each, cls)]
-        if (array := arrays.pop(key, None)) is not None and own:
-            arrays.setdefault(own[0], array)
+    own = [each.name for each in model.config.model.conditions if isinstance(each, Image)]
+    if (images := arrays.pop("arr_0", None)) is not None and own:
+        arrays.setdefault(own[0], images)
     return arrays, start
+
+
+def _label(args, model):
+    """The label that is sampled: the model's, or the classifier's that guides it; None: none."""
+    from jaxdiff.sampling.trained_model import load
+
+    if model.config.label is None and args.classifier is not None:
+        return load(args.classifier).config.label
+    return model.config.label
 
 
 def _classes(args, model, cond):
     """{name of the label: the classes of --classes}, which are taken in turn."""
-    from jaxdiff.sampling.trained_model import load
-
-    label = model.config.label
-    if label is None and args.classifier is not None:
-        label = load(args.classifier).config.label
-    if label is None:
+    if (label := _label(args, model)) is None:
         raise UserError(f"{model} was trained without labels: leave --classes out.")
     if label.name in cond:
         raise UserError(f"--classes {args.classes} and a file give labels: leave one of them out.")

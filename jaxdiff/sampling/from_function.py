@@ -1,5 +1,7 @@
 """A sampler on a function that the user wrote."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,8 @@ def run_sampler(sampler, denoise, shape, n=1, seed=0, data_std=0.5):
     Args:
       sampler: settings such as Heun(steps=18, sigma_max=80.0).
       denoise: (x [n, ...], sigma [n]) -> the expected clean samples x0 [n, ...], where x = x0 +
-        sigma * noise; a function of JAX arrays.
+        sigma * noise; a function of JAX arrays, compiled once: for other parameters give another
+        function.
       shape: of one sample.
       n: how many samples.
       seed: of everything random; sample k of a seed does not depend on n.
@@ -31,6 +34,12 @@ def run_sampler(sampler, denoise, shape, n=1, seed=0, data_std=0.5):
     Raises:
       UserError: for steps that cannot be met.
     """
+    run = _program(sampler, denoise, tuple(shape), data_std)
+    return run(seed, np.arange(n, dtype=np.int32))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(sampler, denoise, shape, data_std):
     process = factory.process(EDM(data_std=data_std))
     with user_errors():
         levels, _ = process.path(sampler)
@@ -44,9 +53,9 @@ def run_sampler(sampler, denoise, shape, n=1, seed=0, data_std=0.5):
     guidance = Guidance(main=NetworkBranch(denoiser))
 
     @jax.jit
-    def run(numbers):
+    def run(seed, numbers):
         keys = sample_keys(seed, numbers)
-        noise = normal(derived(keys, Purpose.START, 0), tuple(shape))
+        noise = normal(derived(keys, Purpose.START, 0), shape)
         return sample(stepper, grid, guidance, process.start(keys, noise, grid.levels[0]), keys)
 
-    return run(np.arange(n, dtype=np.int32))
+    return run

@@ -1,14 +1,14 @@
 """Images as the noise that leads to them: the job that encodes, and the file that it writes."""
 
-import hashlib
 from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import claims, factory, files
+from jaxdiff.arrays import checksum
 from jaxdiff.checkpoints.run import digest
-from jaxdiff.config import ADM, DDIM, Label
+from jaxdiff.config import ADM, DDIM
 from jaxdiff.diffusion.randomness import sample_keys
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.guidance.equation import Guidance, NetworkBranch
@@ -19,7 +19,7 @@ from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.ddim_encode import DdimEncoder
 from jaxdiff.samplers.loop import sample
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.run_sampling import load_samples
+from jaxdiff.sampling.run_sampling import load_samples, stored
 from jaxdiff.sampling.trained_model import condition_array, load
 from jaxdiff.version import __version__
 
@@ -107,7 +107,7 @@ def run(model, images, out, *, steps=None, batch_size=128):
         "jaxdiff": __version__,
         "model": str(model),
         "digest": digest(model.reference),
-        "images": {name: _checksum(each) for name, each in {"arr_0": array, **cond}.items()},
+        "images": {name: checksum(each) for name, each in {"arr_0": array, **cond}.items()},
         "steps": steps,
         "clip": config.sampling.clip,
     }
@@ -130,8 +130,7 @@ def run(model, images, out, *, steps=None, batch_size=128):
                 batch_size=batch_size,
                 mesh=make_mesh(),
             )
-        stored = {"arr_1" if a.dtype.kind == "i" else n: a for n, a in cond.items()}
-        claims.save(out, settings, {"arr_0": latents, **stored})
+        claims.save(out, settings, {"arr_0": latents, **stored(cond)})
     if processes.is_first():
         print(f"Wrote {len(latents)} latents to {out}")
     if len(wrong := finite.non_finite(latents)):
@@ -147,7 +146,8 @@ def _read(path, model):
     Raises:
       UserError: for a file that does not hold that, or samples that are not finite.
     """
-    found, shape = load_samples(path), model.config.data.shape
+    config = model.config
+    found, shape = load_samples(path, config.label and config.label.name), config.data.shape
     images = found.images
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         raise UserError(
@@ -158,16 +158,13 @@ def _read(path, model):
         about = finite.about(finite.summary(found.non_finite), len(images))
         raise UserError(f"--images {path}: {about}: give samples that all are.")
     cond = {}
-    for each in model.config.model.conditions:
-        key = "label" if isinstance(each, Label) else each.name  # as labels are stored
-        if key not in found.cond:
+    for each in config.model.conditions:
+        value = found.cond.get(each.name)
+        if value is None or value.shape[:1] != (len(images),):
+            shape = "" if value is None else f" {value.shape}"
             raise UserError(
-                f"--images {path} holds no {each.name}, which the model is conditioned on: add it, "
-                "labels as arr_1 and other conditions by their names."
+                f"--images {path} holds no {each.name} of each of the {len(images)} images{shape}, "
+                "which the model needs: add it, the first label as arr_1, others by name."
             )
-        cond[each.name] = condition_array(each, found.cond[key], len(images))
+        cond[each.name] = condition_array(each, value, len(images), config.data)
     return images, cond
-
-
-def _checksum(array):
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

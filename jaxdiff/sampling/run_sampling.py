@@ -2,7 +2,7 @@
 
 settings.json              what decides the samples, written first
 shards/00000-of-00098.npz  consecutive samples, each shard written whole; removed at the end
-samples_{N}x{H}x{W}x{C}.npz  arr_0 uint8 images, arr_1 int64 labels, other conditions by name
+samples_{N}x{H}x{W}x{C}.npz  arr_0 uint8 images, arr_1 int64 the first label, others by name
 grid.png                   the first of them
 manifest.json              the settings and what came of them, written last
 """
@@ -26,9 +26,9 @@ from jaxdiff.samplers.grid import Grid
 from jaxdiff.sampling import finite, image_grid
 from jaxdiff.sampling.guidance_config import Method
 from jaxdiff.sampling.pipeline import Params, Pipeline
-from jaxdiff.sampling.settings import settings_of
+from jaxdiff.sampling.settings import label_of, settings_of
 
-SHARD = 1024  # samples of a shard
+SHARD = 1024  # samples of a shard, about
 SETTINGS, SHARDS, GRID, MANIFEST = "settings.json", "shards", "grid.png", "manifest.json"
 WRITTEN = ("samples_*.npz", SHARDS, GRID, MANIFEST)
 ADVICE = "choose another --out, or delete that folder"
@@ -175,13 +175,13 @@ def run(job, out, shard=None):
     Args:
       job: a Job.
       out: an epath.Path.
-      shard: samples of a shard; None: 1,024, or the batch size where that is larger.
+      shard: samples of a shard; None: as the folder has it, or about 1,024 in whole batches.
 
     Raises:
       UserError: for a folder that cannot be used, and for samples that are not finite, after all
         has been written.
     """
-    size = shard or max(SHARD, job.batch_size)
+    size = processes.agree(claims.in_first(_shard, job, out, shard))
     settings = {**job.settings, "shard": size}
     with claims.claimed_folder(out, settings, SETTINGS, WRITTEN):
         found = claims.in_first(_finished, out, settings)
@@ -189,6 +189,13 @@ def run(job, out, shard=None):
             _sample(job, out, size)
             found = claims.in_first(_merge, job, out, settings, size)
         claims.in_first(_end, out, found, job.num_samples)
+
+
+def _shard(job, out, size):
+    """Samples of a shard; those of a folder that is continued are of one size."""
+    path = out / SETTINGS
+    there = files.read_json(path, advice=ADVICE).get("shard") if files.exists(path) else None
+    return size or there or job.batch_size * max(1, round(SHARD / job.batch_size))
 
 
 def shard_paths(out, count, size):
@@ -268,8 +275,7 @@ def _write(out, samples, settings, parts, count):
 
     shape = (count, *images.shape[1:])
     arrays = {"arr_0": Stream(shape, images.dtype, marked())}
-    for name, array in samples.cond.items():
-        arrays |= {"arr_1": np.int64(array)} if array.dtype.kind == "i" else {name: array}
+    arrays |= stored(samples.cond)
     arrays |= {finite.ARRAY: bad} if len(bad) else {}
     name = f"samples_{'x'.join(map(str, shape))}.npz"
     save_npz(out / name, arrays)
@@ -281,7 +287,7 @@ def _write(out, samples, settings, parts, count):
     manifest = {
         **settings,
         "non_finite": finite.summary(bad),
-        "sha256": {name: _checksum(out / name) for name in written},
+        "sha256": {name: _file_checksum(out / name) for name in written},
     }
     files.write_json(out / MANIFEST, manifest)
     return manifest
@@ -301,8 +307,9 @@ def _finished(out, settings):
     for name, checksum in results["sha256"].items():
         if not files.exists(out / name):
             return None
-        if _checksum(out / name) != checksum:
+        if _file_checksum(out / name) != checksum:
             raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
+    files.remove_tree(out / SHARDS)  # of a program that was killed after it wrote the manifest
     print(f"The {settings['num_samples']} samples of this request are in {out} already.")
     return manifest
 
@@ -317,7 +324,7 @@ def _end(out, manifest, count):
     print(f"{count} samples are in {out}: {', '.join([*manifest['sha256'], MANIFEST])}.")
 
 
-def _checksum(path):
+def _file_checksum(path):
     with files.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -336,22 +343,38 @@ def samples_file(path):
     return path / found[0]
 
 
-def load_samples(path):
+def stored(cond):
+    """Conditions {name: array} as files have them: the first label as arr_1, the others by name."""
+    label = label_of(cond)
+    return {
+        "arr_1" if name == label else name: np.int64(array) if array.dtype.kind == "i" else array
+        for name, array in cond.items()
+    }
+
+
+def load_arrays(file, label):
+    """All arrays of a file of samples by name, arr_1 by that of the label, or not where None."""
+    arrays = load_npz(file)
+    first, _ = arrays.pop("arr_1", None), arrays.pop("settings", None)
+    return arrays if first is None or label is None else {label: first, **arrays}
+
+
+def load_samples(path, label=None):
     """Samples of a file or folder that sample.py or `Samples.save` wrote.
+
+    Args:
+      path: of it.
+      label: name of the condition that arr_1 holds; None: as the manifest beside it says.
 
     Raises:
       UserError: if there is none.
     """
-    path = files.parse_path(path, "The samples")
-    file = samples_file(path)
-    arrays = load_npz(file)
-    if "arr_0" not in arrays:
-        raise UserError(f"{file} has no array arr_0: give a file of samples.")
+    file = samples_file(files.parse_path(path, "The samples"))
     manifest = file.parent / MANIFEST
     settings = files.read_json(manifest) if files.exists(manifest) else {}
-    bad = arrays.pop(finite.ARRAY, np.zeros(0, np.int64))
-    images = arrays.pop("arr_0")
-    if "arr_1" in arrays:
-        arrays["label"] = arrays.pop("arr_1")
+    arrays = load_arrays(file, label or settings.get("label") or "label")
+    if "arr_0" not in arrays:
+        raise UserError(f"{file} has no array arr_0: give a file of samples.")
+    bad, images = arrays.pop(finite.ARRAY, np.zeros(0, np.int64)), arrays.pop("arr_0")
     names = tuple(settings.get("class_names", ()))
     return Samples(images=images, cond=arrays, class_names=names, non_finite=bad, source=settings)

@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import json
 
-import numpy as np
-
+from jaxdiff.arrays import checksum
+from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.config import is_settings, to_dict
 from jaxdiff.version import __version__
@@ -23,12 +24,13 @@ def settings_of(job):
         "num_samples": job.num_samples,
         "seed": job.seed,
         "class_names": list(job.class_names),
-        "conditions": {name: _checksum(array) for name, array in job.cond.items()},
+        "label": label_of(job.cond),
+        "conditions": {name: checksum(array) for name, array in job.cond.items()},
         **request,
         "sampling": {**request["sampling"], "num_steps": job.grid.num_steps},
         "weights": method.params.weights.tolist(),
         "classifier_scales": None if scales is None else scales.tolist(),
-        "start": None if job.start is None else _checksum(job.start),
+        "start": None if job.start is None else checksum(job.start),
         "networks": _digests(job.model, method),
         "notes": list(method.notes),
         "network_evaluations_per_sample": job.evaluations,
@@ -45,13 +47,23 @@ def _described(value):
     return to_dict(dataclasses.replace(value, **names))
 
 
-def _checksum(array):
-    """Of an array's type, shape and values."""
-    head = f"{array.dtype} {array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+def label_of(cond):
+    """The first of conditions {name: array} that is a label, whose samples are sorted by it."""
+    return next((name for name, array in cond.items() if array.dtype.kind == "i"), None)
 
 
 def _digests(model, method):
-    """{network: text that identifies its parameters}, of those that were read from runs."""
-    networks = [model, *method.guides, *([method.classifier] if method.classifier else [])]
-    return {str(each): digest(each.reference) for each in networks if each.reference}
+    """{network, by its reference or its place: text that identifies its parameters}."""
+    guides = {f"guide {number}": guide for number, guide in enumerate(method.guides)}
+    networks = {"model": model, **guides, "classifier": method.classifier}
+    return {
+        str(each.reference or place): _digest(each)
+        for place, each in networks.items()
+        if each is not None
+    }
+
+
+def _digest(model):
+    if model.reference is not None:
+        return digest(model.reference)
+    return hashlib.sha256(json.dumps(fingerprint(model.params)).encode()).hexdigest()

@@ -24,7 +24,7 @@ from jaxdiff.config import (
     Vector,
     import_modules,
 )
-from jaxdiff.config.fields import checked_value, nearest
+from jaxdiff.config.fields import checked_value, nearest, shown
 from jaxdiff.config.training import Seed
 from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
@@ -120,8 +120,7 @@ class TrainedModel:
         Raises:
           UserError: for what cannot be sampled.
         """
-        if self.config.is_classifier:
-            raise UserError(f"{self} is a classifier: sample a diffusion model.")
+        self._require_denoiser()
         spec = self.config.sampling if sampler is None else sampler
         specs = guidance if isinstance(guidance, (tuple, list)) else [guidance]
         given = (n, seed, batch_size, spec, specs, combiner, rescale, cads)
@@ -130,7 +129,7 @@ class TrainedModel:
         levels, steps = self._path(spec)
         specs = _with_networks(specs)
         method = method_of(self, specs, combiner, rescale, cads, steps)
-        chosen = self._conditions(n, cond or {}, method.classifier)
+        chosen = self._conditions(n, cond, method.classifier)
         start = None if start is None else _checked("start", start, n, self.network.signature.shape)
         # Two batches of B keep a CPU as busy as one of 2B.
         together = jax.default_backend() != "cpu" if together is None else together
@@ -208,8 +207,13 @@ class TrainedModel:
         Raises:
           UserError: for conditions that the model does not have, or that are missing.
         """
-        cond = self._conditions(len(x), cond or {}, None)
+        self._require_denoiser()
+        cond = self._conditions(len(x), cond, None)
         return _denoise(self.network, self.process, self.params, x, jnp.asarray(sigma), cond)
+
+    def _require_denoiser(self):
+        if self.config.is_classifier:
+            raise UserError(f"{self} is a classifier: give a diffusion model.")
 
     def _path(self, spec):
         """(levels, Steps) of a sampler's settings."""
@@ -227,6 +231,9 @@ class TrainedModel:
         Raises:
           UserError: for conditions that are unknown or missing, or values that do not fit.
         """
+        given = {} if given is None else given
+        if not isinstance(given, dict):
+            raise UserError(f"cond is {shown(given)}: give a dict such as {{'label': 3}}.")
         wanted = {each.name: each for each in self.config.model.conditions}
         if classifier is not None:
             wanted = {classifier.config.label.name: classifier.config.label, **wanted}
@@ -235,22 +242,23 @@ class TrainedModel:
             if name not in wanted and not (name == "mask" and has_tokens):
                 known = nearest(name, list(wanted)) if wanted else "it has none."
                 raise UserError(f"{self} has no condition {name}: {known}")
-        found = {}
+        found, turn, named = {}, np.arange(n), self._named(classifier)
         for name, each in wanted.items():
             if isinstance(each, Label) and name not in given:
-                empty = self._named(classifier).empty
-                classes = [c for c in range(each.classes) if c not in empty]
-                found[name] = np.resize(np.int32(classes), n)
+                empty = named.empty if each is named.config.label else ()
+                classes = np.int32([c for c in range(each.classes) if c not in empty])
+                found[name] = classes[turn % len(classes)]
+                turn = turn // len(classes)
             elif name not in given:
                 raise UserError(
                     f"{self} is conditioned on {name}: give cond={{{name!r}: ...}}, on the command "
                     "line --cond FILE.npz or --cond_split SPLIT."
                 )
             else:
-                found[name] = condition_array(each, given[name], n)
+                found[name] = condition_array(each, given[name], n, self.config.data)
             if isinstance(each, Tokens):
-                mask = given.get("mask", True)
-                found["mask"] = np.broadcast_to(np.asarray(mask, bool), (n, each.length))
+                mask = given.get("mask", np.ones(each.length, bool))
+                found["mask"] = _checked("cond mask", mask, n, (each.length,), bool)
         return found
 
 
@@ -290,21 +298,22 @@ def load(text, step=None, ema=None, dropout=None, imports=()):
     )
 
 
-def condition_array(condition, value, n):
+def condition_array(condition, value, n, data):
     """A condition of n samples, an array [n, ...], of one value for all or one for each.
 
     Args:
       condition: its settings, such as Label(10).
       value: what was given; labels are taken in turn, images may be uint8.
       n: how many samples.
+      data: the settings of the model's data, whose low_res_size the image `image` has.
 
     Raises:
       UserError: for values of another shape, labels of no class, and what is not finite.
     """
-    name, value = condition.name, np.asarray(value)
+    name, value = condition.name, _array(f"cond {condition.name}", value)
     if isinstance(condition, Label):
-        if value.dtype.kind not in "iu" or value.ndim > 1 or not 0 < value.size <= n:
-            raise UserError(f"cond {name} is {value}: give 1 to {n} whole numbers.")
+        if value.dtype.kind not in "iu" or value.ndim > 1 or not value.size:
+            raise UserError(f"cond {name} is {shown(value)}: give one or more whole numbers.")
         value = np.atleast_1d(value)
         if len(wrong := value[(value < 0) | (value >= condition.classes)]):
             raise UserError(
@@ -314,8 +323,9 @@ def condition_array(condition, value, n):
     if isinstance(condition, Image):
         if value.dtype == np.uint8:
             value = value.astype(np.float32) / 127.5 - 1
-        shape = value.shape[-3:] if value.ndim >= 3 else (None, None, condition.channels)
-        shape = (*shape[:2], condition.channels)
+        size = getattr(data, "low_res_size", 0) if name == "image" else 0
+        sizes = (size, size) if size else value.shape[-3:-1] if value.ndim >= 3 else (None, None)
+        shape = (*sizes, condition.channels)
     elif isinstance(condition, Vector):
         shape = (condition.size,)
     else:
@@ -323,9 +333,16 @@ def condition_array(condition, value, n):
     return _checked(f"cond {name}", value, n, shape)
 
 
-def _checked(name, value, n, shape):
+def _array(name, value):
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise UserError(f"{name} is no array ({error}): give one.") from None
+
+
+def _checked(name, value, n, shape, dtype=np.float32):
     """An array [n, *shape], of a value for each sample or one for all; UserError if it is not."""
-    value = np.asarray(value)
+    value = _array(name, value)
     if value.shape not in ((n, *shape), shape):
         raise UserError(
             f"{name} has the shape {value.shape}: it must be {(n, *shape)}, one for each of {n} "
@@ -333,7 +350,7 @@ def _checked(name, value, n, shape):
         )
     if value.dtype.kind not in "fiub" or not np.isfinite(value).all():
         raise UserError(f"{name} has values that are not finite numbers: give others.")
-    return np.broadcast_to(value, (n, *shape)).astype(np.float32)
+    return np.broadcast_to(value.astype(dtype), (n, *shape))
 
 
 def _with_networks(specs):

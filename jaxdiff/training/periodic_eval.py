@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import factory, files
+from jaxdiff.claims import in_first
 from jaxdiff.config import Label
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import user_errors
@@ -68,8 +69,10 @@ class Preview:
         """
         count, cond = self._cond
         found = self._sample(Params(params), self._grid, self._seed, np.arange(count), count, cond)
-        if not processes.is_first():
-            return
+        in_first(self._write, run, writer, number, found, cond)
+
+    def _write(self, run, writer, number, found, cond):
+        count = len(found["finite"])
         bad = np.flatnonzero(~found["finite"])
         if len(bad):
             about = finite.about(finite.summary(bad), count, "samples of the preview")

@@ -10,7 +10,7 @@ from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.claims import in_first
-from jaxdiff.config import EDM, differences, replaced
+from jaxdiff.config import EDM, PixelCodec, differences, replaced
 from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
@@ -49,12 +49,18 @@ def measure(config, run, source):
       source: the training split.
 
     Raises:
-      UserError: if all values of the data are the same.
+      UserError: if all values of the data are the same, or they are not uint8 images in pixels.
     """
     if not isinstance(config.diffusion, EDM) or config.diffusion.data_std:
         return config
     if run.exists():
         return replaced(config, {"diffusion.data_std": run.config().diffusion.data_std})
+    is_pixels = isinstance(config.model.codec, PixelCodec)
+    if not is_pixels or source.fetch([0])["x"].dtype != np.uint8:
+        raise UserError(
+            "diffusion.data_std is 0, and only that of uint8 images in pixels can be measured: "
+            "set it to the standard deviation of what the codec encodes."
+        )
     value = standard_deviation(source)
     if processes.is_first():
         print(f"The data's standard deviation, diffusion.data_std: {value:.6f}")
@@ -127,17 +133,14 @@ def start(run, task, template):
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     steps = checkpointer.complete_steps(run.checkpoints)
     for step in reversed(steps):
-        problem = None
         try:
             items, meta = checkpointer.read(run.checkpoints, step, template.items())
-        except checkpointer.CorruptCheckpoint as error:
-            problem = error
-        # Processes must agree: one that cannot read its part takes all of them a step back.
-        if not processes.any_process(problem is not None):
-            counts = jax.tree.map(np.int32, NonFiniteSteps(**meta["non_finite"]))
-            return State.from_items(items, jax.device_put(counts, shardings.non_finite)), step
-        if processes.is_first():
-            print(f"Checkpoint {step} is corrupt and passed over: {problem}.")
+        except checkpointer.CorruptCheckpoint as error:  # in all processes
+            if processes.is_first():
+                print(f"Checkpoint {step} is corrupt and passed over: {error}.")
+            continue
+        counts = jax.tree.map(np.int32, NonFiniteSteps(**meta["non_finite"]))
+        return State.from_items(items, jax.device_put(counts, shardings.non_finite)), step
     if steps:
         raise UserError(
             f"None of the checkpoints in {run.checkpoints} can be read: restore one from a copy, "

@@ -153,6 +153,7 @@ def _runs(args):
 
 
 def _job(args):
+    from jaxdiff.checkpoints.run import digest, resolve
     from jaxdiff.claims import claimed_folder
     from studies.tables import markdown, save
     from studies.toy.figures import overview
@@ -161,6 +162,8 @@ def _job(args):
     cli.start_jax()
     runs = _runs(args)
     settings = {name: value for name, value in vars(args).items() if name != "out"}
+    references = [*args.models, *args.guides, *args.unconditionals]
+    settings["networks"] = [digest(resolve(reference)) for reference in references]
     with claimed_folder(out, settings, "toy.json", OWN):
         found = table(measure(rows(), runs, args.num_samples))
         save(out / "table.json", *found)

@@ -252,6 +252,8 @@ def test_config_json_gives_back_the_config(config):
     ("change", "word"),
     [
         (lambda v: v["model"].update(kind="unt"), "unet"),
+        (lambda v: v["model"].update(kind="json:JSONEncoder"), "json:JSONEncoder"),
+        (lambda v: v["model"].update(kind="os:abort"), "os:abort"),
         (lambda v: v["model"].update(kind="somebody.networks:Net"), "--import somebody.networks"),
         (lambda v: v["model"].update(widht=3), "widht"),
         (lambda v: v.update(modl={}), "model"),

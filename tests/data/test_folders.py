@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from jaxdiff.claims import own_lock
 from jaxdiff.config import Image, Label
 from jaxdiff.data import prepared
 from jaxdiff.data.images import fit
@@ -115,6 +116,25 @@ def test_condition_images_come_from_a_second_folder(tmp_path, small_shards):
     (depths / "b" / "3.png").unlink()
     with pytest.raises(UserError, match=r"b/3\.jpg"):
         prepare_here("folder", photographs, out=tmp_path / "other", **settings)
+
+
+def test_condition_images_of_another_shape_are_skipped(tmp_path, small_shards):
+    for name, size, other in (("a", (12, 8), (6, 4)), ("b", (12, 8), (8, 12))):
+        for folder, shape in (("in", size), ("maps", other)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Picture.fromarray(noise(*shape)).save(tmp_path / folder / f"{name}.png")
+    values = {"image_size": 8, "condition_image": (f"{tmp_path}/maps",)}
+    report = prepare_here("folder", tmp_path / "in", out=tmp_path / "out", **values)
+    assert (report.sizes, report.skipped) == ({"train": 1}, 1)
+    assert "b.png: it is 12x8" in (tmp_path / "out" / "skipped.txt").read_text()
+    (tmp_path / "maps").rename(tmp_path / "moved")  # the same request wherever the folder is
+    values["condition_image"] = (f"{tmp_path}/moved",)
+    assert prepare_here("folder", tmp_path / "in", out=tmp_path / "out", **values).was_there
+    (tmp_path / "new").mkdir()
+    with own_lock(tmp_path / "new" / ".lock", "It"), pytest.raises(UserError, match="in use"):
+        prepare_here("folder", tmp_path / "in", out=tmp_path / "new", **values)
+    with pytest.raises(UserError, match="gs://bucket/in"):
+        prepare_here("folder", "gs://bucket/in", out=tmp_path / "other", **values)
 
 
 def test_bad_files_are_skipped_listed_and_counted(tmp_path):

@@ -206,7 +206,9 @@ def test_npz_files_that_cannot_be_used_are_refused(tmp_path, arrays, words):
         ({"layout": "splits"}, "--layout"),
         ({"vector": ("missing",)}, "missing"),
         ({"vector": ("a", "b")}, "vector"),
-        ({"vector": ("a=x",), "condition_image": ("b=x",)}, "condition x"),
+        ({"vector": ("a=c",), "condition_image": ("b=c",)}, "condition c"),
+        ({"condition_image": ("maps=x",)}, "condition x"),
+        ({"condition_image": ("maps=condition_image",)}, "condition_image"),
         ({"vector": ("a=label",)}, "label"),
     ],
 )

@@ -1,6 +1,8 @@
 """Opening datasets, TFDS's and prepared ones: what they give, and how what cannot be is refused."""
 
 import io
+import json
+import os
 import shutil
 import sys
 import types
@@ -10,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image as Picture
 
-from jaxdiff.config import DataConfig, Image, Label, Vector, settings
+from jaxdiff.config import DataConfig, Image, Label, Vector, import_modules, settings
 from jaxdiff.data import prepared
 from jaxdiff.data import source as source_lib
 from jaxdiff.data.prepared import prepare_arrays
@@ -184,6 +186,11 @@ def flip(path):
     path.write_bytes(data)
 
 
+def name_class(path, name):
+    features = json.loads(path.read_text())
+    path.write_text(json.dumps({**features, "pythonClassName": name}))
+
+
 SECOND = "mine-train.array_record-00001-of-00003"
 
 
@@ -196,6 +203,7 @@ SECOND = "mine-train.array_record-00001-of-00003"
         ("features.json", lambda path: path.unlink()),
         ("dataset_info.json", lambda path: path.write_bytes(b"{")),
         ("features.json", lambda path: path.write_bytes(b"[]")),
+        ("features.json", lambda path: name_class(path, "subprocess.Popen")),
         ("request.json", lambda path: path.write_bytes(b"\xff{}")),
         ("summary.json", lambda path: path.write_bytes(b"{}")),
     ],
@@ -215,13 +223,17 @@ def test_a_function_prepares_the_data_at_first_use(tmp_path, monkeypatch):
         cond = {"label": np.arange(4) % 2}
         return prepare_arrays(tmp_path / "made", {"train": {"x": noise(4, 8, 8, 1), "cond": cond}})
 
-    monkeypatch.setitem(sys.modules, "of_mine", types.SimpleNamespace(make=make))
+    mine = types.SimpleNamespace(make=make, os=os)
+    monkeypatch.setitem(sys.modules, "of_mine", mine)
     data = DataConfig(prepare="of_mine:make", image_size=8, channels=1)
+    with pytest.raises(UserError, match="of_mine"):  # there, but nobody asked for it
+        open_split(data, "train", (Label(2),))
+    import_modules(["of_mine"])
     for _ in range(2):
         np.testing.assert_array_equal(
             open_split(data, "train", (Label(2),)).all()["x"], noise(4, 8, 8, 1)
         )
-    for wrong in ("of_mine:other", "not_there:make", "of_mine"):
+    for wrong in ("of_mine:other", "not_there:make", "of_mine", "os:abort", "of_mine:os.abort"):
         with pytest.raises(UserError, match=wrong):
             open_split(DataConfig(prepare=wrong), "train", ())
 

@@ -22,6 +22,7 @@ from jaxdiff.config import (
     Image,
     Label,
     Schedule,
+    Vector,
 )
 from jaxdiff.errors import UserError
 from jaxdiff.sampling import command
@@ -49,6 +50,7 @@ def test_flags_become_guidance_specs():
         "": [],
         "--cfg 2": [CFG(2)],
         "--cfg 2 --icg": [ICG(2)],
+        "--cfg 0 --icg": [ICG(0)],
         "--cfg=-1": [CFG(-1)],
         "--guide a@5 --weight 1.7": [Autoguidance("a@5", 1.7)],
         "--guide a --guide b --weight 2 --weight 3 --guide_null 4 --guide_null 5 --cfg 6": [
@@ -122,6 +124,7 @@ REFUSALS = [
     ("--cfg nan", "--cfg is nan"),
     ("--guide a --weight inf", "inf"),
     ("--classifier_scale 2", "needs --classifier"),
+    ("--classifier_scale 0", "needs --classifier"),
     ("--cads .6", "TAU1,TAU2,SCALE"),
     ("--cads .9,.6,.1", "tau1"),
     ("--apg 0,-1", "momentum"),
@@ -172,7 +175,7 @@ def test_conditions_come_from_files_and_splits(labelled, enlarging, tmp_path):
     images = random.randint(0, 256, (3, 4, 4, 1)).astype(np.uint8)
     np.savez(tmp_path / "samples.npz", arr_0=images, arr_1=np.array([7, 0, 7]))
     np.savez(tmp_path / "named.npz", image=images / 127.5 - 1, label=np.array([7, 0, 7]))
-    model, found = load(enlarging), []
+    model, found = load(enlarging, imports=["studies.digits.data"]), []
     for name in ("samples", "named"):
         args = parsed("--cond", tmp_path / f"{name}.npz")
         cond, start = command.conditions_of(args, model)
@@ -192,6 +195,14 @@ def test_conditions_come_from_files_and_splits(labelled, enlarging, tmp_path):
         command.conditions_of(parsed("--cond", "x", "--latents", "y"), model)
     with pytest.raises(UserError, match="arr_0"):
         command.conditions_of(parsed("--latents", tmp_path / "named.npz"), model)
+
+
+def test_arrays_of_one_value_do_not_count_samples():
+    config = tiny.config(model__conditions=(Label(10), Vector(16)))
+    one = {"label": np.array(3), "vector": np.zeros(16), "mask": np.ones(4)}
+    assert command._one_each(one, np.zeros((8, 8, 1)), config) == {}
+    each = {"label": np.array([3, 4]), "vector": np.zeros((2, 16))}
+    assert set(command._one_each(each, np.zeros((2, 8, 8, 1)), config)) == {*each, "start"}
 
 
 def test_a_command_samples_and_says_what_it_costs(labelled, tmp_path):

@@ -227,7 +227,9 @@ def test_conditions_that_do_not_fit_are_refused(runs):
         ({**good, "vectr": 1}, "vectr.*did you mean vector"),
         ({**good, "label": 10}, "label has 10"),
         ({**good, "label": 1.5}, "label"),
-        ({**good, "label": [1, 2, 3, 4, 5]}, "label.*1 to 4"),
+        ({**good, "label": []}, "label"),
+        ({**good, "label": [[1], [2, 3]]}, "label is no array"),
+        (3, "cond is 3"),
         ({**good, "vector": [0, 0]}, r"vector has the shape \(2,\)"),
         ({**good, "vector": [0, 0, np.nan]}, "vector"),
         ({**good, "image": np.zeros((4, 4, 1))}, "image"),
@@ -237,12 +239,16 @@ def test_conditions_that_do_not_fit_are_refused(runs):
     np.testing.assert_array_equal(
         runs["several"].job(12, cond=good).cond["label"], [*range(10), 0, 1]
     )
+    longer = runs["several"].job(2, cond={**good, "label": [1, 2, 3]})
+    assert longer.cond["label"].tolist() == [1, 2]
     without = dataclasses.replace(runs["several"], empty=(0, 4))
     assert without.job(3, cond=good).cond["label"].tolist() == [1, 2, 3]
     with pytest.raises(UserError, match="unlabelled@10 has no condition label"):
         runs["unlabelled"].job(4, cond={"label": 1})
     with pytest.raises(UserError, match="is a classifier"):
         runs["classifier"].job(4)
+    with pytest.raises(UserError, match="is a classifier"):
+        runs["classifier"].denoise(np.zeros((1, 8, 8, 1)), 1.0)
 
 
 def test_parameters_of_ones_own_are_sampled(runs):
@@ -253,5 +259,8 @@ def test_parameters_of_ones_own_are_sampled(runs):
     request = {"sampler": DDIM(steps=4), "cond": {"label": 3}}
     np.testing.assert_array_equal(own.sample(2, **request).x, model.sample(2, **request).x)
     config = replaced(model.config, {"sampling": DDIM(steps=4)})
+    others = dataclasses.replace(own, parameters=random_params(model.network, seed=11))
+    networks = [each.job(2).settings["networks"] for each in (own, own, others)]
+    assert networks[0] == networks[1] != networks[2]
     default = dataclasses.replace(own, config=config).sample(2, cond={"label": 3})
     np.testing.assert_array_equal(default.x, model.sample(2, **request).x)

@@ -173,9 +173,11 @@ def test_a_finished_job_does_nothing_and_what_was_changed_is_refused(
 ):
     out, fields = tmp_path / "out", {"cond": THREES, "seed": 4, "shard": 4, "batch_size": 4}
     shutil.copytree(finished[0], out)
+    (out / "shards").mkdir()  # of a program that was killed at the very end
     monkeypatch.setattr(run_sampling.Job, "sample", None)
     _, manifest = sample(out, model, 13, **fields)
     assert manifest == finished[2]
+    assert not (out / "shards").exists()
     for request, name in (
         ({"seed": 1}, "seed"),
         ({"cond": {"label": 3}}, "conditions"),

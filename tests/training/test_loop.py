@@ -15,6 +15,7 @@ from PIL import Image as Picture
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.config import ADM, EDM, Heun, Image, Label, Vector
+from jaxdiff.data.source import from_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
 from jaxdiff.training import loop, metrics_logging, workdir
@@ -287,6 +288,8 @@ def test_learned_weights_power_averages_and_a_measured_deviation(tmp_path, monke
         train(run.folder, config(0.5))
     new = Run(epath.Path(tmp_path) / "new")
     assert workdir.measure(config(0.25), new, None).diffusion.data_std == 0.25
+    with pytest.raises(UserError, match="diffusion.data_std is 0"):
+        workdir.measure(config(), new, from_arrays(np.zeros((2, 8, 8, 1), np.float32)))
 
 
 def test_every_kind_of_condition_is_trained_on_and_previewed(tmp_path):
