@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from jaxdiff import cli
+from jaxdiff.config import import_modules
 from jaxdiff.evaluation import run_sweep
 from jaxdiff.evaluation.search import Search, grid
 
@@ -50,6 +51,7 @@ def main():
 
 
 def _measure(args):
+    import_modules(["studies.digits.data"])
     own = []
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
