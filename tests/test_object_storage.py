@@ -117,7 +117,7 @@ def test_a_folder_is_copied_up_and_down_once(folder, tmp_path, monkeypatch):
     files.write_text(folder / "set" / "shards" / "0", "none")
     assert files.read_text(files.local_copy(folder / "set") / "shards" / "0") == "none"
     assert files.read_text(files.local_copy(folder / "set" / "info.json")) == "{}"
-    with pytest.raises(UserError, match="nothing"):
+    with pytest.raises(UserError, match="none"):
         files.local_copy(folder / "none")
     monkeypatch.setenv("JAXDIFF_CACHE", "gs://bucket/cache")
     with pytest.raises(UserError, match="gs://bucket/cache"):
