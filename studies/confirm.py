@@ -8,7 +8,7 @@ point of each sweep's folder is sampled again: unguided (once for each rate of d
 model), guided, and the best of those that have one length of average for both networks, where that
 has two, or the other way round.
 
-Each is scored as jaxdiff/evaluation/scores.py says. Of every number the table, which is printed and
+Each is scored as studies/scores.py says. Of every number the table, which is printed and
 written to OUT/table.json, has the mean over the seeds, and the lowest and highest. Rows that
 OUT/samples.csv holds are not sampled again. A row and seed of 500 digits takes 20 seconds of one
 CPU core. docs/autoguidance.md has the tables of the digits and of Fashion-MNIST.
@@ -130,7 +130,7 @@ def judge(config):
     """
     from jaxdiff.config import import_modules
     from jaxdiff.data.source import open_split
-    from jaxdiff.evaluation import scores
+    from studies import scores
     from studies.digits import evaluation
 
     if config.label is None:
@@ -187,8 +187,8 @@ def training(features, config, count, seed):
     a class with too few are repeated.
     """
     from jaxdiff.data.source import open_split
-    from jaxdiff.evaluation import scores
     from jaxdiff.evaluation.frechet import Moments
+    from studies import scores
 
     batch = scores.some(open_split(config.data, "train", (config.label,)))
     every = batch["cond"][config.label.name]

@@ -74,8 +74,8 @@ def score(name, images, real, spreads):
       real: from `held_out`.
       spreads: {label: mean distance between two real digits of the class}.
     """
-    from jaxdiff.evaluation.scores import mean_pairwise_distance
     from studies.digits import evaluation
+    from studies.scores import mean_pairwise_distance
 
     labels = real["cond"]["label"]
     found = evaluation.score(images, labels)
@@ -91,8 +91,8 @@ def score(name, images, real, spreads):
 
 def measure(model, name, rows):
     """({method: numbers}, {method: its images}) of a trained model."""
-    from jaxdiff.evaluation.scores import mean_pairwise_distance
     from studies.digits import evaluation
+    from studies.scores import mean_pairwise_distance
 
     real, (train, labels) = held_out(), evaluation.real().train
     spreads = {c: mean_pairwise_distance(train[labels == c]) for c in range(10)}

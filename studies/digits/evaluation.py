@@ -26,11 +26,11 @@ def score(images, labels):
 
 @cache
 def real():
-    """The real digits and the support vector machine, as a jaxdiff.evaluation.scores.Real."""
+    """The real digits and the support vector machine, as a studies.scores.Real."""
     from sklearn.svm import SVC
 
-    from jaxdiff.evaluation.scores import Real
     from studies.digits.data import splits
+    from studies.scores import Real
 
     rows = {split: (rows_of(each["x"]), each["cond"]["label"]) for split, each in splits().items()}
     return Real(**rows, classifier=SVC(gamma=0.001).fit(*rows["train"]))

@@ -9,8 +9,7 @@ import jaxdiff
 from configs import digits_classifier
 from jaxdiff.config import CADS, CFG, DDIM, Image, Label, Vector, replaced
 from jaxdiff.data.source import open_split
-from jaxdiff.evaluation import scores
-from studies import classifier_scales, guidance_table
+from studies import classifier_scales, guidance_table, scores
 from studies.digits import conditions, data, evaluation
 from tests import tiny
 
