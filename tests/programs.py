@@ -1,6 +1,7 @@
 """Command lines, run in a process of their own or in this one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -64,12 +65,15 @@ def wait_for(condition, seconds=120):
 
 
 def call(main, *arguments):
-    """The status that a command's `main` ends with in this process."""
+    """The status that a command's `main` ends with in this process, whose signals stay."""
+    before = signal.getsignal(signal.SIGTERM)
     with mock.patch.object(sys, "argv", ["program", *map(str, arguments)]):
         try:
             main()
         except SystemExit as stop:
             return stop.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return 0
 
 

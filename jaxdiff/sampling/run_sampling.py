@@ -181,7 +181,7 @@ def run(job, out, shard=None):
       UserError: for a folder that cannot be used, and for samples that are not finite, after all
         has been written.
     """
-    size = processes.agree(claims.in_first(_shard, job, out, shard))
+    size = processes.agree(claims.in_first(_shard, job, out, shard) or 0)
     settings = {**job.settings, "shard": size}
     with claims.claimed_folder(out, settings, SETTINGS, WRITTEN):
         found = claims.in_first(_finished, out, settings)
