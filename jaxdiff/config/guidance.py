@@ -14,6 +14,7 @@ from jaxdiff.errors import UserError
 
 Weight = Annotated[float, Range(-1e6, 1e6)]
 Unit = Annotated[float, Range(0, 1)]
+Interval = Annotated[tuple[float, ...], Range(0, math.inf)] | None
 # Shapes of a weight over the steps, and what values each takes.
 SHAPES = {
     "static": (),
@@ -74,7 +75,7 @@ class _Gated:
         None: at all levels.
     """
 
-    interval: Annotated[tuple[float, ...], Range(0, math.inf)] | None = None
+    interval: Interval = None
 
     def check(self):
         """Raises UserError for an interval that holds nothing."""
@@ -99,7 +100,7 @@ class CFG(_Gated):
     """
 
     weight: Weight
-    interval: Annotated[tuple[float, ...], Range(0, math.inf)] | None = None
+    interval: Interval = None
     schedule: Schedule = Schedule()
 
 
@@ -115,7 +116,7 @@ class ICG(_Gated):
     """
 
     weight: Weight
-    interval: Annotated[tuple[float, ...], Range(0, math.inf)] | None = None
+    interval: Interval = None
     schedule: Schedule = Schedule()
 
 
@@ -135,7 +136,7 @@ class Autoguidance(_Gated):
     guide: Any
     weight: Weight
     null: bool = False
-    interval: Annotated[tuple[float, ...], Range(0, math.inf)] | None = None
+    interval: Interval = None
     schedule: Schedule = Schedule()
 
 
@@ -151,7 +152,7 @@ class ClassifierGuidance(_Gated):
 
     classifier: Any
     scale: Weight = 1.0
-    interval: Annotated[tuple[float, ...], Range(0, math.inf)] | None = None
+    interval: Interval = None
 
 
 @settings(kind="apg", positional=True)
