@@ -73,7 +73,9 @@ def load_npz(path, only=None):
         except OSError:
             raise
         except Exception as error:  # whatever the bytes of other files make of the readers
-            reason = str(error).strip("'") or type(error).__name__
+            # NumPy's own words for other files advise to allow pickles.
+            reasons = {KeyError: str(error).strip("'"), MemoryError: "it is larger than the memory"}
+            reason = reasons.get(type(error), "it is none, or is corrupt")
             raise UserError(
                 f"{path} cannot be read as an npz file ({reason[:200]}): give another file."
             ) from error

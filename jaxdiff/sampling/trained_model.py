@@ -284,8 +284,8 @@ def load(text, step=None, ema=None, dropout=None, imports=()):
     if path.suffix in TENSOR_FILES and not files.is_folder(path):
         raise UserError(
             f"{text} is a file of tensors, and a run is needed: make one of it with "
-            f"`python -m jaxdiff.interop.openai import {text} --out runs/NAME`, "
-            "see docs/openai.md."
+            f"`python -m jaxdiff.interop.openai import {text} --out runs/NAME "
+            "--config FILE --attention_order ORDER`, see docs/openai.md."
         )
     reference = resolve(text, step, ema, dropout)
     known = record.read(reference.run.folder) or {"classes": (), "empty": ()}
