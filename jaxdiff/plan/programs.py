@@ -72,12 +72,7 @@ def sampling(job):
     def split(tree):
         return placed(tree, jax.tree.map(lambda _: batch_sharding(pipeline.mesh), tree))
 
-    params = Params(
-        whole(pipeline.network.shapes),
-        tuple(whole(network.shapes) for network, _, _ in pipeline.guides),
-        whole(pipeline.classifier.shapes) if pipeline.classifier else None,
-    )
-    size = job.batch_size
+    params, size = whole(parameters(job)), job.batch_size
     numbers = jax.ShapeDtypeStruct((size,), np.int32)
     cond = {n: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype) for n, a in job.cond.items()}
     batch = (params, job.seed, split(numbers), split(cond))
@@ -96,10 +91,24 @@ def sampling(job):
     return tuple(found)
 
 
+def parameters(job):
+    """Shapes of the Params of a sampling job."""
+    pipeline = job.pipeline
+    return Params(
+        pipeline.network.shapes,
+        tuple(network.shapes for network, _, _ in pipeline.guides),
+        pipeline.classifier.shapes if pipeline.classifier else None,
+    )
+
+
 def _named(which, job):
     sampler, active, classifier_active = which
-    places = [job.pipeline.references[r].place for r in active]
-    parts = [type(sampler).__name__.removesuffix("Sampler"), *(f"network {p}" for p in places)]
+    references = [job.pipeline.references[r] for r in active]
+    parts = [type(sampler).__name__.removesuffix("Sampler")]
+    parts += [
+        f"{each.condition.value} of {'itself' if each.guide is None else f'guide {each.guide + 1}'}"
+        for each in references
+    ]
     return "a step: " + ", ".join(parts + ["classifier"] * classifier_active)
 
 
