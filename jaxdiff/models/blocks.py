@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models.attention import attend
 from jaxdiff.models.layers import conv, downsample, drop, group_norm, linear, upsample
 
 RESAMPLE = {"up": upsample, "down": downsample, None: lambda x: x}
@@ -60,7 +61,8 @@ class Attention(nnx.Module):
     The projection to queries, keys and values is laid out [3, heads, width of a head].
     """
 
-    def __init__(self, config, channels, num_heads, *, dtype, rngs):
+    def __init__(self, config, channels, num_heads, *, attend=attend, dtype, rngs):
+        self.attend = attend
         self.num_heads, self.dtype, self.rescale = num_heads, dtype, config.rescale_residuals
         self.norm = group_norm(channels, rngs=rngs)
         self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
@@ -70,7 +72,7 @@ class Attention(nnx.Module):
         """x: [B, H, W, C]. Returns the same shape."""
         batch, height, width, channels = x.shape
         h = self.norm(x).astype(self.dtype).reshape(batch, height * width, channels)
-        h = attend(self.qkv(h), self.num_heads)
+        h = self.attend(self.qkv(h), self.num_heads)
         return add(x, self.out(h.reshape(batch, height, width, channels)), self.rescale)
 
 
@@ -110,20 +112,3 @@ class Resample(nnx.Module):
 def add(x, h, rescale):
     """A residual connection, divided by sqrt 2 where asked for, which keeps the variance."""
     return (x + h) / math.sqrt(2) if rescale else x + h
-
-
-def attend(qkv, num_heads, queries=None):
-    """Multi-head attention among tokens.
-
-    Args:
-      qkv: [B, N, 3C], laid out [3, num_heads, C / num_heads].
-      num_heads: number of heads.
-      queries: how many of the tokens ask, from the first; all, if None.
-
-    Returns:
-      [B, N or queries, C].
-    """
-    batch, tokens, width = qkv.shape
-    q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, num_heads, -1), 2, 0)
-    # Scales the logits by 1/sqrt(width) and takes the softmax in float32.
-    return jax.nn.dot_product_attention(q[:, :queries], k, v).reshape(batch, -1, width // 3)
