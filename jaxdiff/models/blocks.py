@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models.attention import attend
 from jaxdiff.models.layers import Conv, Linear, downsample, drop, upsample
 from jaxdiff.models.normalization import GroupNorm
 
@@ -59,7 +60,8 @@ class Attention(nnx.Module):
     The projection to queries, keys and values is laid out [3, heads, width of a head].
     """
 
-    def __init__(self, config, channels, num_heads, *, dtype, rngs):
+    def __init__(self, config, channels, num_heads, *, attend=attend, dtype, rngs):
+        self.attend = attend
         self.num_heads, self.dtype, self.rescale = num_heads, dtype, config.rescale_residuals
         self.norm = GroupNorm(channels, rngs=rngs)
         self.qkv = Linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
@@ -69,7 +71,7 @@ class Attention(nnx.Module):
         """x: [B, H, W, C]. Returns the same shape."""
         batch, height, width, channels = x.shape
         h = self.norm(x, dtype=self.dtype).reshape(batch, height * width, channels)
-        h = attend(self.qkv(h), self.num_heads)
+        h = self.attend(self.qkv(h), self.num_heads)
         return add(x, self.out(h.reshape(batch, height, width, channels)), self.rescale)
 
 
@@ -109,32 +111,3 @@ class Resample(nnx.Module):
 def add(x, h, rescale):
     """A residual connection, divided by sqrt 2 where asked for, which keeps the variance."""
     return (x + h) / math.sqrt(2) if rescale else x + h
-
-
-def attend(qkv, num_heads, queries=None):
-    """Multi-head attention among tokens.
-
-    Args:
-      qkv: [B, N, 3C], laid out [3, num_heads, C / num_heads].
-      num_heads: number of heads.
-      queries: how many of the tokens ask, from the first; all, if None.
-
-    Returns:
-      [B, N or queries, C].
-    """
-    batch, tokens, width = qkv.shape
-    head = width // 3 // num_heads
-    q, k, v = (
-        jnp.swapaxes(x.reshape(batch, tokens, num_heads, head), 1, 2).reshape(-1, tokens, head)
-        for x in jnp.split(qkv, 3, axis=-1)
-    )
-    logits = jax.lax.dot_general(
-        q[:, :queries] * head**-0.5,
-        k,
-        (((2,), (2,)), ((0,), (0,))),
-        preferred_element_type=jnp.float32,
-    )
-    share = jax.nn.softmax(logits).astype(v.dtype)
-    h = jax.lax.dot_general(share, v, (((2,), (1,)), ((0,), (0,))))
-    h = jnp.swapaxes(h.reshape(batch, num_heads, -1, head), 1, 2)
-    return h.reshape(batch, -1, width // 3)

@@ -7,7 +7,7 @@ have the head `attention`; the others are what its code offers beside.
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.models.blocks import attend
+from jaxdiff.models.attention import attend
 from jaxdiff.models.encoder import Builder, Encoder, TimeConditioned
 from jaxdiff.models.layers import Linear
 from jaxdiff.models.normalization import GroupNorm
@@ -81,7 +81,8 @@ class Classifier(TimeConditioned):
         """Settings are a ClassifierConfig and a Signature."""
         super().__init__(config, signature, rngs)
         size, *_, channels = signature.shape
-        self.encoder = Encoder(config, size, channels, Builder(config, self.dtype, rngs))
+        build = Builder(config, self.dtype, rngs, signature.attend)
+        self.encoder = Encoder(config, size, channels, build)
         self.head = HEADS[config.pool](config, size, self.encoder.skip_widths, rngs=rngs)
 
     def __call__(self, x, time, dropout=None):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models import attention
 from jaxdiff.models.blocks import Attention, Block, Resample, ResBlock
 from jaxdiff.models.layers import Conv, Linear, timestep_embedding
 
@@ -16,8 +17,9 @@ from jaxdiff.models.layers import Conv, Linear, timestep_embedding
 class Builder:
     """Makes the blocks of a network: numbers them, and gives them what all have in common."""
 
-    def __init__(self, config, dtype, rngs):
+    def __init__(self, config, dtype, rngs, attend=None):
         self.config, self.dtype, self.rngs, self.count = config, dtype, rngs, 0
+        self.attend = attend or attention.attend
 
     def block(self, in_channels, out_channels, *, resample=None, num_heads=None):
         """The next block of the network, with attention if there are heads."""
@@ -28,6 +30,7 @@ class Builder:
         )
         if not num_heads:
             return Block(res)
+        common["attend"] = self.attend
         return Block(res, Attention(self.config, out_channels, num_heads, **common))
 
     def resample(self, channels, direction):

@@ -71,7 +71,7 @@ class UNet(TimeConditioned):
         self.labels = LabelTable(labels, config.emb_width, **common) if labels else None
         self.vectors = nnx.List([VectorEmbedder(v, config.emb_width, **common) for v in vectors])
         size, *_, channels = signature.shape
-        build = Builder(config, self.dtype, rngs)
+        build = Builder(config, self.dtype, rngs, signature.attend)
         in_channels = channels + sum(image.channels for image in self.images)
         self.encoder = Encoder(config, size, in_channels, build)
         self.decoder = Decoder(config, size, self.encoder.skip_widths, build)
