@@ -197,7 +197,7 @@ def _shape(variable):
 
 def _signature(eqn):
     """The same for blocks that compute the same; the number of a block is of no account."""
-    text = re.sub(r"\b\d+:u?i(nt)?32\[\]", "n", str(eqn.params["jaxpr"]))
+    text = re.sub(r"(random_fold_in \w+) \d+:\w+\[\]", r"\1", str(eqn.params["jaxpr"]))
     return text, tuple(str(v.aval) for v in eqn.invars)
 
 
