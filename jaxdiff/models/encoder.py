@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxdiff.models import attention
 from jaxdiff.models.blocks import Attention, Block, Resample, ResBlock
-from jaxdiff.models.layers import conv, linear, timestep_embedding
+from jaxdiff.models.layers import Conv, Linear, timestep_embedding
 
 
 class Builder:
@@ -47,7 +47,7 @@ class Encoder(nnx.Module):
     def __init__(self, config, image_size, in_channels, build):
         widths, sizes = config.widths, config.resolutions(image_size)
         width = widths[0]
-        self.stem = conv(in_channels, width, dtype=build.dtype, rngs=build.rngs)
+        self.stem = Conv(in_channels, width, dtype=build.dtype, rngs=build.rngs)
         blocks, skip_widths = [], [width]
         for level, (size, level_width) in enumerate(zip(sizes, widths, strict=True)):
             heads = config.heads(level_width) if size in config.attention_resolutions else None
@@ -88,8 +88,8 @@ class TimeConditioned(nnx.Module):
     def __init__(self, config, signature, rngs):
         self.config, self.remat = config, signature.remat
         self.dtype = jnp.dtype(signature.dtype)
-        self.time1 = linear(config.channels, config.emb_width, dtype=self.dtype, rngs=rngs)
-        self.time2 = linear(config.emb_width, config.emb_width, dtype=self.dtype, rngs=rngs)
+        self.time1 = Linear(config.channels, config.emb_width, dtype=self.dtype, rngs=rngs)
+        self.time2 = Linear(config.emb_width, config.emb_width, dtype=self.dtype, rngs=rngs)
 
     def embed_time(self, time):
         """time: [B], any real number type. Returns [B, 4C]."""
