@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 
-import jax
+from jaxdiff.plan import early
 
 PERIOD = 15  # seconds from one line to the next
 STATS = ("argument", "output", "alias", "temp", "generated_code")
@@ -45,7 +45,7 @@ def compiled(program, topology, use_cache=True):
     answer = _read(path) if use_cache else None
     if answer is None:
         with _elapsed(f"Compiling {program.name} for {topology}"):
-            answer = _compile(lowered)
+            answer = _compile(program, lowered, topology)
         _write(path, answer)
     return answer
 
@@ -64,19 +64,21 @@ def _write(path, answer):
         part.replace(path)
 
 
-def _compile(lowered):
+def _compile(program, lowered, topology):
     start = time.process_time()
     try:
-        program = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
+        if topology.chip.platform == "tpu":
+            return early.compiled(program, topology)
+        done = lowered.compile()
+    except RuntimeError as error:
         if (needed := _needed(str(error))) is None:
             raise
         return {"needed": needed, "compile_s": time.process_time() - start}
-    seconds, memory = time.process_time() - start, program.memory_analysis()
+    seconds, memory = time.process_time() - start, done.memory_analysis()
     return {
         "stats": {name: getattr(memory, f"{name}_size_in_bytes") for name in STATS},
         "compile_s": seconds,
-        "hlo": program.as_text(),
+        "hlo": done.as_text(),
     }
 
 

@@ -141,7 +141,7 @@ def traffic(text, trips=1):
     module = hlo.parse(text)
     found = []
     for computation, each, times in _running(module, trips):
-        if _collective(module, each) is None:
+        if _kind_of_collective(each) is None:
             size, padded = _moved(module, computation, each)
             flops = flops_of(module, computation, each)
             if padded or flops or each.opcode == "custom-call":
@@ -198,18 +198,21 @@ def _weight(module, running):
     return sum(times * _moved(module, where, each)[1] for where, each, times in running)
 
 
+def _kind_of_collective(instruction):
+    kind = instruction.opcode.removesuffix("-start")
+    return kind if kind in COLLECTIVES else None
+
+
 def _collective(module, instruction):
     """(kind, its computation if another, the instruction) if it is a collective, else None."""
-    kind = instruction.opcode.removesuffix("-start")
-    if kind in COLLECTIVES:
+    if kind := _kind_of_collective(instruction):
         return kind, None, instruction
     if instruction.opcode != "fusion" or instruction.calls not in module.computations:
         return None
     # libtpu writes a reduce-scatter, and collectives that overlap with other work, as fusions.
     inner = module.computations[instruction.calls]
     for each in inner.instructions:
-        kind = each.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
+        if kind := _kind_of_collective(each):
             is_scatter = kind == "all-reduce" and inner.root.opcode == "dynamic-slice"
             return "reduce-scatter" if is_scatter else kind, inner, each
     return None
@@ -283,6 +286,8 @@ def _read(inner, name):
         elif user.opcode == "dynamic-update-slice" and user.operands.count(name) == 1:
             if user.operands[0] != name:
                 return None  # the update itself, or where it goes
+        elif user.opcode == "tuple" or _kind_of_collective(user):
+            pass  # handed on, or sent
         elif user.opcode == "bitcast":
             if (deeper := _read(inner, user.name)) is None:
                 return None
@@ -294,8 +299,13 @@ def _read(inner, name):
 
 def _written(inner, root, results):
     """The Arrays that a fusion writes: its results, or the updates of what it changes in place."""
-    while root.opcode == "bitcast" and root.operands[0] in inner.named:
-        root = inner.named[root.operands[0]]
+    while root.opcode in ("bitcast", "dynamic-slice") and root.operands[0] in inner.named:
+        source = inner.named[root.operands[0]]
+        if root.opcode == "dynamic-slice" and not _kind_of_collective(source):
+            break
+        root = source
+    if root.opcode == "parameter" or _kind_of_collective(root):
+        return []  # handed on, or received
     if root.opcode == "tuple" and len(root.operands) == len(results):
         pairs = zip(root.operands, results, strict=True)
         return [p for name, result in pairs for p in _written(inner, inner.named[name], (result,))]
