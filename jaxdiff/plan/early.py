@@ -119,7 +119,8 @@ def main(folder):
     hardware.ready()
     about = json.loads((folder / "about.json").read_text())
     exported = jax.export.deserialize(bytearray((folder / "program").read_bytes()))
-    mesh = make_mesh(about["fsdp"], hardware.parse_topology(about["topology"]).devices())
+    devices = hardware.parse_topology(about["topology"]).devices()[: exported.nr_devices]
+    mesh = make_mesh(about["fsdp"], devices)
     arguments = [
         jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding)
         for aval, sharding in zip(exported.in_avals, exported.in_shardings_jax(mesh), strict=True)

@@ -47,6 +47,7 @@ class Operation:
     Attributes:
       kind: one of `scopes.ORDER`.
       name: in the program's text.
+      path: scopes and primitive that it, or else what reads its result, comes from.
       times: how often it runs in a call of the program.
       flops: of its products; 0 of fused kernels, whose operations the compiler does not know.
       bytes: read and written in main memory.
@@ -55,6 +56,7 @@ class Operation:
 
     kind: str
     name: str
+    path: str
     times: int
     flops: int
     bytes: int
@@ -146,7 +148,8 @@ def traffic(text, trips=1):
             flops = flops_of(module, computation, each)
             if padded or flops or each.opcode == "custom-call":
                 kind = _kind(module, computation, each)
-                found.append(Operation(kind, each.name, times, flops, size, padded))
+                path = _path(module, computation, each)
+                found.append(Operation(kind, each.name, path, times, flops, size, padded))
     return Traffic(tuple(found))
 
 
@@ -355,3 +358,15 @@ def _readers_kind(module, computation, each, depth):
         if found := _readers_kind(module, computation, user, depth - 1):
             return found
     return None
+
+
+def _path(module, computation, each, depth=6):
+    """The path of an instruction or, without one, of what is fused in it or reads its result."""
+    inner = module.computations.get(each.calls) if each.opcode == "fusion" else None
+    paths = [each.path, *(i.path for i in inner.instructions)] if inner else [each.path]
+    if found := next(filter(None, paths), ""):
+        return found
+    for user in computation.users.get(each.name, ()) if depth else ():
+        if found := _path(module, computation, user, depth - 1):
+            return found
+    return ""

@@ -44,24 +44,24 @@ def kept_bytes(config):
     def backward(params, examples):
         return jax.vjp(lambda p: task.objective.losses(p, examples)[0]["loss"].mean(), params)[1]
 
-    examples = _examples(task, training.batch_size // training.accumulate)
-    kept = size_of(jax.eval_shape(backward, task.network.shapes, examples))
+    shapes = examples(task, training.batch_size // training.accumulate)
+    kept = size_of(jax.eval_shape(backward, task.network.shapes, shapes))
     return max(0, kept - size_of(task.network.shapes))
 
 
-def _examples(task, size):
+def examples(task, size):
     """Shapes of what an objective takes."""
     config, key = task.config, jax.random.key(0)
     shape = (size, *task.network.signature.shape)
-    examples = {
+    found = {
         "x0": jax.ShapeDtypeStruct(shape, "float32"),
         "cond": condition_shapes(config, size),
         "draws": jax.eval_shape(lambda: task.process.draw(key, shape)),
         "dropout": jax.eval_shape(lambda: jax.random.split(key, size)),
     }
     if config.diffusion.condition_dropout:
-        examples["drop"] = jax.ShapeDtypeStruct((size,), "bool")
-    return examples
+        found["drop"] = jax.ShapeDtypeStruct((size,), "bool")
+    return found
 
 
 def compiled(stats, known):

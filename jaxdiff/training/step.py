@@ -79,19 +79,24 @@ def summing_step(task):
         parts = _cut(_draw(task, key, batch, state.history), training.accumulate)
         params = task.network.constrain(state.params)
         gradient, (terms, quartile, unweighted) = _accumulate(loss_and_gradient, params, parts)
-        gradient, is_finite = _without_the_infinite(gradient)
-        norm = optax.tree.norm(gradient)
-        is_finite &= jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
+        # One pass over the gradient: its norm is finite only if all of it is, and less than HUGE.
+        with jax.named_scope("optimizer"):
+            norm = optax.tree.norm(gradient)
+        is_finite = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
+        with jax.named_scope("optimizer"):
+            gradient = _without_the_infinite(gradient)
         history = state.history
         if history is not None:
             newer = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
             history = _choose(is_finite, newer, history)
-        updates, opt_state = task.optimizer.update(gradient, state.opt_state, params)
-        params = optax.apply_updates(params, updates)
-        ema = {
-            profile: optax.incremental_update(params, average, shares[profile](state.step))
-            for profile, average in state.ema.items()
-        }
+        with jax.named_scope("optimizer"):
+            updates, opt_state = task.optimizer.update(gradient, state.opt_state, params)
+            params = optax.apply_updates(params, updates)
+        with jax.named_scope("averages"):
+            ema = {
+                profile: optax.incremental_update(params, average, shares[profile](state.step))
+                for profile, average in state.ema.items()
+            }
         number = state.step + 1
         non_finite = state.non_finite.after(number, is_finite)
         newer = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}
@@ -154,13 +159,11 @@ def _accumulate(loss_and_gradient, params, parts):
 
 
 def _without_the_infinite(gradient):
-    """The gradient with 0 for every value that is not finite, and whether all of them were.
+    """The gradient with 0 for every value that is not finite.
 
     HUGE values count as such: the second moment would never forget one.
     """
-    finite = jax.tree.map(lambda g: jnp.abs(g) < HUGE, gradient)
-    kept = jax.tree.map(lambda g, is_finite: jnp.where(is_finite, g, 0), gradient, finite)
-    return kept, jnp.stack([leaf.all() for leaf in jax.tree.leaves(finite)]).all()
+    return jax.tree.map(lambda g: jnp.where(jnp.abs(g) < HUGE, g, 0), gradient)
 
 
 def _choose(condition, a, b):
