@@ -65,7 +65,7 @@ def of_training(config, topology, means):
     if means.form == "quick":
         from jaxdiff.plan import quick
 
-        costs = quick.estimate_training(config, topology, mesh)
+        costs = quick.estimate_training(config, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.training(config, mesh)
         costs = tuple(_compiled(p, topology, known, flops[p.name], means) for p in made)
@@ -114,7 +114,8 @@ def of_sampling(job_on, topology, means, num_samples):
     if means.form == "quick":
         from jaxdiff.plan import quick
 
-        costs = quick.estimate_sampling(plain, topology, mesh)
+        one = job_on(quick._mesh(topology))
+        costs = quick.estimate_sampling(one, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.sampling(job_on(mesh))
         costs = tuple(_compiled(p, topology, known, flops[p.name], means) for p in made)
