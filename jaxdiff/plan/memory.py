@@ -1,7 +1,10 @@
 """Memory of one device by what it is for."""
 
+import functools
+
 import jax
 
+from jaxdiff.config import replaced
 from jaxdiff.training.compiled import condition_shapes
 from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.state import state_bytes
@@ -28,11 +31,12 @@ def of_training(config, template, devices):
         "parameters": state["parameters"],
         "optimizer": state["optimizer"],
         "averages": state["EMA"],
-        "activations": kept_bytes(config) // devices,
+        "activations": kept_bytes(replaced(config, {"mesh.fsdp": 1})) // devices,
         "gradient": state["parameters"],
     }
 
 
+@functools.cache
 def kept_bytes(config):
     """Bytes kept between the forward and the backward pass of one part of a batch; all devices."""
     task, training = Task.of(config), config.training
