@@ -17,6 +17,7 @@ remat a TPU may hold in vector memory what the whole program would keep in main 
 """
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 
@@ -63,7 +64,7 @@ def estimate_training(config, topology, mesh, use_cache=True):
     """
     template = state_template(Task.of(config), mesh)
     parts = pieces(config, template, mesh.size, _mesh(topology))
-    answer = cache.compiled(_together(parts, topology), _one(topology), use_cache)
+    answer = cache.compiled(_together(parts, _mesh(topology)), _one(topology), use_cache)
     chip = topology.chip
     moved = weighted(kinds.traffic(answer["hlo"]), [part.count for part in parts])
     known = memory.of_training(config, template, mesh.size)
@@ -80,10 +81,13 @@ def estimate_training(config, topology, mesh, use_cache=True):
     return (cost,)
 
 
-def estimate_sampling(job, topology, mesh, use_cache=True):
-    """The Costs of the Programs of a sampling job, compiled for one of the devices."""
-    one = dataclasses.replace(job.pipeline, mesh=_mesh(topology))
-    job = dataclasses.replace(job, pipeline=one, batch_size=job.batch_size // mesh.size)
+def estimate_sampling(job_on, topology, mesh, use_cache=True):
+    """The Costs of the Programs of a sampling job, compiled for one of the devices.
+
+    `job_on`: mesh -> the Job of one batch.
+    """
+    job = job_on(_mesh(topology))
+    job = dataclasses.replace(job, batch_size=job.batch_size // mesh.size)
     costs, chip = [], topology.chip
     for program in programs.sampling(job):
         answer = cache.compiled(program, _one(topology), use_cache)
@@ -110,12 +114,18 @@ def _one(topology):
 
 
 def _mesh(topology):
-    return make_mesh(devices=_one(topology).devices()[:1])
+    return _first_device(_one(topology))
 
 
-def _together(parts, topology):
+@functools.cache
+def _first_device(topology):
+    # Descriptions that are made twice are of different devices.
+    return make_mesh(devices=topology.devices()[:1])
+
+
+def _together(parts, one):
     """One Program of all pieces, which names each of them piece0, piece1 and so on."""
-    whole = replicated(_mesh(topology))
+    whole = replicated(one)
     shapes = [placed(part.shapes, [whole] * len(part.shapes)) for part in parts]
 
     def one_of_each(*arguments):
