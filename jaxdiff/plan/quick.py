@@ -63,8 +63,8 @@ def estimate_training(config, topology, mesh, use_cache=True):
       use_cache: whether an earlier answer of the compiler will do.
     """
     template = state_template(Task.of(config), mesh)
-    parts = pieces(config, template, mesh.size, _mesh(topology))
-    answer = cache.compiled(_together(parts, _mesh(topology)), _one(topology), use_cache)
+    parts = pieces(config, template, mesh.size, one_device(topology))
+    answer = cache.compiled(_together(parts, one_device(topology)), _one(topology), use_cache)
     chip = topology.chip
     moved = weighted(kinds.traffic(answer["hlo"]), [part.count for part in parts])
     known = memory.of_training(config, template, mesh.size)
@@ -81,12 +81,8 @@ def estimate_training(config, topology, mesh, use_cache=True):
     return (cost,)
 
 
-def estimate_sampling(job_on, topology, mesh, use_cache=True):
-    """The Costs of the Programs of a sampling job, compiled for one of the devices.
-
-    `job_on`: mesh -> the Job of one batch.
-    """
-    job = job_on(_mesh(topology))
+def estimate_sampling(job, topology, mesh, use_cache=True):
+    """The Costs of the Programs of a sampling job, made for `one_device`, compiled for it."""
     job = dataclasses.replace(job, batch_size=job.batch_size // mesh.size)
     costs, chip = [], topology.chip
     for program in programs.sampling(job):
@@ -113,7 +109,8 @@ def _one(topology):
     return Topology(topology.name, tuple(map(int, smallest.split("x"))))
 
 
-def _mesh(topology):
+def one_device(topology):
+    """A mesh of one device of the topology's chip; the same whenever it is asked for."""
     return _first_device(_one(topology))
 
 
