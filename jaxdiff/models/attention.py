@@ -26,8 +26,10 @@ def attend(qkv, num_heads, queries=None):
     logits = jax.lax.dot_general(
         q[:, :queries], k, (((2,), (2,)), ((0,), (0,))), preferred_element_type=jnp.float32
     )
-    shares = jax.nn.softmax(logits).astype(v.dtype)
-    h = jax.lax.dot_general(shares, v, (((2,), (1,)), ((0,), (0,))))
+    shares = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    h = jax.lax.dot_general(shares.astype(v.dtype), v, (((2,), (1,)), ((0,), (0,))))
+    # Divided last, as [N, width] is smaller than [N, N].
+    h = (h / shares.sum(-1, keepdims=True)).astype(v.dtype)
     return joined(h.reshape(qkv.shape[0], num_heads, *h.shape[1:]))
 
 
