@@ -150,12 +150,11 @@ def start(script, arguments, cache):
 
 def median(results):
     """One result whose times are the medians of those of several."""
-    first = results[0]
-    parts = {
-        part: {kind: statistics.median(r["parts"][part].get(kind, 0.0) for r in results) for kind in kinds}
-        for part, kinds in first["parts"].items()
-    }
-    return {"parts": parts, "programs": first["programs"]}
+    parts = {}
+    for part, kinds in results[0]["parts"].items():
+        every = {kind: [r["parts"][part].get(kind, 0.0) for r in results] for kind in kinds}
+        parts[part] = {kind: statistics.median(times) for kind, times in every.items()}
+    return {"parts": parts, "programs": results[0]["programs"]}
 
 
 def measure(config, num_samples, rounds):

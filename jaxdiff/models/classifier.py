@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxdiff.models.blocks import attend
 from jaxdiff.models.encoder import Builder, Encoder, TimeConditioned
+from jaxdiff.models.initializers import normal
 from jaxdiff.models.layers import group_norm, linear
 
 HIDDEN = 2048  # width of the hidden layer of the spatial heads
@@ -24,8 +25,7 @@ class AttentionHead(nnx.Module):
         width, tokens = config.widths[-1], 1 + config.resolutions(image_size)[-1] ** 2
         self.num_heads = config.heads(width)
         self.norm = group_norm(width, rngs=rngs)
-        normal = nnx.initializers.normal(width**-0.5)
-        self.position = nnx.Param(normal(rngs.params(), (tokens, width)))
+        self.position = nnx.Param(normal(rngs.params(), (tokens, width), width**-0.5))
         self.qkv = linear(width, 3 * width, dtype=jnp.float32, rngs=rngs)
         self.out = linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs)
 

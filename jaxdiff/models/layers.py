@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models.initializers import uniform
+
 GROUPS = 32  # of a norm, where they divide its channels
 
 
@@ -51,18 +53,15 @@ def fourier_features(x, width):
     return math.sqrt(2) * jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def _uniform(bound):
-    def initializer(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return initializer
-
-
 def _initializers(fan_in, zero):
     if zero:
         return {"kernel_init": nnx.initializers.zeros, "bias_init": nnx.initializers.zeros}
-    bound = 1 / math.sqrt(fan_in)
-    return {"kernel_init": _uniform(bound), "bias_init": _uniform(bound)}
+
+    def draw(key, shape, dtype):
+        del dtype
+        return uniform(key, shape, 1 / math.sqrt(fan_in))
+
+    return {"kernel_init": draw, "bias_init": draw}
 
 
 def linear(in_features, out_features, *, dtype, rngs, zero=False):
