@@ -94,8 +94,11 @@ class Network:
     def _abstract(self):
         """(the module with shapes in place of arrays, what is drawn for it)."""
         recorded = Recorded()
-        rngs = recorded if self._is_own else nnx.Rngs(params=0)
-        return nnx.eval_shape(lambda: self._build(rngs)), recorded.draws
+
+        def build():
+            return self._build(recorded if self._is_own else nnx.Rngs(params=0))
+
+        return nnx.eval_shape(build), recorded.draws
 
     @cached_property
     def _split(self):
