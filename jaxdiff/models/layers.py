@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models.initializers import uniform
+
 
 def timestep_embedding(t, width):
     """Sinusoidal embedding of noise levels (ADM, section 2; Vaswani et al. 2017).
@@ -51,12 +53,9 @@ def fourier_features(x, width):
 
 def _initializer(fan_in, zero):
     """(key, shape) -> initial values, float32."""
-    bound = 0.0 if zero else 1 / math.sqrt(fan_in)
 
     def draw(key, shape):
-        if zero:
-            return jnp.zeros(shape)
-        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+        return jnp.zeros(shape) if zero else uniform(key, shape, 1 / math.sqrt(fan_in))
 
     return draw
 

@@ -79,9 +79,10 @@ def summing_step(task):
         parts = _cut(_draw(task, key, batch, state.history), training.accumulate)
         params = task.network.constrain(state.params)
         gradient, (terms, quartile, unweighted) = _accumulate(loss_and_gradient, params, parts)
-        gradient, is_finite = _without_the_infinite(gradient)
+        # Not finite where any value is not, or HUGE: of those the squares are not finite.
         norm = optax.tree.norm(gradient)
-        is_finite &= jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
+        is_finite = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
+        gradient = _without_the_infinite(gradient)
         history = state.history
         if history is not None:
             newer = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
@@ -154,13 +155,11 @@ def _accumulate(loss_and_gradient, params, parts):
 
 
 def _without_the_infinite(gradient):
-    """The gradient with 0 for every value that is not finite, and whether all of them were.
+    """The gradient with 0 for every value that is not finite.
 
     HUGE values count as such: the second moment would never forget one.
     """
-    finite = jax.tree.map(lambda g: jnp.abs(g) < HUGE, gradient)
-    kept = jax.tree.map(lambda g, is_finite: jnp.where(is_finite, g, 0), gradient, finite)
-    return kept, jnp.stack([leaf.all() for leaf in jax.tree.leaves(finite)]).all()
+    return jax.tree.map(lambda g: jnp.where(jnp.abs(g) < HUGE, g, 0), gradient)
 
 
 def _choose(condition, a, b):
