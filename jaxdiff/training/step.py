@@ -7,7 +7,7 @@ the losses that timesteps are drawn by.
 
 In bfloat16 the devices sum the gradients of weights in bfloat16, as the products of the backward
 pass give them, and those of biases and norms in float32; from there on all is float32. Sums in
-float32 would move twice as much (1.2 GB instead of .6 for 296M parameters) to keep digits that each
+float32 would move twice as much (1.2 GB instead of .6 for 296M parameters) to keep bits that each
 device has rounded off already.
 """
 
