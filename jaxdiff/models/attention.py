@@ -23,14 +23,28 @@ def attend(qkv, num_heads, queries=None):
     """
     # One axis for samples and heads, and heads split before: CPUs multiply such batches fastest.
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in by_head(qkv, num_heads))
-    logits = jax.lax.dot_general(
-        q[:, :queries], k, (((2,), (2,)), ((0,), (0,))), preferred_element_type=jnp.float32
-    )
+    logits = _logits(q[:, :queries], k)
     shares = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     h = jax.lax.dot_general(shares.astype(v.dtype), v, (((2,), (1,)), ((0,), (0,))))
     # Divided last, as [N, width] is smaller than [N, N].
     h = (h / shares.sum(-1, keepdims=True)).astype(v.dtype)
     return joined(h.reshape(qkv.shape[0], num_heads, *h.shape[1:]))
+
+
+@jax.custom_vjp
+def _logits(q, k):
+    """Q k^T of each of a batch, in float32: [.., M, D] and [.., N, D] give [.., M, N]."""
+    return jnp.einsum("bmd,bnd->bmn", q, k, preferred_element_type=jnp.float32)
+
+
+def _logits_backward(kept, g):
+    # In the dtype of q and k, as every product: autodiff would multiply float32 by bfloat16.
+    q, k = kept
+    g = g.astype(q.dtype)
+    return jnp.einsum("bmn,bnd->bmd", g, k), jnp.einsum("bmn,bmd->bnd", g, q)
+
+
+_logits.defvjp(lambda q, k: (_logits(q, k), (q, k)), _logits_backward)
 
 
 def by_head(qkv, num_heads):

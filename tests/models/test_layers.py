@@ -64,11 +64,20 @@ def test_dropout_masks_belong_to_samples_not_batches():
     assert not np.array_equal(together[0], together[1])
 
 
-def test_dropout_keeps_the_mean_and_the_share():
-    x = jnp.ones((16, 64, 64))
-    dropped = layers.drop(x, 0.25, jax.random.split(jax.random.key(2), 16))
-    np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.75], rtol=1e-6)
-    assert abs(float(dropped.mean()) - 1) < 0.01
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.003])
+def test_dropout_keeps_the_mean_and_the_share_of_every_part(rate):
+    size = 63  # no multiple of 4
+    keys = jax.random.split(jax.random.key(2), 16)
+    dropped = np.float64(layers.drop(jnp.ones((16, size, 64)), rate, keys))
+    np.testing.assert_allclose(np.unique(dropped), [0, 1 / (1 - rate)], rtol=2e-5)
+    deviation = np.sqrt(rate / (1 - rate))  # of one element, whose mean is 1
+    for part in (dropped, *np.split(dropped, 9, axis=1), *np.split(dropped, 8, axis=2)):
+        assert abs(part.mean() - 1) < 4 * deviation / np.sqrt(part.size)
+    # No element says anything of another: neither of a neighbour nor of another quarter.
+    kept = (dropped != 0) - (1 - rate)
+    for axis, shift in ((0, 1), (1, 1), (1, 16), (1, 32), (2, 1)):
+        products = kept * np.roll(kept, shift, axis)
+        assert abs(products.mean()) < 4 * rate * (1 - rate) / np.sqrt(products.size)
 
 
 def test_zero_layers_start_at_zero_and_others_within_the_bound_of_their_fan_in():
