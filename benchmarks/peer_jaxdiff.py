@@ -3,9 +3,12 @@
 python benchmarks/peer_jaxdiff.py '{"options": {...}, "batch_size": 32}'
 """
 
+import collections
 import json
 import pathlib
+import re
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -71,8 +74,66 @@ def largest_difference(functions, file):
     }
 
 
+def profile(functions, name, calls):
+    """Where a program's time goes, of each operation the least wall time of several calls.
+
+    Returns:
+      A dict: kinds, a list of (kind, seconds); operations, a list of (name, seconds, what it
+      computes); total_s, the sum. A fusion counts as what its last operation computes.
+    """
+    import jax
+
+    functions[name]()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(calls):
+                functions[name]()
+        (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        seconds = least_seconds(jax.profiler.ProfileData.from_file(str(file)))
+    described = instructions(functions["compiled"]()[name].as_text())
+    kinds, operations = collections.Counter(), []
+    for operation, duration in seconds.items():
+        kind, what = described.get(operation, (operation, ""))
+        kinds[kind] += duration
+        operations.append((operation, duration, what))
+    operations.sort(key=lambda each: -each[1])
+    return {
+        "kinds": kinds.most_common(),
+        "operations": operations,
+        "total_s": sum(seconds.values()),
+    }
+
+
+def least_seconds(data):
+    """{operation: seconds} of a ProfileData, the least of the runs in it."""
+    runs = collections.defaultdict(collections.Counter)
+    for plane in data.planes:
+        for line in plane.lines:
+            for event in line.events:
+                stats = dict(event.stats)
+                if "hlo_op" in stats:
+                    runs[stats["hlo_op"]][stats["run_id"]] += event.duration_ns / 1e9
+    return {operation: min(times.values()) for operation, times in runs.items()}
+
+
+def instructions(text):
+    """{name: (kind, description)} of the instructions of a compiled program's text."""
+    found = {}
+    pattern = r"%?([\w.-]+) = (.+?) ([\w-]+)\(.*"
+    for line in text.splitlines():
+        if match := re.match(rf"\s*(?:ROOT )?{pattern}", line):
+            name, shape, operation = match.groups()
+            path = re.search(r'op_name="([^"]*)"', line)
+            path = path[1] if path else ""
+            part = "backward" if "transpose(" in path else "forward, other"
+            last = path.rpartition("/")[2] or operation
+            kind = f"{operation} ({last}), {part}"
+            found[name] = (kind, f"{re.sub(r'{[^}]*}', '', shape)}  {path}")
+    return found
+
+
 if __name__ == "__main__":
     answer_requests(
         lambda: ready(json.loads(sys.argv[1])),
-        {"time": cpu_seconds, "compare": largest_difference},
+        {"time": cpu_seconds, "compare": largest_difference, "profile": profile},
     )

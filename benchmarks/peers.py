@@ -5,6 +5,7 @@
     python benchmarks/peers.py --guided_diffusion guided-diffusion --peer_python peers/bin/python
     python benchmarks/peers.py --guided_diffusion guided-diffusion --peer_python peers/bin/python \
         --sizes 2.0M --contenders jaxdiff,guided-diffusion --rounds 9
+    python benchmarks/peers.py --profile step --sizes 2.0M --rounds 5
 
 Networks: guided-diffusion's UNetModel for images of 32 x 32 and 10 labels, with two residual blocks
 a level, widths 1, 2 and 2 times 32 (2.0M parameters) or 64 (8.0M), attention at 16 x 16 and 8 x 8
@@ -21,6 +22,9 @@ First it is checked that this project's network has as many parameters as guided
 with its weights the same outputs. Then every contender, a process with one thread, works in turn.
 Times are CPU times, but programs that run beside it slow it by the caches that they share; a ratio
 is the median over the rounds, with the middle half of them, and then that of the least times.
+
+`--profile` prints where this project's time goes by XLA's operations: of each the least wall time
+of the rounds.
 """
 
 import json
@@ -46,6 +50,7 @@ Name = Literal["jaxdiff", "guided-diffusion", "compiled", "diffusers"]
 SIZES = {"2.0M": (32, 32), "8.0M": (64, 16)}  # channels, batch size
 KINDS = ("step", "forward")
 WARM_UP = 2
+LISTED = 40  # operations of a profile
 TOLERANCE = 1e-4  # of an output, as a share of the largest
 
 
@@ -69,7 +74,7 @@ def options(channels):
 def started(names, channels, batch_size, args):
     """{name: Contender} that are ready."""
     spec = {
-        "source": os.path.abspath(args.guided_diffusion),
+        "source": os.path.abspath(args.guided_diffusion or "."),
         "options": options(channels),
         "batch_size": batch_size,
     }
@@ -197,7 +202,26 @@ def main():
     cli.run(_measure, parser)
 
 
+def profile(size, args):
+    """Prints where the time of this project's step or forward pass goes."""
+    found = started([OURS], *SIZES[size], args)
+    try:
+        parts = found[OURS].ask("profile", name=args.profile, calls=args.rounds)
+    finally:
+        end(found)
+    print(f"{size}: {args.profile} of {parts['total_s'] * 1e3:,.1f} ms; by kind of operation:")
+    for name, seconds in parts["kinds"]:
+        print(f"{1e3 * seconds:9.2f} ms {seconds / parts['total_s']:6.1%}  {name}")
+    print("and the slowest operations:")
+    for name, seconds, what in parts["operations"][:LISTED]:
+        print(f"{1e3 * seconds:9.2f} ms {seconds / parts['total_s']:6.1%}  {name}  {what}")
+
+
 def _measure(args):
+    if args.profile:
+        for size in args.sizes:
+            profile(size, args)
+        return
     cli.require("guided_diffusion", args.guided_diffusion, "guided-diffusion's folder")
     names, rows = chosen(args.contenders), []
     for size in args.sizes:
