@@ -198,6 +198,9 @@ def main():
     cli.add_flag(
         parser, "core", Annotated[int, Range(0, 4096)], help="To run on; default: the last"
     )
+    cli.add_flag(
+        parser, "profile", Literal["step", "forward"], help="Instead: where jaxdiff's time goes"
+    )
     cli.add_flag(parser, "json", help="File to write the measurements to")
     cli.run(_measure, parser)
 
