@@ -79,7 +79,7 @@ def profile(functions, name, calls):
 
     Returns:
       A dict: kinds, a list of (kind, seconds); operations, a list of (name, seconds, what it
-      computes); total_s, the sum. A fusion counts as what its last operation computes.
+      computes); total_s, the sum. A fusion counts as the slowest kind that it holds.
     """
     import jax
 
@@ -116,20 +116,36 @@ def least_seconds(data):
     return {operation: min(times.values()) for operation, times in runs.items()}
 
 
+# What a fusion counts as: the first of these that it holds.
+MAIN = ("convolution", "dot", "reduce", "scatter", "exponential", "tanh", "transpose", "copy")
+LINE = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (.+?) ([\w-]+)\(")
+
+
 def instructions(text):
     """{name: (kind, description)} of the instructions of a compiled program's text."""
-    found = {}
-    pattern = r"%?([\w.-]+) = (.+?) ([\w-]+)\(.*"
+    computations, inside = collections.defaultdict(list), ""
     for line in text.splitlines():
-        if match := re.match(rf"\s*(?:ROOT )?{pattern}", line):
-            name, shape, operation = match.groups()
-            path = re.search(r'op_name="([^"]*)"', line)
-            path = path[1] if path else ""
-            part = "backward" if "transpose(" in path else "forward, other"
-            last = path.rpartition("/")[2] or operation
-            kind = f"{operation} ({last}), {part}"
-            found[name] = (kind, f"{re.sub(r'{[^}]*}', '', shape)}  {path}")
+        if line.endswith("{") and not line.startswith(" "):
+            inside = line.removeprefix("ENTRY ").split(" ")[0].lstrip("%")
+        elif match := LINE.match(line):
+            computations[inside].append((*match.groups(), line))
+    found = {}
+    for name, shape, operation, line in (each for c in computations.values() for each in c):
+        path, called = _path(line), re.search(r"calls=%?([\w.-]+)", line)
+        held = computations[called[1]] if called else []
+        for main in MAIN:
+            if main in (names := [each[2] for each in held]):
+                operation = main
+                path = _path(held[names.index(main)][3]) or path
+                break
+        part = "backward" if "transpose(" in path else "forward and other"
+        found[name] = (f"{operation}, {part}", f"{re.sub(r'{[^}]*}', '', shape)}  {path}")
     return found
+
+
+def _path(line):
+    found = re.search(r'op_name="([^"]*)"', line)
+    return found[1] if found else ""
 
 
 if __name__ == "__main__":
