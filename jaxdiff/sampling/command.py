@@ -69,6 +69,20 @@ def parser():
         "whose images become the condition that is an image and whose labels the label",
     )
     add("cond_split", help="Take the conditions of this split of the run's data")
+    add_method(made)
+    add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
+    add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
+    add("distributed", bool, False, "Whether many hosts run this program together")
+    cli.add_imports(made)
+    return made
+
+
+def add_method(made):
+    """Adds the flags of the sampler and of guidance, which `sampler_of` and `guidance_of` read."""
+
+    def add(name, hint=str, default=None, help="", repeated=False):
+        cli.add_flag(made, name, hint, default, help, repeated)
+
     add("sampler", Literal[*SAMPLERS], help="Default: the run's")
     cli.add_settings(made, DDPM, COMMON)
     cli.add_settings(made, DDIM, ("eta",))
@@ -105,11 +119,6 @@ def parser():
     add("classifier", help=f"{_about(ClassifierGuidance)} The run of a classifier")
     scale = meanings(ClassifierGuidance)["scale"]
     add("classifier_scale", float, help=f"{scale} Default: 1")
-    add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
-    add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
-    add("distributed", bool, False, "Whether many hosts run this program together")
-    cli.add_imports(made)
-    return made
 
 
 def _about(cls):
