@@ -24,25 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import cli
-from jaxdiff.config import Label, Range, Vector, replaced, to_dict
+from jaxdiff.config import Range, replaced, to_dict
 from jaxdiff.errors import UserError
-from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.plan.counts import flops_by_kind
+from jaxdiff.plan.hardware import peak_flops
+from jaxdiff.training.compiled import (
+    condition_shapes,
+    jitted_step,
+    state_template,
+    step_arguments,
+)
 from jaxdiff.training.task import Task
 
 WARM_UP = 3
-
-# Dense bfloat16 operations a second, by the start of the device's name, after the data sheets.
-# Float32 has no such number: what it is computed with depends on jax_default_matmul_precision.
-PEAK_BFLOAT16 = {
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-}
 
 # Of the printed table: field, heading, what it is divided by, format.
 COLUMNS = (
@@ -61,18 +56,9 @@ COLUMNS = (
 )
 
 
-def cond_of(config, size):
-    """Conditions of `size` samples, all of them zeros: {name: array}."""
-    shapes = {}
-    for each in config.model.conditions:
-        if isinstance(each, Label):
-            shapes[each.name] = jnp.zeros(size, jnp.int32)
-        elif isinstance(each, Vector):
-            shapes[each.name] = jnp.zeros((size, each.size))
-        else:
-            side = config.data.low_res_size or config.signature.shape[0]
-            shapes[each.name] = jnp.zeros((size, side, side, each.channels))
-    return shapes
+def zeros(shapes):
+    """Zeros of a tree of shapes."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def examples_of(task, size):
@@ -81,7 +67,7 @@ def examples_of(task, size):
     dropped = {"drop": jnp.zeros(size, bool)} if task.config.diffusion.condition_dropout else {}
     return {
         "x0": jax.random.uniform(key, shape, minval=-1.0),
-        "cond": cond_of(task.config, size),
+        "cond": zeros(condition_shapes(task.config, size)),
         **dropped,
         "draws": task.process.draw(key, shape),
         "dropout": jax.random.split(key, size),
@@ -100,18 +86,24 @@ def kept_bytes(config):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def step_of(config, values):
-    """(jitted training step, its arguments); the arguments are shapes unless `values`."""
-    task, size = Task.of(config), config.training.batch_size
+def step_of(config, values, mesh=None):
+    """(jitted training step, its arguments), on a mesh or one device.
+
+    The arguments are shapes unless `values`, and sharded either way.
+    """
+    mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+    task = Task.of(config)
+    template = state_template(task, mesh)
+    step, shapes = jitted_step(task, template, mesh), step_arguments(task, template, mesh)
 
     def arguments():
-        shape = (size, *task.network.signature.shape)
-        x = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
-        batch = {"x": x, "cond": cond_of(config, size)}
-        return task.init(), zero_sums(task.objective.terms), batch
+        x = jax.random.randint(jax.random.key(0), shapes[2]["x"].shape, 0, 256).astype(jnp.uint8)
+        return task.init(), zeros(shapes[1]), {**zeros(shapes[2]), "x": x}
 
-    step = jax.jit(summing_step(task), donate_argnums=0)
-    return step, (jax.jit(arguments)() if values else jax.eval_shape(arguments))
+    if not values:
+        return step, shapes
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return step, jax.jit(arguments, out_shardings=shardings)()
 
 
 def forward_of(config, values):
@@ -133,15 +125,9 @@ def forward_of(config, values):
 
 
 def flops_of(make, config):
-    """Operations of a program whose config asks for neither remat nor parts, or None.
-
-    XLA's estimate for the program as written: the compiler counts no operations of a library it
-    calls, and one turn of a loop.
-    """
-    config = with_training(config, remat=False, accumulate=1)
-    function, arguments = make(config, values=False)
-    cost = function.lower(*arguments).cost_analysis()
-    return cost and cost.get("flops")
+    """Operations of the products of a program, without what remat computes again."""
+    function, arguments = make(with_training(config, remat=False, accumulate=1), values=False)
+    return sum(flops_by_kind(function.trace(*arguments).jaxpr).values())
 
 
 def compiled_of(function, arguments):
@@ -199,9 +185,7 @@ def measure(config, flops, args):
     row.update(measure_step(config, args))
     if "step_s" in row:
         row["images_per_s"] = row["batch_size"] / row["step_s"]
-        peak = peak_flops(config.training.dtype)
-        if peak and row["step_flops"]:
-            row["utilisation"] = row["step_flops"] / row["step_s"] / peak
+        row["utilisation"] = utilisation(row["step_flops"], row["step_s"], config)
     return row
 
 
@@ -225,12 +209,11 @@ def measure_step(config, args):
     return row
 
 
-def peak_flops(dtype):
-    """The device's dense peak, or None where it is not known."""
-    if dtype != "bfloat16":
-        return None
-    kind = jax.devices()[0].device_kind
-    return next((peak for name, peak in PEAK_BFLOAT16.items() if kind.startswith(name)), None)
+def utilisation(flops, seconds, config):
+    """The share of the device's dense bfloat16 peak that is used; None where it is not known."""
+    # Float32 has no such number: what computes it depends on jax_default_matmul_precision.
+    peak = peak_flops(jax.devices()[0].device_kind)
+    return flops / seconds / peak if peak and config.training.dtype == "bfloat16" else None
 
 
 def with_training(config, **fields):
