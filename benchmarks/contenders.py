@@ -46,21 +46,26 @@ class Contender:
 
     def start(self):
         """Waits until it is ready, and returns what it says; EOFError if it ended instead."""
-        self.ready = self._answer()
+        self.ready = self.answer()
         return self.ready
 
     def ask(self, do, **details):
         """Its answer to a request; EOFError if it ended instead."""
+        self.request(do, **details)
+        return self.answer()
+
+    def request(self, do, **details):
+        """Sends a request, whose answer is read by `answer`."""
         self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
         self._process.stdin.flush()
-        return self._answer()
 
     def end(self):
         """Ends the process."""
         self._process.kill()
         self._process.communicate()
 
-    def _answer(self):
+    def answer(self):
+        """The next answer; EOFError if the process ended instead."""
         line = self._process.stdout.readline()
         if not line:
             raise EOFError(f"The process ended with status {self._process.wait()}.")
@@ -95,6 +100,14 @@ def cpu_seconds(functions, name, calls):
     for _ in range(calls):
         functions[name]()
     return {"seconds": (time.process_time() - start) / calls}
+
+
+def wall_seconds(functions, name, calls):
+    """The action that times a function: {"seconds": wall time of a call}."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        functions[name]()
+    return {"seconds": (time.perf_counter() - start) / calls}
 
 
 def in_turn(contenders, rounds, ask):

@@ -10,6 +10,7 @@ memory nor an accelerator is needed, and says what it can: operations and kept b
 `--compile` compile times and peak memory. docs/benchmarks.md explains the columns.
 """
 
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -26,7 +27,7 @@ import numpy as np
 from jaxdiff import cli
 from jaxdiff.config import Range, replaced, to_dict
 from jaxdiff.errors import UserError
-from jaxdiff.parallel.mesh import make_mesh
+from jaxdiff.parallel.mesh import from_global, make_mesh
 from jaxdiff.plan.counts import flops_by_kind
 from jaxdiff.plan.hardware import peak_flops
 from jaxdiff.training.compiled import (
@@ -57,8 +58,17 @@ COLUMNS = (
 
 
 def zeros(shapes):
-    """Zeros of a tree of shapes."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    """NumPy zeros of a tree of shapes."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def made_up_params(shapes):
+    """Parameters as NumPy arrays, drawn there to save the compilation of a program that does.
+
+    They are not 0, as some devices are faster at that.
+    """
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: 0.02 * rng.standard_normal(leaf.shape, np.float32), shapes)
 
 
 def examples_of(task, size):
@@ -96,14 +106,14 @@ def step_of(config, values, mesh=None):
     template = state_template(task, mesh)
     step, shapes = jitted_step(task, template, mesh), step_arguments(task, template, mesh)
 
-    def arguments():
-        x = jax.random.randint(jax.random.key(0), shapes[2]["x"].shape, 0, 256).astype(jnp.uint8)
-        return task.init(), zeros(shapes[1]), {**zeros(shapes[2]), "x": x}
-
     if not values:
         return step, shapes
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    return step, jax.jit(arguments, out_shardings=shardings)()
+    state, sums, batch = zeros(shapes)
+    state = dataclasses.replace(state, params=made_up_params(template.params))
+    batch["x"] = np.random.default_rng(0).integers(0, 256, batch["x"].shape, np.uint8)
+    return step, jax.tree.map(
+        lambda array, shape: from_global(array, shape.sharding), (state, sums, batch), shapes
+    )
 
 
 def forward_of(config, values):
@@ -117,11 +127,13 @@ def forward_of(config, values):
             return network.apply(params, x, time)
         return network.apply(params, x, time, network.embed(params, cond))
 
-    def arguments():
-        examples = examples_of(task, config.training.batch_size)
-        return network.init(jax.random.key(0)), examples["x0"], examples["cond"]
+    def examples():
+        made = examples_of(task, config.training.batch_size)
+        return made["x0"], made["cond"]
 
-    return jax.jit(forward), (jax.jit(arguments)() if values else jax.eval_shape(arguments))
+    if not values:
+        return jax.jit(forward), (network.shapes, *jax.eval_shape(examples))
+    return jax.jit(forward), (jax.device_put(made_up_params(network.shapes)), *jax.jit(examples)())
 
 
 def flops_of(make, config):
