@@ -1,21 +1,23 @@
-"""Will it fit, and how fast can it be: compiles training or sampling for hardware that is absent.
+r"""Will it fit, and how fast can it be: compiles training or sampling for hardware that is absent.
 
 python -m jaxdiff.plan --config configs/imagenet64_edm.py --topology v5e:8x8 --config.mesh.fsdp=8
-python -m jaxdiff.plan --model runs/a --guide runs/guide --steps 32 --topology h100:8 \\
+python -m jaxdiff.plan --model runs/a --guide runs/guide --steps 32 --topology h100:8 \
     --batch_size 1024
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated
 
 from jaxdiff import cli
-from jaxdiff.config import Range
+from jaxdiff.config import APG, CADS, Range, replaced
 from jaxdiff.config.overrides import read_config_file
 from jaxdiff.config.training import Dtype
 from jaxdiff.errors import UserError
 from jaxdiff.plan import hardware
-from jaxdiff.sampling.command import add_method, guidance_of, sampler_of
+from jaxdiff.sampling.command import add_method, guidance_of, sampler_of, settings_of
 
+GUIDES = ("guide", "classifier")  # fields of guidance specs that name a network
+EACH = 16  # samples of a device
 WEIGHT = 2.0  # of a guide, where none is given: any but 1 costs the same
 Count = Annotated[int, Range(1, 2**31 - 1)]
 
@@ -31,7 +33,7 @@ def main():
 
     add("topology", help="Devices, such as v5e:8x8, v5e:8x8*2 (two slices), v5p:4x4x4 or h100:64")
     add("model", help="Plan sampling, in place of training: a run, or a config file")
-    add("batch_size", Count, help="Samples at once over all devices; default: 16 a device")
+    add("batch_size", Count, help=f"Samples at once over all devices; default: {EACH} a device")
     add("num_samples", Count, 50_000, "How many samples are wanted in all")
     add("dtype", Dtype, help="Type that sampled networks compute in; default: their config's")
     add_method(parser)
@@ -89,25 +91,24 @@ def _sampling(args, topology, means):
 
     if args.guide and not (args.weight or args.guide_null):
         args.weight = [WEIGHT] * len(args.guide)
-    specs = guidance_of(args)
-    model = _network(args.model, args.dtype)
-    networks = {}
+    specs, texts = guidance_of(args), {args.model, args.classifier, *args.guide} - {None}
+    networks = {text: _network(text, args.dtype) for text in texts}
+    size, config = args.batch_size or EACH * topology.size, networks[args.model].config
 
     def job_on(mesh):
-        def on(text):
-            networks[text] = networks.get(text) or _network(text, args.dtype)
-            return dataclasses.replace(networks[text], mesh=mesh)
-
-        guidance = [
-            dataclasses.replace(spec, **{f: on(getattr(spec, f)) for f in GUIDES if hasattr(spec, f)})
-            for spec in specs
-        ]
-        size = args.batch_size or 16 * topology.size
-        return dataclasses.replace(model, mesh=mesh).job(
+        on = {text: dataclasses.replace(each, mesh=mesh) for text, each in networks.items()}
+        guidance = []
+        for spec in specs:
+            named = {field: on[getattr(spec, field)] for field in GUIDES if hasattr(spec, field)}
+            guidance.append(dataclasses.replace(spec, **named))
+        return on[args.model].job(
             size,
-            cond=programs.zero_conditions(model.config),
-            sampler=sampler_of(args, model.config),
+            cond=programs.zero_conditions(config),
+            sampler=sampler_of(args, config),
             guidance=guidance,
+            combiner=settings_of(APG, "apg", args.apg),
+            rescale=args.rescale,
+            cads=settings_of(CADS, "cads", args.cads),
             batch_size=size,
             together=True,
         )
@@ -117,13 +118,11 @@ def _sampling(args, topology, means):
 
 def _network(text, dtype):
     """The TrainedModel of a run, or one without parameters of a config file."""
-    from jaxdiff import files
-    from jaxdiff.config import replaced
     from jaxdiff.plan.plans import plannable
     from jaxdiff.sampling.trained_model import TrainedModel, load
 
-    is_config = text.endswith(".py") or not files.is_folder(files.parse_path(text.partition(":")[0].partition("@")[0], "--model"))
-    model = TrainedModel(config=read_config_file(text)) if is_config else load(text)
+    is_file = text.endswith(".py")
+    model = TrainedModel(config=read_config_file(text)) if is_file else load(text)
     config = plannable(model.config)
     config = replaced(config, {"training.dtype": dtype}) if dtype else config
     return dataclasses.replace(model, config=config)

@@ -26,11 +26,14 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 RANDOM_WORD = (20 * 5 + 12) / 2
 # What moves, names or converts values without computing any.
 FREE = frozenset(
-    """broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice split gather
-    dynamic_update_slice concatenate pad rev iota copy copy_p convert_element_type stop_gradient
-    bitcast_convert_type random_wrap random_unwrap random_seed random_fold_in random_split
-    optimization_barrier sharding_constraint device_put axis_index mul_no_op pvary
-    get swap addupdate program_id num_programs empty""".split()
+    (
+        *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "split", "rev"),
+        *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "concatenate", "pad", "iota"),
+        *("copy", "copy_p", "convert_element_type", "bitcast_convert_type", "stop_gradient"),
+        *("random_wrap", "random_unwrap", "random_seed", "random_fold_in", "random_split"),
+        *("optimization_barrier", "sharding_constraint", "device_put", "axis_index", "pvary"),
+        *("get", "swap", "program_id", "num_programs", "empty"),
+    )
 )
 
 
@@ -61,7 +64,9 @@ def elementwise_by_kind(jaxpr, trips=1):
 
 def _by_kind(jaxpr, trips, products):
     numbers = _count(getattr(jaxpr, "jaxpr", jaxpr), trips, None)
-    return ordered({kind: n for (kind, of_products), n in numbers.items() if of_products == products})
+    return ordered(
+        {kind: n for (kind, of_products), n in numbers.items() if of_products == products}
+    )
 
 
 def _count(jaxpr, trips, kind):
@@ -101,7 +106,8 @@ def _body(eqn, trips):
     if name == "scan":
         times = params["length"]
     elif name == "shard_map":
-        times = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        axes = params.get("newly_manual_axes", params.get("manual_axes"))
+        times = math.prod(params["mesh"].shape[axis] for axis in axes)
     elif name == "pallas_call":
         times = math.prod(params["grid_mapping"].grid)
     return getattr(body, "jaxpr", body), times

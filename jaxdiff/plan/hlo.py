@@ -171,12 +171,14 @@ class Module:
     Attributes:
       computations: {name: Computation}.
       entry: the name of the one that runs.
+      devices: how many run it together.
       is_tiled: whether arrays are laid out in tiles, as on TPUs, where spaces but 0 are on the
         chip; on GPUs they are main memory too.
     """
 
     computations: dict[str, Computation]
     entry: str
+    devices: int
     is_tiled: bool
 
     def trips(self, loop, default=1):
@@ -204,7 +206,8 @@ def parse(text):
             name = None
         elif name and (match := _LINE.match(line)):
             lines.append(_instruction(match, line[match.end() :]))
-    return Module(computations, entry or name, ":T(" in text)
+    devices = re.search(r"(?:num_partitions|replica_count)=(\d+)", text[: text.find("\n")])
+    return Module(computations, entry, int(devices[1]) if devices else 1, ":T(" in text)
 
 
 def _instruction(match, rest):

@@ -12,6 +12,7 @@ copy, of the kind of what reads its result.
 """
 
 import dataclasses
+import math
 import re
 from collections import Counter
 
@@ -29,8 +30,10 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 FREE = frozenset(
-    """parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id
-    opt-barrier optimization-barrier add-dependency get-dimension-size domain""".split()
+    (
+        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "add-dependency"),
+        *("after-all", "partition-id", "replica-id", "opt-barrier", "get-dimension-size"),
+    )
 )
 # Custom calls that only rename what they are given.
 FREE_CALLS = ("ConcatBitcast", "AllocateBuffer", "Sharding", "SPMDFullToShardShape")
@@ -160,7 +163,7 @@ def collectives(text, trips=1):
         if channel and channel[1] in channels:
             continue  # a part of one that has been split to overlap with other work
         channels.add(channel and channel[1])
-        group = _group(instruction)
+        group = _group(module, instruction)
         operands = _operands(where or computation, instruction)
         for dtype in {array.dtype for array in operands}:
             size = sum(array.size for array in operands if array.dtype == dtype)
@@ -212,13 +215,20 @@ def _collective(module, instruction):
     return None
 
 
-def _group(instruction):
-    """How many devices take part in a collective."""
-    groups = re.search(r"replica_groups=\{\{([\d,]*)\}", instruction.attributes)
-    if groups:
+def _group(module, instruction):
+    """How many devices take part in a collective; two of a permutation."""
+    text = instruction.attributes
+    if "source_target_pairs" in text:
+        return 2
+    if groups := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
         return groups[1].count(",") + 1
-    groups = re.search(r"replica_groups=\[\d+,(\d+)\]", instruction.attributes)
-    return int(groups[1]) if groups else 2
+    if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
+        return int(groups[1])
+    if groups := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups[1]))
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", groups[2])  # an axis or a part of one
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    return module.devices
 
 
 def _operands(computation, instruction):

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh
 from jaxdiff.config import EDM, replaced
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.parallel.mesh import check_batch_size, make_mesh
-from jaxdiff.plan import cache, counts, kinds, memory, programs, quick
+from jaxdiff.plan import cache, counts, kinds, memory, programs
 from jaxdiff.plan.report import Cost, Report
 from jaxdiff.training.compiled import state_template
 from jaxdiff.training.task import Task
@@ -60,6 +60,8 @@ def of_training(config, topology, means):
     plain = replaced(config, {"training.remat": False, "training.accumulate": 1})
     useful = counted(programs.training(plain, here())) if plain != config else flops
     if means.form == "quick":
+        from jaxdiff.plan import quick
+
         costs = quick.estimate_training(config, topology, mesh)
     elif means.form == "compiled":
         made = programs.training(config, mesh)
@@ -106,6 +108,8 @@ def of_sampling(job_on, topology, means, num_samples):
     known = {"parameters": memory.size_of(programs.parameters(plain))}
     flops = counted(programs.sampling(plain))
     if means.form == "quick":
+        from jaxdiff.plan import quick
+
         costs = quick.estimate_sampling(plain, topology, mesh)
     elif means.form == "compiled":
         made = programs.sampling(job_on(mesh))

@@ -103,8 +103,12 @@ def parameters(job):
 
 def _named(which, job):
     sampler, active, classifier_active = which
-    places = [job.pipeline.references[r].place for r in active]
-    parts = [type(sampler).__name__.removesuffix("Sampler"), *(f"network {p}" for p in places)]
+    references = [job.pipeline.references[r] for r in active]
+    parts = [type(sampler).__name__.removesuffix("Sampler")]
+    parts += [
+        f"{each.condition.value} of {'itself' if each.guide is None else f'guide {each.guide + 1}'}"
+        for each in references
+    ]
     return "a step: " + ", ".join(parts + ["classifier"] * classifier_active)
 
 

@@ -50,7 +50,104 @@ class Cost:
     compile_s: float = 0.0
     fits: bool | None = None
 
-    def network_seconds(collectives, topology):
+    def roofline(self, topology):
+        """Seconds that one turn takes at least."""
+        return max(sum(self.seconds.values()), network_seconds(self.collectives, topology))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What training or sampling costs.
+
+    Attributes:
+      doing: "training" or "sampling".
+      topology: the devices.
+      fsdp: how many of them parameters are split over.
+      batch_size: samples of a batch over all devices.
+      images: how many the whole of it takes or makes.
+      costs: of the programs of a batch.
+      utilization: the share of the peak that is assumed.
+      about: settings that decide it, for people.
+      notes: sentences.
+    """
+
+    doing: str
+    topology: Topology
+    fsdp: int
+    batch_size: int
+    images: int
+    costs: tuple[Cost, ...]
+    utilization: float
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def form(self):
+        """How it was found: the least of the programs' forms."""
+        return max((cost.form for cost in self.costs), key=list(FORMS).index)
+
+    @property
+    def memory(self):
+        """{kind: bytes} of a device, of the program that takes most."""
+        return max((cost.memory for cost in self.costs), key=lambda m: sum(m.values()))
+
+    @property
+    def fits(self):
+        """Whether the memory of a device suffices."""
+        room = sum(self.memory.values()) <= self.topology.chip.usable_bytes
+        return room and all(cost.fits is not False for cost in self.costs)
+
+    @property
+    def flops(self):
+        """Operations of a batch that the plain program has."""
+        return sum(cost.turns * cost.useful for cost in self.costs)
+
+    @property
+    def seconds(self):
+        """The roofline of a batch."""
+        return sum(cost.turns * cost.roofline(self.topology) for cost in self.costs)
+
+    @property
+    def assumed_seconds(self):
+        """Of a batch at the utilisation."""
+        peak = self.topology.size * self.topology.chip.bf16_flops
+        return max(self.seconds, self.flops / (self.utilization * peak))
+
+    @property
+    def days(self):
+        """Of all images, at the utilisation."""
+        return self.images / self.batch_size * self.assumed_seconds / DAY
+
+    def values(self):
+        """All of it, as JSON values."""
+        chip = self.topology.chip
+        return {
+            "doing": self.doing,
+            "topology": str(self.topology),
+            "devices": self.topology.size,
+            "device": chip.kind,
+            "mesh": {"data": self.topology.size // self.fsdp, "fsdp": self.fsdp},
+            "batch_size": self.batch_size,
+            "images": self.images,
+            **self.about,
+            "form": self.form,
+            "programs": [dataclasses.asdict(cost) for cost in self.costs],
+            "memory": self.memory,
+            "usable_memory": chip.usable_bytes,
+            "fits": self.fits,
+            "flops": self.flops,
+            "roofline_s": self.seconds,
+            "utilization": self.utilization,
+            "seconds": self.assumed_seconds,
+            "images_per_s": self.batch_size / self.assumed_seconds,
+            "most_images_per_s": self.batch_size / self.seconds,
+            "days": self.days,
+            "chip_hours": self.days * 24 * self.topology.chips,
+            "notes": list(self.notes),
+        }
+
+
+def network_seconds(collectives, topology):
     """Seconds that sending takes at least, over the fast network and the slow one.
 
     Sums over several slices or hosts, h of them, are made within each first; then each of the m
@@ -96,7 +193,7 @@ def _costs(report):
     lines = []
     for cost in report.costs:
         times = f", {cost.turns} times" if cost.turns > 1 else ""
-        lines.append(f"{cost.name.capitalize()}{times}; of one device:")
+        lines.append(f"{cost.name[0].upper()}{cost.name[1:]}{times}; of one device:")
         lines.append(f"  {'':<32}{'TFLOP':>10}{'GB':>10}{'ms at least':>14}")
         for kind in {**cost.flops, **cost.traffic}:
             flops = cost.flops.get(kind, 0) / report.topology.size / 1e12

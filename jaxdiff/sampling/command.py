@@ -154,9 +154,9 @@ def _sample(args):
         cond={name: array[:n] if name in each else array for name, array in cond.items()},
         sampler=sampler_of(args, model.config),
         guidance=guidance,
-        combiner=_settings_of(APG, "apg", args.apg),
+        combiner=settings_of(APG, "apg", args.apg),
         rescale=args.rescale,
-        cads=_settings_of(CADS, "cads", args.cads),
+        cads=settings_of(CADS, "cads", args.cads),
         batch_size=args.batch_size,
         start=each["start"][:n] if "start" in each else start,
         together=args.together,
@@ -245,7 +245,7 @@ def _schedule(text):
     return Schedule(shape, tuple(parsed(value, float, "--schedule") for value in values))
 
 
-def _settings_of(cls, flag, values):
+def settings_of(cls, flag, values):
     """Settings of values in their order, such as CADS(.6, .9, .1); None of None."""
     if values is None:
         return None
