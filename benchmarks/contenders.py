@@ -5,6 +5,7 @@ of JSON such as {"do": "step", "calls": 2}. Only the standard library is used, a
 with different Pythons.
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -56,13 +57,23 @@ class Contender:
 
     def request(self, do, **details):
         """Sends a request, whose answer is read by `answer`."""
-        self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise EOFError("The process has ended.") from None
+
+    def kill(self):
+        """Ends the process, which may be asked something in another thread."""
+        self._process.kill()
 
     def end(self):
-        """Ends the process."""
+        """Ends the process and waits for it."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
     def answer(self):
         """The next answer; EOFError if the process ended instead."""

@@ -1,19 +1,25 @@
-"""The PyTorch side of benchmarks/peers.py, in a process of its own.
+"""The PyTorch side of benchmarks/peers.py and benchmarks/accelerator.py, in its own process.
 
     python benchmarks/peer_torch.py '{"contender": "guided-diffusion", "source": PATH, ...}'
 
 A training step is guided-diffusion's own for one device, from its parts: timesteps drawn by its
 sampler, its training losses, backward pass, its trainer's norms and AdamW, and one average. Of its
 TrainLoop it leaves out logging and what many devices need.
+
+Of the process's specification, beside the contender and the source: options, arguments of
+UNetModel; batch_size; precision, "float32", "float16" (guided-diffusion's own) or "bfloat16"
+(autocast); device, "cpu", of one thread, or "cuda".
 """
 
+import functools
 import json
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from benchmarks.contenders import answer_requests, cpu_seconds
+from benchmarks.contenders import answer_requests, cpu_seconds, wall_seconds
 
 
 def guided_diffusion(options):
@@ -51,6 +57,7 @@ def diffusers(options):
         def __init__(self):
             super().__init__()
             self.unet = unet
+            self.out_channels = options["out_channels"]
 
         def forward(self, x, timesteps, y):
             return self.unet(x, timesteps, class_labels=y).sample
@@ -67,8 +74,11 @@ def batch(options, size):
     return x, torch.randint(0, 1000, (size,)), torch.randint(0, options["num_classes"], (size,))
 
 
-def step_of(model, called, x, labels):
-    """A function that takes a training step of `model`, which is called as `called`."""
+def step_of(model, called, x, labels, precision):
+    """A function that takes a training step of `model`, which is called as `called`.
+
+    Its argument is the number of parts that the batch is cut into, as the memory needs it.
+    """
     import copy
 
     import torch
@@ -79,18 +89,25 @@ def step_of(model, called, x, labels):
     from guided_diffusion.script_util import create_gaussian_diffusion
 
     logger.Logger.CURRENT = logger.Logger(dir=None, output_formats=[])  # its own makes a folder
-    diffusion = create_gaussian_diffusion(noise_schedule="cosine")
-    sampler, trainer = UniformSampler(diffusion), MixedPrecisionTrainer(model=model)
+    learns = model.out_channels == 2 * x.shape[1]
+    diffusion = create_gaussian_diffusion(noise_schedule="cosine", learn_sigma=learns)
+    sampler = UniformSampler(diffusion)
+    trainer = MixedPrecisionTrainer(model=model, use_fp16=precision == "float16")
     average = copy.deepcopy(trainer.master_params)
     optimizer = torch.optim.AdamW(trainer.master_params, lr=1e-4, weight_decay=0.0)
+    bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
-    def step():
+    def step(parts=1):
         trainer.zero_grad()
-        t, weights = sampler.sample(len(x), x.device)
-        losses = diffusion.training_losses(called, x, t, model_kwargs={"y": labels})
-        trainer.backward((losses["loss"] * weights).mean())
+        for part, own in zip(x.chunk(parts), labels.chunk(parts), strict=True):
+            t, weights = sampler.sample(len(part), x.device)
+            with bfloat16:
+                losses = diffusion.training_losses(called, part, t, model_kwargs={"y": own})
+            trainer.backward((losses["loss"] * weights).mean() / parts)
         trainer.optimize(optimizer)
         update_ema(average, trainer.master_params, rate=0.9999)
+        if x.is_cuda:
+            torch.cuda.synchronize()
 
     return step
 
@@ -100,14 +117,17 @@ def ready(spec):
     import torch
 
     sys.path.insert(0, spec["source"])
-    torch.set_num_threads(1)
+    if spec["device"] == "cpu":
+        torch.set_num_threads(1)
     torch.manual_seed(0)
-    options = spec["options"]
+    options, precision = spec["options"], spec["precision"]
     make = diffusers if spec["contender"] == "diffusers" else guided_diffusion
-    model = make(options)
+    with torch.device(spec["device"]):
+        model = make({**options, "use_fp16": precision == "float16"})
+        x, t, labels = batch(options, spec["batch_size"])
+    parameters = sum(p.numel() for p in model.parameters())
     model.train()
     called = torch.compile(model) if spec["contender"].endswith("compiled") else model
-    x, t, labels = batch(options, spec["batch_size"])
 
     def forward():
         with torch.no_grad():
@@ -124,11 +144,35 @@ def ready(spec):
 
     functions = {
         "forward": forward,
-        "step": step_of(model, called, x, labels),
+        "step": step_of(model, called, x, labels, precision),
         "outputs": outputs,
     }
-    parameters = sum(p.numel() for p in model.parameters())
-    return {"parameters": parameters, "version": f"torch {torch.__version__}"}, functions
+    version = f"torch {torch.__version__}"
+    device = torch.cuda.get_device_name() if spec["device"] == "cuda" else "cpu"
+    return {"parameters": parameters, "version": version, "device": device}, functions
+
+
+def fitted(functions, parts):
+    """Halves the batch's parts until a step fits: {"parts": how many, "seconds": of all tries}."""
+    import torch
+
+    step, start = functions["step"], time.perf_counter()
+    while True:
+        try:
+            step(parts)
+            break
+        except torch.OutOfMemoryError:
+            parts *= 2
+        torch.cuda.empty_cache()
+    functions["step"] = functools.partial(step, parts)
+    return {"parts": parts, "seconds": time.perf_counter() - start}
+
+
+def peak_bytes(functions):
+    """The most memory that tensors have taken."""
+    import torch
+
+    return {"bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None}
 
 
 def write_outputs(functions, file):
@@ -142,5 +186,11 @@ def write_outputs(functions, file):
 if __name__ == "__main__":
     answer_requests(
         lambda: ready(json.loads(sys.argv[1])),
-        {"time": cpu_seconds, "outputs": write_outputs},
+        {
+            "time": cpu_seconds,
+            "wall": wall_seconds,
+            "outputs": write_outputs,
+            "fit": fitted,
+            "memory": peak_bytes,
+        },
     )

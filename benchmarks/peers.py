@@ -77,6 +77,8 @@ def started(names, channels, batch_size, args):
         "source": os.path.abspath(args.guided_diffusion or "."),
         "options": options(channels),
         "batch_size": batch_size,
+        "precision": "float32",
+        "device": "cpu",
     }
     core = max(os.sched_getaffinity(0)) if args.core is None else args.core
     found = {}
