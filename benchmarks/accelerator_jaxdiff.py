@@ -34,7 +34,8 @@ SMALL = {
 
 def read(name, small):
     """A config in bfloat16, as it is or tiny."""
-    from jaxdiff.config import read_config_file, replaced
+    from jaxdiff.config import replaced
+    from jaxdiff.config.overrides import read_config_file
 
     config = replaced(read_config_file(name), {"training.dtype": "bfloat16"})
     return replaced(config, SMALL) if small else config
@@ -93,7 +94,7 @@ class Sampling:
     """Guided sampling of one batch on one device, its steps timed and multiplied.
 
     Arguments:
-      row: guide, "classifier" or "autoguidance"; batch_size; num_steps.
+      row: guide, "classifier" or "weaker"; batch_size; num_steps.
       spec: of the process.
     """
 
