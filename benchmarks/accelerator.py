@@ -250,6 +250,7 @@ def main():
 def _measure(args):
     peers = PEER_ROWS if args.guided_diffusion else ()
     report = Report([*ROWS, *peers], args)
+    report.write()
     ours(report, args, report.left() - PEERS * len(peers))
     for number, row in enumerate(peers):
         peer(row, report, args, report.left() / (len(peers) - number))
