@@ -4,6 +4,8 @@ A class of settings that is in no table here, such as one of another project, bu
 `build()`, and of a network `build(signature, rngs)`.
 """
 
+import dataclasses
+
 import numpy as np
 
 from jaxdiff.config import ADM, APG, DDIM, DDPM, EDM, DPMpp, Heun, PixelCodec
@@ -12,6 +14,7 @@ from jaxdiff.diffusion.edm import EdmProcess
 from jaxdiff.guidance.combiners import Apg, Linear
 from jaxdiff.models.codecs import Pixels
 from jaxdiff.models.network import Network
+from jaxdiff.parallel.attention import attention_for
 from jaxdiff.samplers.ddim import DdimSampler
 from jaxdiff.samplers.ddpm import DdpmSampler
 from jaxdiff.samplers.dpmpp import DpmppSampler
@@ -21,9 +24,10 @@ PROCESSES = {ADM: AdmProcess, EDM: EdmProcess}
 SAMPLERS = {DDPM: DdpmSampler, DDIM: DdimSampler, Heun: HeunSampler, DPMpp: DpmppSampler}
 
 
-def network(config):
-    """The Network of a RunConfig, without parameters."""
-    return Network(config.model, config.signature)
+def network(config, mesh=None):
+    """The Network of a RunConfig, without parameters; with a mesh, for its devices."""
+    attend = None if mesh is None else attention_for(mesh)
+    return Network(config.model, dataclasses.replace(config.signature, attend=attend))
 
 
 def process(diffusion):

@@ -16,11 +16,11 @@ LAYERS = (
     ("diffusion",),
     ("guidance",),
     ("samplers",),
-    ("factory",),
     (
         *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
         *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
     ),
+    ("factory",),
     ("training", "sampling", "evaluation"),
     ("plan",),
     ("interop", "commands"),

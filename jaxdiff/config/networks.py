@@ -9,6 +9,7 @@ A network kind from elsewhere is a class of settings with
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from jaxdiff.config.conditions import Condition, Label, Tokens
@@ -46,6 +47,8 @@ class Signature:
       uncertainty: whether it has a head that predicts its own error, for training alone.
       dtype: type that it computes in, float32 or bfloat16; parameters are float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
+      attend: computes attention, (qkv [B, N, 3C], num_heads) -> [B, N, C], hashable, such as what
+        jaxdiff.parallel.attention chooses for the devices; None: jaxdiff.models.attention.attend.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +57,7 @@ class Signature:
     uncertainty: bool = False
     dtype: str = "float32"
     remat: bool = False
+    attend: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

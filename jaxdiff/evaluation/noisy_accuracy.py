@@ -27,7 +27,8 @@ def accuracies(model, split=None, repeats=16):
     if not config.is_classifier:
         raise UserError(f"{classifier} is a diffusion model: give the run of a classifier.")
     source = open_split(config.data, split or config.data.held_out, config.model.conditions)
-    held_out = HeldOut(Task.of(config), source.in_memory(), make_mesh())
+    mesh = make_mesh()
+    held_out = HeldOut(Task.of(config, mesh), source.in_memory(), mesh)
     if not all_finite(classifier.params):
         raise UserError(f"{classifier} holds numbers that are not finite: use another step.")
     with out_of_memory("use a machine with more"):

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.models.layers import conv, downsample, drop, group_norm, linear, upsample
+from jaxdiff.models.attention import attend
+from jaxdiff.models.layers import Conv, Linear, downsample, drop, upsample
+from jaxdiff.models.normalization import GroupNorm
 
 RESAMPLE = {"up": upsample, "down": downsample, None: lambda x: x}
 
@@ -24,29 +26,27 @@ class ResBlock(nnx.Module):
         self.resample, self.index, self.dtype = resample, index, dtype
         self.adaptive_norm, self.rescale = config.adaptive_norm, config.rescale_residuals
         common = {"dtype": dtype, "rngs": rngs}
-        self.norm1 = group_norm(in_channels, rngs=rngs)
-        self.conv1 = conv(in_channels, out_channels, **common)
-        self.modulation = linear(
+        self.norm1 = GroupNorm(in_channels, rngs=rngs)
+        self.conv1 = Conv(in_channels, out_channels, **common)
+        self.modulation = Linear(
             config.emb_width, out_channels * (2 if config.adaptive_norm else 1), **common
         )
-        self.norm2 = group_norm(out_channels, rngs=rngs)
-        self.conv2 = conv(out_channels, out_channels, **common, zero=True)
+        self.norm2 = GroupNorm(out_channels, rngs=rngs)
+        self.conv2 = Conv(out_channels, out_channels, **common, zero=True)
         self.skip = (
-            conv(in_channels, out_channels, 1, **common) if in_channels != out_channels else None
+            Conv(in_channels, out_channels, 1, **common) if in_channels != out_channels else None
         )
 
     def __call__(self, x, emb, dropout=None):
         """x: [B, H, W, C_in]; emb: [B, E]; a Dropout or None. Returns [B, H', W', C_out]."""
         resample = RESAMPLE[self.resample]
-        h = nnx.silu(self.norm1(x)).astype(self.dtype)
-        h = self.conv1(resample(h))
-        modulation = self.modulation(nnx.silu(emb))[:, None, None]
+        activated = {"silu": True, "dtype": self.dtype}
+        h = self.conv1(resample(self.norm1(x, **activated)))
+        modulation = self.modulation(nnx.silu(emb))
         if self.adaptive_norm:
-            scale, shift = jnp.split(modulation, 2, axis=-1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = self.norm2(h, *jnp.split(modulation, 2, axis=-1), **activated)
         else:
-            h = self.norm2(h + modulation)
-        h = nnx.silu(h).astype(self.dtype)
+            h = self.norm2(h + modulation[:, None, None], **activated)
         if dropout is not None:
             keys = jax.vmap(jax.random.fold_in, (0, None))(dropout.keys, self.index)
             h = drop(h, dropout.rate, keys)
@@ -60,17 +60,18 @@ class Attention(nnx.Module):
     The projection to queries, keys and values is laid out [3, heads, width of a head].
     """
 
-    def __init__(self, config, channels, num_heads, *, dtype, rngs):
+    def __init__(self, config, channels, num_heads, *, attend=attend, dtype, rngs):
+        self.attend = attend
         self.num_heads, self.dtype, self.rescale = num_heads, dtype, config.rescale_residuals
-        self.norm = group_norm(channels, rngs=rngs)
-        self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
-        self.out = linear(channels, channels, dtype=dtype, rngs=rngs, zero=True)
+        self.norm = GroupNorm(channels, rngs=rngs)
+        self.qkv = Linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
+        self.out = Linear(channels, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x):
         """x: [B, H, W, C]. Returns the same shape."""
         batch, height, width, channels = x.shape
-        h = self.norm(x).astype(self.dtype).reshape(batch, height * width, channels)
-        h = attend(self.qkv(h), self.num_heads)
+        h = self.norm(x, dtype=self.dtype).reshape(batch, height * width, channels)
+        h = self.attend(self.qkv(h), self.num_heads)
         return add(x, self.out(h.reshape(batch, height, width, channels)), self.rescale)
 
 
@@ -97,7 +98,7 @@ class Resample(nnx.Module):
         self.direction = direction
         stride = 2 if direction == "down" else 1
         self.conv = (
-            conv(channels, channels, stride=stride, dtype=dtype, rngs=rngs) if learned else None
+            Conv(channels, channels, stride=stride, dtype=dtype, rngs=rngs) if learned else None
         )
 
     def __call__(self, x, *_):
@@ -110,20 +111,3 @@ class Resample(nnx.Module):
 def add(x, h, rescale):
     """A residual connection, divided by sqrt 2 where asked for, which keeps the variance."""
     return (x + h) / math.sqrt(2) if rescale else x + h
-
-
-def attend(qkv, num_heads, queries=None):
-    """Multi-head attention among tokens.
-
-    Args:
-      qkv: [B, N, 3C], laid out [3, num_heads, C / num_heads].
-      num_heads: number of heads.
-      queries: how many of the tokens ask, from the first; all, if None.
-
-    Returns:
-      [B, N or queries, C].
-    """
-    batch, tokens, width = qkv.shape
-    q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, num_heads, -1), 2, 0)
-    # Scales the logits by 1/sqrt(width) and takes the softmax in float32.
-    return jax.nn.dot_product_attention(q[:, :queries], k, v).reshape(batch, -1, width // 3)

@@ -7,9 +7,10 @@ have the head `attention`; the others are what its code offers beside.
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.models.blocks import attend
+from jaxdiff.models.attention import attend
 from jaxdiff.models.encoder import Builder, Encoder, TimeConditioned
-from jaxdiff.models.layers import group_norm, linear
+from jaxdiff.models.layers import Linear
+from jaxdiff.models.normalization import GroupNorm
 
 HIDDEN = 2048  # width of the hidden layer of the spatial heads
 
@@ -23,15 +24,15 @@ class AttentionHead(nnx.Module):
     def __init__(self, config, image_size, skip_widths, *, rngs):
         width, tokens = config.widths[-1], 1 + config.resolutions(image_size)[-1] ** 2
         self.num_heads = config.heads(width)
-        self.norm = group_norm(width, rngs=rngs)
+        self.norm = GroupNorm(width, rngs=rngs)
         normal = nnx.initializers.normal(width**-0.5)
         self.position = nnx.Param(normal(rngs.params(), (tokens, width)))
-        self.qkv = linear(width, 3 * width, dtype=jnp.float32, rngs=rngs)
-        self.out = linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs)
+        self.qkv = Linear(width, 3 * width, dtype=jnp.float32, rngs=rngs)
+        self.out = Linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, h, skips):
         """h: [B, H, W, C]. Returns [B, C]."""
-        h = nnx.silu(self.norm(h)).reshape(h.shape[0], -1, h.shape[-1])
+        h = self.norm(h, silu=True).reshape(h.shape[0], -1, h.shape[-1])
         h = jnp.concatenate([h.mean(1, keepdims=True), h], axis=1) + self.position[...]
         return attend(self.qkv(h), self.num_heads, queries=1)[:, 0]
 
@@ -41,12 +42,12 @@ class AdaptiveHead(nnx.Module):
 
     def __init__(self, config, image_size, skip_widths, *, rngs):
         width = config.widths[-1]
-        self.norm = group_norm(width, rngs=rngs)
-        self.out = linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs, zero=True)
+        self.norm = GroupNorm(width, rngs=rngs)
+        self.out = Linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs, zero=True)
 
     def __call__(self, h, skips):
         """h: [B, H, W, C]. Returns [B, C]."""
-        return nnx.silu(self.norm(h)).mean((1, 2))
+        return self.norm(h, silu=True).mean((1, 2))
 
 
 class SpatialHead(nnx.Module):
@@ -54,15 +55,15 @@ class SpatialHead(nnx.Module):
 
     def __init__(self, config, image_size, skip_widths, *, rngs):
         width = sum(skip_widths) + config.widths[-1]
-        self.hidden = linear(width, HIDDEN, dtype=jnp.float32, rngs=rngs)
-        self.norm = group_norm(HIDDEN, rngs=rngs) if config.pool == "spatial_v2" else None
-        self.out = linear(HIDDEN, config.label.classes, dtype=jnp.float32, rngs=rngs)
+        self.hidden = Linear(width, HIDDEN, dtype=jnp.float32, rngs=rngs)
+        self.norm = GroupNorm(HIDDEN, rngs=rngs) if config.pool == "spatial_v2" else None
+        self.out = Linear(HIDDEN, config.label.classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, h, skips):
         """h: [B, H, W, C]; skips: of the encoder. Returns [B, 2048]."""
         means = [image.astype(jnp.float32).mean((1, 2)) for image in (*skips, h)]
         hidden = self.hidden(jnp.concatenate(means, axis=-1))
-        return nnx.relu(hidden) if self.norm is None else nnx.silu(self.norm(hidden))
+        return nnx.relu(hidden) if self.norm is None else self.norm(hidden, silu=True)
 
 
 HEADS = {
@@ -80,7 +81,8 @@ class Classifier(TimeConditioned):
         """Settings are a ClassifierConfig and a Signature."""
         super().__init__(config, signature, rngs)
         size, *_, channels = signature.shape
-        self.encoder = Encoder(config, size, channels, Builder(config, self.dtype, rngs))
+        build = Builder(config, self.dtype, rngs, signature.attend)
+        self.encoder = Encoder(config, size, channels, build)
         self.head = HEADS[config.pool](config, size, self.encoder.skip_widths, rngs=rngs)
 
     def __call__(self, x, time, dropout=None):

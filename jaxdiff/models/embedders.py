@@ -8,7 +8,7 @@ from itertools import accumulate
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.models.layers import linear
+from jaxdiff.models.layers import Linear
 
 
 class LabelTable(nnx.Embed):
@@ -42,8 +42,8 @@ class VectorEmbedder(nnx.Module):
     def __init__(self, condition, width, *, null, rngs):
         common = {"dtype": jnp.float32, "rngs": rngs}
         self.name = condition.name
-        self.hidden = linear(condition.size, width, **common)
-        self.out = linear(width, width, **common)
+        self.hidden = Linear(condition.size, width, **common)
+        self.out = Linear(width, width, **common)
         self.unknown = nnx.Param(jnp.zeros(width)) if null else None
 
     def embed(self, cond):

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models import attention
 from jaxdiff.models.blocks import Attention, Block, Resample, ResBlock
-from jaxdiff.models.layers import conv, linear, timestep_embedding
+from jaxdiff.models.layers import Conv, Linear, timestep_embedding
 
 
 class Builder:
     """Makes the blocks of a network: numbers them, and gives them what all have in common."""
 
-    def __init__(self, config, dtype, rngs):
+    def __init__(self, config, dtype, rngs, attend=None):
         self.config, self.dtype, self.rngs, self.count = config, dtype, rngs, 0
+        self.attend = attend or attention.attend
 
     def block(self, in_channels, out_channels, *, resample=None, num_heads=None):
         """The next block of the network, with attention if there are heads."""
@@ -28,6 +30,7 @@ class Builder:
         )
         if not num_heads:
             return Block(res)
+        common["attend"] = self.attend
         return Block(res, Attention(self.config, out_channels, num_heads, **common))
 
     def resample(self, channels, direction):
@@ -44,7 +47,7 @@ class Encoder(nnx.Module):
     def __init__(self, config, image_size, in_channels, build):
         widths, sizes = config.widths, config.resolutions(image_size)
         width = widths[0]
-        self.stem = conv(in_channels, width, dtype=build.dtype, rngs=build.rngs)
+        self.stem = Conv(in_channels, width, dtype=build.dtype, rngs=build.rngs)
         blocks, skip_widths = [], [width]
         for level, (size, level_width) in enumerate(zip(sizes, widths, strict=True)):
             heads = config.heads(level_width) if size in config.attention_resolutions else None
@@ -85,8 +88,8 @@ class TimeConditioned(nnx.Module):
     def __init__(self, config, signature, rngs):
         self.config, self.remat = config, signature.remat
         self.dtype = jnp.dtype(signature.dtype)
-        self.time1 = linear(config.channels, config.emb_width, dtype=self.dtype, rngs=rngs)
-        self.time2 = linear(config.emb_width, config.emb_width, dtype=self.dtype, rngs=rngs)
+        self.time1 = Linear(config.channels, config.emb_width, dtype=self.dtype, rngs=rngs)
+        self.time2 = Linear(config.emb_width, config.emb_width, dtype=self.dtype, rngs=rngs)
 
     def embed_time(self, time):
         """time: [B], any real number type. Returns [B, 4C]."""

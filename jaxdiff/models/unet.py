@@ -12,7 +12,8 @@ from jaxdiff.config import Image, Label, Vector
 from jaxdiff.models.condition import Condition
 from jaxdiff.models.embedders import LabelTable, VectorEmbedder
 from jaxdiff.models.encoder import Builder, Encoder, TimeConditioned
-from jaxdiff.models.layers import conv, fourier_features, group_norm, linear, resized
+from jaxdiff.models.layers import Conv, Linear, fourier_features, resized
+from jaxdiff.models.normalization import GroupNorm
 
 UNCERTAINTY_WIDTH = 128
 
@@ -49,7 +50,7 @@ class Uncertainty(nnx.Module):
     """The head of a learned loss weight: one linear layer on Fourier features, 0 at first."""
 
     def __init__(self, rngs: nnx.Rngs):
-        self.out = linear(UNCERTAINTY_WIDTH, 1, dtype=jnp.float32, rngs=rngs, zero=True)
+        self.out = Linear(UNCERTAINTY_WIDTH, 1, dtype=jnp.float32, rngs=rngs, zero=True)
 
     def __call__(self, time):
         """[B] -> [B]."""
@@ -70,14 +71,14 @@ class UNet(TimeConditioned):
         self.labels = LabelTable(labels, config.emb_width, **common) if labels else None
         self.vectors = nnx.List([VectorEmbedder(v, config.emb_width, **common) for v in vectors])
         size, *_, channels = signature.shape
-        build = Builder(config, self.dtype, rngs)
+        build = Builder(config, self.dtype, rngs, signature.attend)
         in_channels = channels + sum(image.channels for image in self.images)
         self.encoder = Encoder(config, size, in_channels, build)
         self.decoder = Decoder(config, size, self.encoder.skip_widths, build)
         width = config.widths[0]
-        self.norm = group_norm(width, rngs=rngs)
+        self.norm = GroupNorm(width, rngs=rngs)
         # The output convolution stays in float32: its result is what losses and samplers see.
-        self.out = conv(width, signature.out_channels, dtype=jnp.float32, rngs=rngs, zero=True)
+        self.out = Conv(width, signature.out_channels, dtype=jnp.float32, rngs=rngs, zero=True)
         # Last, so that a network with the head starts from the parameters of one without.
         self.head = Uncertainty(rngs) if signature.uncertainty else None
 
@@ -122,4 +123,4 @@ class UNet(TimeConditioned):
         call = self.caller(dropout)
         h, skips = self.encoder(x.astype(self.dtype), emb, call)
         h = self.decoder(h, skips, emb, call)
-        return self.out(nnx.silu(self.norm(h)))
+        return self.out(self.norm(h, silu=True))

@@ -84,8 +84,8 @@ class TrainedModel:
 
     @cached_property
     def network(self):
-        """The network without its parameters."""
-        return factory.network(self.config)
+        """The network without its parameters, for all devices."""
+        return factory.network(self.config, make_mesh())
 
     @cached_property
     def process(self):

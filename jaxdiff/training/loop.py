@@ -75,7 +75,7 @@ def _train(config, run, interrupt, restart):
     source = open_split(config.data, "train", config.model.conditions).in_memory()
     config = workdir_lib.measure(config, run, source)
     data_record = workdir_lib.data_record(config, run, source)
-    task = Task.of(config)
+    task = Task.of(config, mesh)
     evaluate = evaluation_of(task, source, mesh)
     template = state_template(task, mesh)
     check_fits(config, template, mesh, SMALLER)

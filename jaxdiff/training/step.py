@@ -12,6 +12,7 @@ import optax
 
 from jaxdiff.config import Image
 from jaxdiff.diffusion import timesteps
+from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.training.augment import augmented
 from jaxdiff.training.averages import profiles
 from jaxdiff.training.state import State
@@ -41,7 +42,7 @@ def make_step(config):
         for each of the model's conditions. metrics: {"loss": float32, "grad_norm": float32, ...};
         NaN if the step was not finite. The State that is given cannot be used afterwards.
     """
-    task = Task.of(config)
+    task = Task.of(config, make_mesh(devices=jax.local_devices()[:1]))
     summed = summing_step(task)
     names = [*task.objective.terms, "grad_norm"]
 

@@ -40,9 +40,9 @@ class Task:
     optimizer: optax.GradientTransformation
 
     @classmethod
-    def of(cls, config):
-        """The task of a run's config."""
-        network, process = factory.network(config), factory.process(config.diffusion)
+    def of(cls, config, mesh=None):
+        """The task of a run's config; with a mesh, for its devices."""
+        network, process = factory.network(config, mesh), factory.process(config.diffusion)
         return cls(
             config,
             network,

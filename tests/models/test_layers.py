@@ -43,7 +43,7 @@ def test_images_are_resized_by_interpolating_between_the_centres_of_pixels():
 
 @pytest.mark.parametrize("size", [6, 7])
 def test_convolutions_of_stride_two_have_a_margin_on_both_sides(size):
-    layer = layers.conv(1, 1, stride=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer = layers.Conv(1, 1, stride=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (1, size, size, 1))
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     for row in range(3):
@@ -72,10 +72,10 @@ def test_dropout_keeps_the_mean_and_the_share():
 
 
 def test_zero_layers_start_at_zero_and_others_within_the_bound_of_their_fan_in():
-    layer = layers.conv(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer = layers.Conv(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0))
     bound = 1 / np.sqrt(8 * 9)
     for values in (layer.kernel[...], layer.bias[...]):
         assert 0.8 * bound < np.abs(values).max() <= bound
-    zero = layers.linear(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0), zero=True)
+    zero = layers.Linear(8, 16, dtype=jnp.float32, rngs=nnx.Rngs(0), zero=True)
     assert not np.any(zero.kernel[...])
     assert not np.any(zero.bias[...])
