@@ -125,12 +125,9 @@ class Sampling:
 
     def compile(self):
         """Compiles the steps that there are most of; Heun's last is of another kind."""
-        import jax
-
-        from jaxdiff.parallel.mesh import make_mesh
         from jaxdiff.plan import plans
 
-        self.made = self.job(make_mesh(devices=jax.devices()[:1]))
+        self.made = self.job(self.network.one_device())
         self.program = most_turns(self.made)
         self.compiled, self.seconds = self.network.compiled_of(
             self.program.function, self.program.arguments

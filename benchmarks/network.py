@@ -30,6 +30,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import from_global, make_mesh
 from jaxdiff.plan.counts import flops_by_kind
 from jaxdiff.plan.hardware import peak_flops
+from jaxdiff.plan.plans import here
 from jaxdiff.training.compiled import (
     condition_shapes,
     jitted_step,
@@ -86,7 +87,8 @@ def examples_of(task, size):
 
 def kept_bytes(config):
     """Bytes that live between the forward and the backward pass of one part of a batch."""
-    task, size = Task.of(config), config.training.batch_size // config.training.accumulate
+    task = Task.of(config, one_device())
+    size = config.training.batch_size // config.training.accumulate
 
     def backward(params, examples):
         return jax.vjp(lambda p: task.objective.losses(p, examples)[0]["loss"].mean(), params)[1]
@@ -96,13 +98,18 @@ def kept_bytes(config):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
+def one_device():
+    """A mesh of the first device."""
+    return make_mesh(devices=jax.devices()[:1])
+
+
 def step_of(config, values, mesh=None):
     """(jitted training step, its arguments), on a mesh or one device.
 
     The arguments are shapes unless `values`, and sharded either way.
     """
-    mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
-    task = Task.of(config)
+    mesh = one_device() if mesh is None else mesh
+    task = Task.of(config, mesh)
     template = state_template(task, mesh)
     step, shapes = jitted_step(task, template, mesh), step_arguments(task, template, mesh)
 
@@ -116,9 +123,9 @@ def step_of(config, values, mesh=None):
     )
 
 
-def forward_of(config, values):
+def forward_of(config, values, mesh=None):
     """(jitted forward pass, its arguments), conditions and all, without dropout."""
-    task = Task.of(config)
+    task = Task.of(config, one_device() if mesh is None else mesh)
     network = task.network
 
     def forward(params, x, cond):
@@ -137,8 +144,12 @@ def forward_of(config, values):
 
 
 def flops_of(make, config):
-    """Operations of the products of a program, without what remat computes again."""
-    function, arguments = make(with_training(config, remat=False, accumulate=1), values=False)
+    """Operations of the products of a program, without what remat computes again.
+
+    They are those of the program for a CPU, which computes attention as it is defined.
+    """
+    plain = with_training(config, remat=False, accumulate=1)
+    function, arguments = make(plain, values=False, mesh=here())
     return sum(flops_by_kind(function.trace(*arguments).jaxpr).values())
 
 

@@ -84,8 +84,8 @@ class TrainedModel:
 
     @cached_property
     def network(self):
-        """The network without its parameters, for all devices."""
-        return factory.network(self.config, make_mesh())
+        """The network without its parameters, for the devices that it is sampled on."""
+        return factory.network(self.config, self.devices)
 
     @cached_property
     def process(self):
