@@ -101,9 +101,9 @@ def step_of(model, called, x, labels, precision):
         trainer.zero_grad()
         for part, own in zip(x.chunk(parts), labels.chunk(parts), strict=True):
             t, weights = sampler.sample(len(part), x.device)
-            with bfloat16:
+            with bfloat16:  # for the backward pass too, as its attention is always recomputed
                 losses = diffusion.training_losses(called, part, t, model_kwargs={"y": own})
-            trainer.backward((losses["loss"] * weights).mean() / parts)
+                trainer.backward((losses["loss"] * weights).mean() / parts)
         trainer.optimize(optimizer)
         update_ema(average, trainer.master_params, rate=0.9999)
         if x.is_cuda:
