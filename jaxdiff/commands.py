@@ -13,6 +13,7 @@ COMMANDS = {
     "classifier": "jaxdiff.evaluation.classifier",
     "likelihood": "jaxdiff.evaluation.likelihood",
     "sweep": "jaxdiff.evaluation.sweep",
+    "plan": "jaxdiff.plan.command",
     "encode": "jaxdiff.sampling.encode",
     "openai": "jaxdiff.interop.openai",
 }  # name: a module with a function main()

@@ -22,6 +22,7 @@ LAYERS = (
     ),
     ("factory",),
     ("training", "sampling", "evaluation"),
+    ("plan",),
     ("interop", "commands"),
 )
 WITHOUT_USER_ERRORS = ("models", "diffusion", "guidance", "samplers", "parallel")

@@ -75,8 +75,9 @@ def arrange(devices, fsdp):
         if len(slices) == 1:
             return mesh_utils.create_device_mesh(shape, devices, **options)
         return mesh_utils.create_hybrid_device_mesh(shape, (len(slices), 1), devices, **options)
-    except (AssertionError, NotImplementedError):
-        # Such as two devices on a chip of TPU v4; their own order is valid, if not the fastest.
+    except (AssertionError, NotImplementedError, TypeError, ValueError):
+        # Such as two devices on a chip of TPU v4, or an axis of 20 chips, which JAX cannot split
+        # by 32 in all; their own order is valid, if not the fastest.
         return np.array(sorted(devices, key=_slice_of), object).reshape(-1, fsdp)
 
 

@@ -69,6 +69,20 @@ def parser():
         "whose images become the condition that is an image and whose labels the label",
     )
     add("cond_split", help="Take the conditions of this split of the run's data")
+    add_method(made)
+    add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
+    add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
+    add("distributed", bool, False, "Whether many hosts run this program together")
+    cli.add_imports(made)
+    return made
+
+
+def add_method(made):
+    """Adds the flags of the sampler and of guidance, which `sampler_of` and `guidance_of` read."""
+
+    def add(name, hint=str, default=None, help="", repeated=False):
+        cli.add_flag(made, name, hint, default, help, repeated)
+
     add("sampler", Literal[*SAMPLERS], help="Default: the run's")
     cli.add_settings(made, DDPM, COMMON)
     cli.add_settings(made, DDIM, ("eta",))
@@ -105,11 +119,6 @@ def parser():
     add("classifier", help=f"{_about(ClassifierGuidance)} The run of a classifier")
     scale = meanings(ClassifierGuidance)["scale"]
     add("classifier_scale", float, help=f"{scale} Default: 1")
-    add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
-    add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
-    add("distributed", bool, False, "Whether many hosts run this program together")
-    cli.add_imports(made)
-    return made
 
 
 def _about(cls):
@@ -145,9 +154,9 @@ def _sample(args):
         cond={name: array[:n] if name in each else array for name, array in cond.items()},
         sampler=sampler_of(args, model.config),
         guidance=guidance,
-        combiner=_settings_of(APG, "apg", args.apg),
+        combiner=settings_of(APG, "apg", args.apg),
         rescale=args.rescale,
-        cads=_settings_of(CADS, "cads", args.cads),
+        cads=settings_of(CADS, "cads", args.cads),
         batch_size=args.batch_size,
         start=each["start"][:n] if "start" in each else start,
         together=args.together,
@@ -236,7 +245,7 @@ def _schedule(text):
     return Schedule(shape, tuple(parsed(value, float, "--schedule") for value in values))
 
 
-def _settings_of(cls, flag, values):
+def settings_of(cls, flag, values):
     """Settings of values in their order, such as CADS(.6, .9, .1); None of None."""
     if values is None:
         return None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxdiff import factory, files
 from jaxdiff.checkpoints.run import Reference, read_ema, resolve
@@ -62,6 +63,7 @@ class TrainedModel:
       dropout: rate that the network is sampled with, in [0, 1).
       class_names: of its labels, in order; empty where they are not known.
       empty: numbers of the classes that have no examples.
+      mesh: the devices that it is sampled on; None: all there are.
     """
 
     config: RunConfig
@@ -70,14 +72,20 @@ class TrainedModel:
     dropout: float = 0.0
     class_names: tuple[str, ...] = ()
     empty: tuple[int, ...] = ()
+    mesh: Mesh | None = None
 
     def __str__(self):
         return str(self.reference or "the model")
 
     @cached_property
+    def devices(self):
+        """The mesh of the devices that it is sampled on."""
+        return make_mesh() if self.mesh is None else self.mesh
+
+    @cached_property
     def network(self):
-        """The network without its parameters, for all devices."""
-        return factory.network(self.config, make_mesh())
+        """The network without its parameters, for the devices that it is sampled on."""
+        return factory.network(self.config, self.devices)
 
     @cached_property
     def process(self):
@@ -92,8 +100,7 @@ class TrainedModel:
     @cached_property
     def params(self):
         """The parameters, whole on every device; read when they are first asked for."""
-        mesh = make_mesh()
-        shardings = jax.tree.map(lambda _: replicated(mesh), self.network.shapes)
+        shardings = jax.tree.map(lambda _: replicated(self.devices), self.network.shapes)
         if self.parameters is not None:
             return jax.device_put(self.parameters, shardings)
         return read_ema(self.reference, self.network.shapes, shardings)
@@ -132,13 +139,14 @@ class TrainedModel:
         chosen = self._conditions(n, cond, method.classifier)
         start = None if start is None else _checked("start", start, n, self.network.signature.shape)
         # Two batches of B keep a CPU as busy as one of 2B.
-        together = jax.default_backend() != "cpu" if together is None else together
+        platform = self.devices.devices.flat[0].platform
+        together = platform != "cpu" if together is None else together
         pipeline = Pipeline(
             network=self.network,
             process=self.process,
             sampler=factory.sampler(spec),
             codec=self.codec,
-            mesh=make_mesh(),
+            mesh=self.devices,
             dropout=self.dropout,
             guides=tuple((each.network, each.process, each.dropout) for each in method.guides),
             references=method.references,

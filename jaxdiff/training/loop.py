@@ -25,22 +25,16 @@ from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import (
-    check_batch_size,
-    make_mesh,
-    parameter_sharding,
-    placed,
-    replicated,
-    to_devices,
-)
+from jaxdiff.parallel.mesh import check_batch_size, make_mesh, replicated, to_devices
 from jaxdiff.progress import progress_bar
 from jaxdiff.training import workdir as workdir_lib
+from jaxdiff.training.compiled import jitted_step, state_template
 from jaxdiff.training.fitting import check_fits
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.metrics_logging import Metrics, Pace, Writer, describe
 from jaxdiff.training.periodic_eval import evaluation_of
 from jaxdiff.training.state import IN_A_ROW, all_finite
-from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.training.step import zero_sums
 from jaxdiff.training.task import Task
 
 # What to do where memory does not suffice.
@@ -83,17 +77,12 @@ def _train(config, run, interrupt, restart):
     data_record = workdir_lib.data_record(config, run, source)
     task = Task.of(config, mesh)
     evaluate = evaluation_of(task, source, mesh)
-    shapes = jax.eval_shape(task.init)
-    template = placed(shapes, parameter_sharding(mesh, shapes))
+    template = state_template(task, mesh)
     check_fits(config, template, mesh, SMALLER)
     workdir_lib.claim(run, config, data_record, restart)
     describe(mesh, template)
     state, number = workdir_lib.start(run, task, template)
-    step = jax.jit(
-        summing_step(task),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, template), replicated(mesh)),
-    )
+    step = jitted_step(task, template, mesh)
     sums = zeros = jax.device_put(zero_sums(task.objective.terms), replicated(mesh))
     profiles, dtype = list(state.ema), training.snapshot_dtype
     with contextlib.ExitStack() as stack:

@@ -73,8 +73,8 @@ def test_flags_become_guidance_specs():
     }
     for text, expected in cases.items():
         assert guidance(text) == expected, text
-    assert command._settings_of(CADS, "cads", (0.6, 0.9, 0.1)) == CADS(0.6, 0.9, 0.1)
-    assert command._settings_of(APG, "apg", parsed("--apg", "0,-.5,inf").apg) == APG(0, -0.5)
+    assert command.settings_of(CADS, "cads", (0.6, 0.9, 0.1)) == CADS(0.6, 0.9, 0.1)
+    assert command.settings_of(APG, "apg", parsed("--apg", "0,-.5,inf").apg) == APG(0, -0.5)
 
 
 def test_flags_change_the_runs_sampler():
@@ -143,8 +143,8 @@ def test_flags_that_have_no_meaning_are_refused(text, words):
     def values():
         args = parsed(*text.split())
         command.guidance_of(args)
-        command._settings_of(CADS, "cads", args.cads)
-        command._settings_of(APG, "apg", args.apg)
+        command.settings_of(CADS, "cads", args.cads)
+        command.settings_of(APG, "apg", args.apg)
 
     with pytest.raises(UserError, match=words) as caught:
         values()

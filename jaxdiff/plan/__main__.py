@@ -1,0 +1,5 @@
+"""python -m jaxdiff.plan."""
+
+from jaxdiff.plan.command import main
+
+main()

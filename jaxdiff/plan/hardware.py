@@ -1,0 +1,277 @@
+"""Accelerators by name: what a device has, and devices that are not there, to compile for.
+
+    v5e:8x8      one slice of 64 chips        h100:8    one host
+    v5e:8x8*2    two slices, joined by DCN    h100:64   eight hosts of eight
+
+Programs are compiled ahead of time by the compilers that the extra `plan` installs: libtpu for
+TPUs, JAX's CUDA plugin for GPUs. Neither needs the hardware, or a driver.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import re
+
+from jaxdiff.errors import UserError
+from jaxdiff.numbers import whole
+
+# What JAX and libtpu read when they start on a machine without accelerators, or beside another.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",  # any: unset, libtpu warns
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+HOST = 8  # GPUs of a host
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
+TALL = ("4x4x12", "4x4x16", "4x8x12", "8x8x12", "8x12x12", "8x16x16", "12x12x12", "12x16x16")
+V5P = ("4x4x20", "4x4x24", "4x4x28", "4x8x16", "4x8x20", "8x8x20", "8x8x24", "8x12x16", "12x12x16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A device as JAX counts them; of TPU7x half a chip.
+
+    Attributes:
+      kind: JAX's `device_kind`.
+      bf16_flops: dense bfloat16 operations a second.
+      hbm_bytes: memory; usable_bytes: what programs may take of it.
+      hbm_bandwidth: bytes a second from and to memory.
+      link_bandwidth: bytes a second that leave a device on the fast network, all links together.
+      slow_bandwidth: the same between slices of TPUs, or hosts of GPUs.
+      slices: shapes of the slices that there are; () of GPUs.
+    """
+
+    kind: str
+    bf16_flops: float
+    hbm_bytes: int
+    usable_bytes: int
+    hbm_bandwidth: float
+    link_bandwidth: float
+    slow_bandwidth: float
+    slices: tuple[str, ...] = ()
+
+    @property
+    def platform(self):
+        """Of JAX: tpu or gpu."""
+        return "tpu" if self.slices else "gpu"
+
+
+def _tpu(kind, flops, hbm, usable, bandwidth, ici, dcn, slices):
+    return Chip(
+        kind=kind,
+        bf16_flops=flops * 1e12,
+        hbm_bytes=int(hbm * 2**30),
+        usable_bytes=int(usable * 2**30),
+        hbm_bandwidth=bandwidth * 1e9,
+        link_bandwidth=ici / 8 * 1e9,
+        slow_bandwidth=dcn * 1e9,
+        slices=slices,
+    )
+
+
+def _gpu(kind, flops, hbm, bandwidth, nvlink, network):
+    return Chip(
+        kind=kind,
+        bf16_flops=flops * 1e12,
+        hbm_bytes=hbm,
+        # XLA_PYTHON_CLIENT_MEM_FRACTION may be raised from its .75 to about this.
+        usable_bytes=int(0.92 * hbm),
+        hbm_bandwidth=bandwidth * 1e9,
+        link_bandwidth=nvlink * 1e9,
+        slow_bandwidth=network * 1e9,
+    )
+
+
+# TPUs: cloud.google.com/tpu/docs, the page of each version (TFLOP/s, GiB, GB/s, ICI in Gbit/s a
+# chip, one way); usable GiB: what libtpu 0.0.52 says it has when a program is too large; DCN in
+# GB/s a chip: "How to Scale Your Model" (jax-ml.github.io/scaling-book). GPUs: NVIDIA's data sheets
+# of the SXM modules (dense TFLOP/s, GB/s, NVLink one way), and 400 or 200 Gbit/s InfiniBand for
+# each GPU, as in DGX systems; memory as CUDA reports it.
+CHIPS = {
+    "v4": _tpu("TPU v4", 275, 32, 30.75, 1228, 2400, 6.25, CUBES + TALL),
+    "v5e": _tpu("TPU v5 lite", 197, 16, 15.75, 819, 1600, 3.125, FLAT),
+    "v5p": _tpu("TPU v5", 459, 96, 95.73, 2765, 4800, 6.25, CUBES + TALL + V5P),
+    "v6e": _tpu("TPU v6 lite", 918, 32, 31.24, 1640, 3584, 12.5, FLAT),
+    "tpu7x": _tpu("TPU7x", 1153.5, 96, 94.74, 3690, 4800, 6.25, CUBES),
+    "a100": _gpu("NVIDIA A100-SXM4-80GB", 312, 84_987_740_160, 2039, 300, 25),
+    "h100": _gpu("NVIDIA H100 80GB HBM3", 989.4, 84_929_347_584, 3352, 450, 50),
+    "h200": _gpu("NVIDIA H200", 989.4, 150_024_093_696, 4800, 450, 50),
+}
+
+# What differs between GPUs to XLA's compiler, beside the numbers above.
+CUDA = {
+    "a100": {"core_count": 108, "fpus_per_core": 64, "shared": 166_912, "l2": 41_943_040},
+    "h100": {"core_count": 132, "fpus_per_core": 128, "shared": 232_448, "l2": 52_428_800},
+    "h200": {"core_count": 132, "fpus_per_core": 128, "shared": 232_448, "l2": 62_914_560},
+}
+TARGET = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: {shared_core}
+  shared_memory_per_block_optin: {shared}
+  core_count: {core_count} fpus_per_core: {fpus_per_core} clock_rate_ghz: {clock}
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth} l2_cache_size: {l2} device_memory_size: {memory}
+  cuda_compute_capability {{ major: {major} }}
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 8 }}
+runtime_version {{ major: 13 }}
+device_description_str: "{kind}"
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices that are connected.
+
+    Attributes:
+      name: of the chip, a key of CHIPS.
+      shape: of a slice of TPUs, in chips; of GPUs (their number,).
+      slices: how many slices there are.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    slices: int = 1
+
+    def __str__(self):
+        several = f"*{self.slices}" if self.slices > 1 else ""
+        return f"{self.name}:{'x'.join(map(str, self.shape))}{several}"
+
+    @property
+    def chip(self):
+        """What one device has."""
+        return CHIPS[self.name]
+
+    @property
+    def chips(self):
+        """How many are paid for."""
+        count = self.slices
+        for side in self.shape:
+            count *= side
+        return count
+
+    @property
+    def size(self):
+        """How many devices JAX sees."""
+        return self.chips * (2 if self.name == "tpu7x" else 1)
+
+    @property
+    def fast(self):
+        """How many of the devices share the fast network."""
+        return self.size // self.slices if self.chip.platform == "tpu" else min(self.size, HOST)
+
+    def devices(self):
+        """Descriptions of the devices, which programs can be compiled for.
+
+        Raises:
+          UserError: if the compiler is not installed.
+        """
+        from jax.experimental import topologies
+
+        if (missing := self.missing()) is not None:
+            raise UserError(missing)
+        if self.chip.platform == "gpu":
+            hosts = -(-self.size // HOST)
+            described = topologies.get_topology_desc(
+                platform="cuda",
+                topology=f"1x{hosts}x{self.size // hosts}",
+                target_config=_target(self.name),
+            )
+            return described.devices
+        options = {"chip_config_name": "megacore"} if self.name == "v4" else {}
+        if self.chips == self.slices:
+            options["chips_per_host_bounds"] = (1, 1, 1)
+        if self.slices > 1:
+            options["num_slices"] = self.slices
+        shape = "x".join(map(str, self.shape))
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{self.name}:{shape}", **options
+        )
+        return described.devices
+
+    def missing(self):
+        """A sentence if the compiler is not installed, else None."""
+        package = "libtpu" if self.chip.platform == "tpu" else "jax_plugins.xla_cuda13"
+        if _installed(package):
+            return None
+        return (
+            f"The compiler for {self.name} is not installed: pip install 'jaxdiff[plan]', which "
+            "needs no accelerator."
+        )
+
+    def compiler(self):
+        """Names and versions of what compiles for it."""
+        names = ["jax", "jaxlib"]
+        names += ["libtpu"] if self.chip.platform == "tpu" else ["jax-cuda13-pjrt"]
+        return {name: importlib.metadata.version(name) for name in names}
+
+
+def ready():
+    """Sets what JAX and libtpu read when they start; before either is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def parse_topology(text):
+    """The Topology of a text such as v5e:8x8, v5p:4x4x4*2 or h100:64.
+
+    Raises:
+      UserError: if there is no such thing.
+    """
+    match = re.fullmatch(r"(\w+):([\dx]+)(?:\*(\d+))?", text.strip().lower())
+    name, shape, slices = match.groups() if match else (text.partition(":")[0], "", None)
+    if name not in CHIPS:
+        raise UserError(
+            f"--topology {text} is unknown: give one of {', '.join(CHIPS)} with its size, such as "
+            "v5e:8x8, v5e:8x8*2 (two slices), v5p:4x4x4 or h100:64."
+        )
+    chip, count = CHIPS[name], 1 if slices is None else whole(slices, 2**10)
+    sides = tuple(int(side) for side in shape.split("x") if side)
+    if chip.platform == "gpu":
+        gpus = sides[0] if len(sides) == 1 and slices is None else 0
+        if gpus not in (1, 2, 4, 8) and (gpus % HOST or not 0 < gpus <= 2**14):
+            raise UserError(
+                f"--topology {text} is unknown: {name} comes as 1, 2, 4 or 8 devices, or hosts of "
+                f"{HOST}, such as {name}:8 or {name}:64."
+            )
+    elif "x".join(map(str, sides)) not in chip.slices or not count:
+        raise UserError(
+            f"--topology {text} is unknown: slices of {name} are {', '.join(chip.slices)}, and "
+            f"several are written {name}:{chip.slices[1]}*2."
+        )
+    return Topology(name, sides, count)
+
+
+def peak_flops(device_kind):
+    """Dense bfloat16 operations a second of JAX's `device_kind`; None where it is not known."""
+    known = (chip.bf16_flops for chip in CHIPS.values() if chip.kind == device_kind)
+    return next(known, None)
+
+
+def _installed(package):
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _target(name):
+    chip, hopper = CHIPS[name], name != "a100"
+    return TARGET.format(
+        **CUDA[name],
+        shared_core=233_472 if hopper else 167_936,
+        clock=1.98 if hopper else 1.41,
+        bandwidth=int(chip.hbm_bandwidth),
+        memory=chip.hbm_bytes,
+        major=9 if hopper else 8,
+        kind=chip.kind,
+    )

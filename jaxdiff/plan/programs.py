@@ -1,0 +1,122 @@
+"""The programs that training and sampling compile, with shapes in place of arrays."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.config import Label
+from jaxdiff.parallel.mesh import batch_sharding, placed, replicated
+from jaxdiff.samplers.loop import segments
+from jaxdiff.sampling.pipeline import Params, _advance, _begin, _finish
+from jaxdiff.training.compiled import (
+    condition_shapes,
+    jitted_step,
+    state_template,
+    step_arguments,
+)
+from jaxdiff.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A jitted function with what it is called with.
+
+    Attributes:
+      name: what it does.
+      function: jitted.
+      arguments: shapes with shardings, and static values.
+      turns: how often its loop turns in a batch, whose bounds the compiler does not know: costs of
+        one turn times this are those of a batch.
+    """
+
+    name: str
+    function: Any
+    arguments: tuple
+    turns: int = 1
+
+    def lower(self):
+        """What the compiler compiles."""
+        return self.function.lower(*self.arguments)
+
+    def jaxpr(self):
+        """The program as it is traced, before it is split over devices."""
+        return self.function.trace(*self.arguments).jaxpr
+
+
+def training(config, mesh):
+    """The Programs of a training step: one.
+
+    Args:
+      config: a RunConfig; data_std of EDM's process is not 0.
+      mesh: of devices, that may be descriptions.
+    """
+    task = Task.of(config)
+    template = state_template(task, mesh)
+    step = jitted_step(task, template, mesh)
+    return (Program("training step", step, step_arguments(task, template, mesh)),)
+
+
+def sampling(job):
+    """The Programs of a batch of a sampling job: what it begins with, its steps, and its end.
+
+    Args:
+      job: a jaxdiff.sampling.run_sampling.Job, whose pipeline's mesh may be of descriptions.
+    """
+    pipeline, guidance, grid = job.pipeline, job.method.params, job.grid
+
+    def whole(tree):
+        return placed(tree, jax.tree.map(lambda _: replicated(pipeline.mesh), tree))
+
+    def split(tree):
+        return placed(tree, jax.tree.map(lambda _: batch_sharding(pipeline.mesh), tree))
+
+    params, size = whole(parameters(job)), job.batch_size
+    numbers = jax.ShapeDtypeStruct((size,), np.int32)
+    cond = {n: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype) for n, a in job.cond.items()}
+    batch = (params, job.seed, split(numbers), split(cond))
+    first = (pipeline, *batch, grid.levels[0], guidance, None)
+    found = [Program("first noise and conditions", _begin, first)]
+    values, conditions = split(_begin.eval_shape(*first))
+    turns = {}
+    for part in segments(pipeline.sampler, guidance.weights, guidance.scales):
+        which = (part.sampler, part.active, part.classifier_active)
+        turns[which] = turns.get(which, 0) + part.stop - part.start
+    for which, count in turns.items():
+        others = (np.int32(0), np.int32(count)), conditions, values
+        steps = (pipeline, which, *batch, grid, guidance, job.method.cads, *others)
+        found.append(Program(_named(which, job), _advance, steps, count))
+    found.append(Program("images", _finish, (pipeline, values[0], False)))
+    return tuple(found)
+
+
+def parameters(job):
+    """Shapes of the Params of a sampling job."""
+    pipeline = job.pipeline
+    return Params(
+        pipeline.network.shapes,
+        tuple(network.shapes for network, _, _ in pipeline.guides),
+        pipeline.classifier.shapes if pipeline.classifier else None,
+    )
+
+
+def _named(which, job):
+    sampler, active, classifier_active = which
+    references = [job.pipeline.references[r] for r in active]
+    parts = [type(sampler).__name__.removesuffix("Sampler")]
+    parts += [
+        f"{each.condition.value} of {'itself' if each.guide is None else f'guide {each.guide + 1}'}"
+        for each in references
+    ]
+    return "a step: " + ", ".join(parts + ["classifier"] * classifier_active)
+
+
+def zero_conditions(config):
+    """Values of the conditions that a sampling request must give: all but labels, zeros."""
+    labels = {each.name for each in config.model.conditions if isinstance(each, Label)}
+    return {
+        name: np.zeros(shape.shape[1:], shape.dtype)
+        for name, shape in condition_shapes(config, 1).items()
+        if name not in labels
+    }
