@@ -15,9 +15,9 @@ import numpy as np
 from flax import nnx
 from jax.extend.random import threefry2x32_p
 
-DRAWS = 2**16  # values of the random numbers that dropout compares with
-
 from jaxdiff.models.initializers import uniform
+
+DRAWS = 2**16  # values of the random numbers that dropout compares with
 
 
 def timestep_embedding(t, width):
