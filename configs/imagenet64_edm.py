@@ -21,8 +21,10 @@ For a pod. This config was not run here, and no result is claimed. Its settings 
 - EMA lengths and weight of the last command: autoguidance's of EDM2-S (Karras et al. 2024,
   arXiv:2406.02507), to begin a search with.
 
-Of 32 images on each of 64 devices, 35 GiB are kept for the backward pass (docs/benchmarks.md);
---config.training.remat=True keeps 2.7, for a second forward pass.
+Of 32 images on each of 64 devices, 35 GiB would be kept for the backward pass (docs/benchmarks.md);
+remat keeps 2.7, for a second forward pass, and mesh.fsdp 8 splits the state, so that 64 TPU v5e
+(15.75 GiB each) have room to spare. docs/plan.md has other devices, and what each takes; for a
+number that 8 does not divide choose another --config.mesh.fsdp.
 
 A snapshot every 16.8 million images is 64 of them, of two averages in bfloat16: 76 GB.
 
@@ -33,7 +35,16 @@ the data must be the same for the model, its guide, and a classifier: networks t
 guide those trained on the other, and sample.py refuses them because their class names differ.
 """
 
-from jaxdiff.config import EDM, DataConfig, Heun, Label, RunConfig, TrainingConfig, UNetConfig
+from jaxdiff.config import (
+    EDM,
+    DataConfig,
+    Heun,
+    Label,
+    MeshConfig,
+    RunConfig,
+    TrainingConfig,
+    UNetConfig,
+)
 
 IMAGES = 1024 * 2**20
 BATCH = 2048
@@ -62,6 +73,7 @@ def get_config():
             beta2=0.99,
             clip_norm=0.0,
             power_ema=(0.05, 0.1),
+            remat=True,
             dtype="bfloat16",
             checkpoint_every=4096,
             snapshot_every=8192,
@@ -69,4 +81,5 @@ def get_config():
             preview_every=8192,
         ),
         sampling=Heun(steps=32, clip=False),
+        mesh=MeshConfig(fsdp=8),
     )

@@ -7,7 +7,7 @@ float32, so that an imported network computes what its authors' does.
 TFDS prepares ImageNet from its archives, which everyone has to request and to place by hand:
 https://www.tensorflow.org/datasets/catalog/imagenet2012.
 
-None of these trainings was run here.
+None of these trainings was run here; docs/plan.md says on what devices they fit.
 """
 
 from jaxdiff.config import (

@@ -71,7 +71,9 @@ class Attention(nnx.Module):
         """x: [B, H, W, C]. Returns the same shape."""
         batch, height, width, channels = x.shape
         h = self.norm(x, dtype=self.dtype).reshape(batch, height * width, channels)
-        h = self.attend(self.qkv(h), self.num_heads)
+        h = self.qkv(h)
+        with jax.named_scope("attention"):
+            h = self.attend(h, self.num_heads)
         return add(x, self.out(h.reshape(batch, height, width, channels)), self.rescale)
 
 

@@ -77,6 +77,7 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(draw(rngs.params(), (in_features, out_features)))
         self.bias = nnx.Param(draw(rngs.params(), (out_features,)))
 
+    @jax.named_scope("linear")
     def __call__(self, x):
         """x: [..., I]. Returns [..., O]."""
         return with_bias(rows_product(x, self.kernel[...], self.dtype), self.bias[...])
@@ -94,6 +95,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(draw(rngs.params(), (size, size, in_channels, out_channels)))
         self.bias = nnx.Param(draw(rngs.params(), (out_channels,)))
 
+    @jax.named_scope("conv")
     def __call__(self, x):
         """x: [B, H, W, I]. Returns [B, H', W', O]."""
         kernel, margin = self.kernel[...], self.size // 2
@@ -142,6 +144,7 @@ def resized(x, height, width):
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear")
 
 
+@jax.named_scope("dropout")
 def drop(x, rate, keys):
     """Zeroes a share `rate` of each sample and scales up the rest, by 1 / (the share kept).
 

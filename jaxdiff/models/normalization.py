@@ -44,6 +44,7 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
+    @jax.named_scope("group_norm")
     def __call__(self, x, scale=None, shift=None, *, silu=False, dtype=jnp.float32):
         """Normalizes x.
 

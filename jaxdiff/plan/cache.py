@@ -12,9 +12,9 @@ import threading
 import time
 import zlib
 
-import jax
+from jaxdiff.plan import early
 
-PERIOD = 15  # seconds from one line to the next
+PERIOD = 30  # seconds from one line to the next
 STATS = ("argument", "output", "alias", "temp", "generated_code")
 
 
@@ -24,28 +24,31 @@ def folder():
     return pathlib.Path(home) / "jaxdiff" / "plan"
 
 
-def compiled(program, topology, use_cache=True):
+def compiled(program, topology, use_cache=True, full=False):
     """What compiling a Program gives: JSON values, which are kept.
 
     Args:
       program: a Program for devices of the topology.
       topology: a Topology.
       use_cache: whether an earlier answer will do.
+      full: whether libtpu writes machine code too, which tells nothing but its size, and takes
+        nearly all of the time.
 
     Returns:
       {"stats": {name: bytes} of `memory_analysis`, "hlo": the program's text, "compile_s": CPU
       seconds}; or {"needed": bytes, "compile_s": ...} of a program that is too large.
     """
+    full = full or topology.chip.platform != "tpu"
     with _elapsed(f"Tracing {program.name}"):
         lowered = program.lower()
         source = lowered.as_text()
-    about = json.dumps([str(topology), topology.compiler()], sort_keys=True)
+    about = json.dumps([str(topology), full, topology.compiler()], sort_keys=True)
     key = hashlib.sha256(about.encode() + source.encode()).hexdigest()
     path = folder() / f"{key[:32]}.json.gz"
     answer = _read(path) if use_cache else None
     if answer is None:
         with _elapsed(f"Compiling {program.name} for {topology}"):
-            answer = _compile(lowered)
+            answer = _compile(lowered if full else None, program, topology)
         _write(path, answer)
     return answer
 
@@ -64,19 +67,21 @@ def _write(path, answer):
         part.replace(path)
 
 
-def _compile(lowered):
+def _compile(lowered, program, topology):
     start = time.process_time()
     try:
-        program = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
+        if lowered is None:
+            return early.compiled(program, topology)
+        made = lowered.compile()
+    except RuntimeError as error:  # of which JAX's are
         if (needed := _needed(str(error))) is None:
             raise
         return {"needed": needed, "compile_s": time.process_time() - start}
-    seconds, memory = time.process_time() - start, program.memory_analysis()
+    seconds, memory = time.process_time() - start, made.memory_analysis()
     return {
         "stats": {name: getattr(memory, f"{name}_size_in_bytes") for name in STATS},
         "compile_s": seconds,
-        "hlo": program.as_text(),
+        "hlo": made.as_text(),
     }
 
 

@@ -24,28 +24,57 @@ Count = Annotated[int, Range(1, 2**31 - 1)]
 
 def main():
     """The command line of plans."""
-    parser = cli.Parser(__doc__)
-    cli.add_config(parser, required=False)
-    cli.add_imports(parser)
+    cli.run(_plan, parser())
 
-    def add(name, hint=str, default=None, help="", repeated=False):
-        cli.add_flag(parser, name, hint, default, help, repeated)
+
+def parser():
+    """The flags."""
+    made = cli.Parser(__doc__)
+    cli.add_config(made, required=False)
+    cli.add_imports(made)
+
+    def add(name, hint=str, default=None, help=""):
+        cli.add_flag(made, name, hint, default, help)
 
     add("topology", help="Devices, such as v5e:8x8, v5e:8x8*2 (two slices), v5p:4x4x4 or h100:64")
     add("model", help="Plan sampling, in place of training: a run, or a config file")
     add("batch_size", Count, help=f"Samples at once over all devices; default: {EACH} a device")
     add("num_samples", Count, 50_000, "How many samples are wanted in all")
     add("dtype", Dtype, help="Type that sampled networks compute in; default: their config's")
-    add_method(parser)
+    add_method(made)
     add("utilization", Annotated[float, Range(0, 1, above=True)], 0.4, "Assumed share of the peak")
+    add("full", bool, False, "Let the TPU's compiler write machine code too: no more is known then")
     add("quick", bool, False, "Compile one block of each kind, and add up")
     add("search", bool, False, "Try fsdp, accumulate and remat, and print the fastest that fit")
     add("cache", bool, True, "Whether an earlier answer of the compiler will do")
     add("json", help="File to write the numbers to")
-    cli.run(_plan, parser)
+    return made
 
 
 def _plan(args):
+    found = reports(args)
+    if args.search:
+        from jaxdiff.plan.search import table
+
+        print(table(found))
+    else:
+        from jaxdiff.plan.report import text
+
+        print(text(found[0]))
+    if args.json:
+        from jaxdiff import files
+
+        values = [report.values() for report in found]
+        values = values if args.search else values[0]
+        files.write_text(files.parse_path(args.json, "--json"), files.json_text(values))
+
+
+def reports(args):
+    """The Reports that flags ask for: one, or those of a search.
+
+    Raises:
+      UserError: for flags that do not belong together, and what cannot be planned.
+    """
     hardware.ready()
     text = cli.require("topology", args.topology, "one such as v5e:8x8 or h100:8")
     topology = hardware.parse_topology(text)
@@ -53,26 +82,16 @@ def _plan(args):
         raise UserError("Give --config FILE to plan training, or --model RUN to plan sampling.")
     if args.search and args.config is None:
         raise UserError("--search tries settings of training: give --config FILE, or leave it out.")
-    from jaxdiff import files
     from jaxdiff.plan import plans, search
-    from jaxdiff.plan.report import text as shown
 
     means, notes = _means(args, topology)
     if args.search:
         found = search.fastest(args.config, topology, means)
-        print(search.table(found))
-        reports = found
     elif args.config is not None:
-        reports = [plans.of_training(args.config, topology, means)]
+        found = [plans.of_training(args.config, topology, means)]
     else:
-        reports = [_sampling(args, topology, means)]
-    reports = [dataclasses.replace(report, notes=notes) for report in reports]
-    if not args.search:
-        print(shown(reports[0]))
-    if args.json:
-        values = [report.values() for report in reports]
-        values = values if args.search else values[0]
-        files.write_text(files.parse_path(args.json, "--json"), files.json_text(values))
+        found = [_sampling(args, topology, means)]
+    return [dataclasses.replace(report, notes=report.notes + notes) for report in found]
 
 
 def _means(args, topology):
@@ -82,7 +101,8 @@ def _means(args, topology):
     form, notes = "quick" if args.quick else "compiled", ()
     if (missing := topology.missing()) is not None:
         form, notes = "plain", (missing,)
-    return Means(form=form, utilization=args.utilization, use_cache=args.cache), notes
+    settings = {"utilization": args.utilization, "use_cache": args.cache, "full": args.full}
+    return Means(form=form, **settings), notes
 
 
 def _sampling(args, topology, means):

@@ -47,6 +47,7 @@ class Operation:
     Attributes:
       kind: one of `scopes.ORDER`.
       name: in the program's text.
+      path: scopes and primitive that it, or else what reads its result, comes from.
       times: how often it runs in a call of the program.
       flops: of its products; 0 of fused kernels, whose operations the compiler does not know.
       bytes: read and written in main memory.
@@ -55,6 +56,7 @@ class Operation:
 
     kind: str
     name: str
+    path: str
     times: int
     flops: int
     bytes: int
@@ -141,12 +143,13 @@ def traffic(text, trips=1):
     module = hlo.parse(text)
     found = []
     for computation, each, times in _running(module, trips):
-        if _collective(module, each) is None:
+        if _kind_of_collective(each) is None:
             size, padded = _moved(module, computation, each)
             flops = flops_of(module, computation, each)
             if padded or flops or each.opcode == "custom-call":
                 kind = _kind(module, computation, each)
-                found.append(Operation(kind, each.name, times, flops, size, padded))
+                path = _path(module, computation, each)
+                found.append(Operation(kind, each.name, path, times, flops, size, padded))
     return Traffic(tuple(found))
 
 
@@ -198,18 +201,21 @@ def _weight(module, running):
     return sum(times * _moved(module, where, each)[1] for where, each, times in running)
 
 
+def _kind_of_collective(instruction):
+    kind = instruction.opcode.removesuffix("-start")
+    return kind if kind in COLLECTIVES else None
+
+
 def _collective(module, instruction):
     """(kind, its computation if another, the instruction) if it is a collective, else None."""
-    kind = instruction.opcode.removesuffix("-start")
-    if kind in COLLECTIVES:
+    if kind := _kind_of_collective(instruction):
         return kind, None, instruction
     if instruction.opcode != "fusion" or instruction.calls not in module.computations:
         return None
     # libtpu writes a reduce-scatter, and collectives that overlap with other work, as fusions.
     inner = module.computations[instruction.calls]
     for each in inner.instructions:
-        kind = each.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
+        if kind := _kind_of_collective(each):
             is_scatter = kind == "all-reduce" and inner.root.opcode == "dynamic-slice"
             return "reduce-scatter" if is_scatter else kind, inner, each
     return None
@@ -283,6 +289,8 @@ def _read(inner, name):
         elif user.opcode == "dynamic-update-slice" and user.operands.count(name) == 1:
             if user.operands[0] != name:
                 return None  # the update itself, or where it goes
+        elif user.opcode == "tuple" or _kind_of_collective(user):
+            pass  # handed on, or sent
         elif user.opcode == "bitcast":
             if (deeper := _read(inner, user.name)) is None:
                 return None
@@ -294,8 +302,13 @@ def _read(inner, name):
 
 def _written(inner, root, results):
     """The Arrays that a fusion writes: its results, or the updates of what it changes in place."""
-    while root.opcode == "bitcast" and root.operands[0] in inner.named:
-        root = inner.named[root.operands[0]]
+    while root.opcode in ("bitcast", "dynamic-slice") and root.operands[0] in inner.named:
+        source = inner.named[root.operands[0]]
+        if root.opcode == "dynamic-slice" and not _kind_of_collective(source):
+            break
+        root = source
+    if root.opcode == "parameter" or _kind_of_collective(root):
+        return []  # handed on, or received
     if root.opcode == "tuple" and len(root.operands) == len(results):
         pairs = zip(root.operands, results, strict=True)
         return [p for name, result in pairs for p in _written(inner, inner.named[name], (result,))]
@@ -345,3 +358,15 @@ def _readers_kind(module, computation, each, depth):
         if found := _readers_kind(module, computation, user, depth - 1):
             return found
     return None
+
+
+def _path(module, computation, each, depth=6):
+    """The path of an instruction or, without one, of what is fused in it or reads its result."""
+    inner = module.computations.get(each.calls) if each.opcode == "fusion" else None
+    paths = [each.path, *(i.path for i in inner.instructions)] if inner else [each.path]
+    if found := next(filter(None, paths), ""):
+        return found
+    for user in computation.users.get(each.name, ()) if depth else ():
+        if found := _path(module, computation, user, depth - 1):
+            return found
+    return ""

@@ -1,7 +1,10 @@
 """Memory of one device by what it is for."""
 
+import functools
+
 import jax
 
+from jaxdiff.config import replaced
 from jaxdiff.training.compiled import condition_shapes
 from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.state import state_bytes
@@ -28,11 +31,12 @@ def of_training(config, template, devices):
         "parameters": state["parameters"],
         "optimizer": state["optimizer"],
         "averages": state["EMA"],
-        "activations": kept_bytes(config) // devices,
+        "activations": kept_bytes(replaced(config, {"mesh.fsdp": 1})) // devices,
         "gradient": state["parameters"],
     }
 
 
+@functools.cache
 def kept_bytes(config):
     """Bytes kept between the forward and the backward pass of one part of a batch; all devices."""
     task, training = Task.of(config), config.training
@@ -40,24 +44,24 @@ def kept_bytes(config):
     def backward(params, examples):
         return jax.vjp(lambda p: task.objective.losses(p, examples)[0]["loss"].mean(), params)[1]
 
-    examples = _examples(task, training.batch_size // training.accumulate)
-    kept = size_of(jax.eval_shape(backward, task.network.shapes, examples))
+    shapes = examples(task, training.batch_size // training.accumulate)
+    kept = size_of(jax.eval_shape(backward, task.network.shapes, shapes))
     return max(0, kept - size_of(task.network.shapes))
 
 
-def _examples(task, size):
+def examples(task, size):
     """Shapes of what an objective takes."""
     config, key = task.config, jax.random.key(0)
     shape = (size, *task.network.signature.shape)
-    examples = {
+    found = {
         "x0": jax.ShapeDtypeStruct(shape, "float32"),
         "cond": condition_shapes(config, size),
         "draws": jax.eval_shape(lambda: task.process.draw(key, shape)),
         "dropout": jax.eval_shape(lambda: jax.random.split(key, size)),
     }
     if config.diffusion.condition_dropout:
-        examples["drop"] = jax.ShapeDtypeStruct((size,), "bool")
-    return examples
+        found["drop"] = jax.ShapeDtypeStruct((size,), "bool")
+    return found
 
 
 def compiled(stats, known):

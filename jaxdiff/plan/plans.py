@@ -1,12 +1,14 @@
 """From a config or a sampling request, and a topology, to a Report."""
 
 import dataclasses
+import functools
 
 import jax
 from jax.sharding import AbstractMesh
 
 from jaxdiff.config import EDM, replaced
 from jaxdiff.errors import UserError, user_errors
+from jaxdiff.parallel.attention import attention_for
 from jaxdiff.parallel.mesh import check_batch_size, make_mesh
 from jaxdiff.plan import cache, counts, kinds, memory, programs
 from jaxdiff.plan.report import Cost, Report
@@ -24,11 +26,13 @@ class Means:
       form: "compiled", "quick" or "plain".
       utilization: share of the peak that is assumed.
       use_cache: whether earlier answers of the compiler will do.
+      full: whether TPUs' compiler writes machine code too.
     """
 
     form: str = "compiled"
     utilization: float = 0.4
     use_cache: bool = True
+    full: bool = False
 
 
 def plannable(config):
@@ -55,14 +59,13 @@ def of_training(config, topology, means):
         check_batch_size(training.batch_size, mesh, training.accumulate)
     template = state_template(Task.of(config), mesh)
     known = memory.of_training(config, template, mesh.size)
-    flops = counted(programs.training(config, here()))
+    flops = _training_flops(_alone(config))
     # What the mathematics asks for: without what remat computes again.
-    plain = replaced(config, {"training.remat": False, "training.accumulate": 1})
-    useful = counted(programs.training(plain, here())) if plain != config else flops
+    useful = _training_flops(replaced(_alone(config), {"training.remat": False}))
     if means.form == "quick":
         from jaxdiff.plan import quick
 
-        costs = quick.estimate_training(config, topology, mesh)
+        costs = quick.estimate_training(config, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.training(config, mesh)
         costs = tuple(_compiled(p, topology, known, flops[p.name], means) for p in made)
@@ -82,6 +85,7 @@ def of_training(config, topology, means):
             "dtype": training.dtype,
             "num_steps": training.num_steps,
         },
+        notes=_notes(topology, means, mesh),
     )
 
 
@@ -110,7 +114,8 @@ def of_sampling(job_on, topology, means, num_samples):
     if means.form == "quick":
         from jaxdiff.plan import quick
 
-        costs = quick.estimate_sampling(plain, topology, mesh)
+        one = job_on(quick.one_device(topology))
+        costs = quick.estimate_sampling(one, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.sampling(job_on(mesh))
         costs = tuple(_compiled(p, topology, known, flops[p.name], means) for p in made)
@@ -128,12 +133,23 @@ def of_sampling(job_on, topology, means, num_samples):
         costs=with_flops(costs, flops, flops, topology),
         utilization=means.utilization,
         about={"evaluations": plain.evaluations, "num_steps": plain.grid.num_steps},
+        notes=_notes(topology, means, mesh),
     )
 
 
 def here():
     """A mesh of one device of this machine, for which programs are traced as they are written."""
     return make_mesh(devices=jax.devices("cpu")[:1])
+
+
+def _alone(config):
+    """The config with what changes no number of operations left out."""
+    return replaced(config, {"mesh.fsdp": 1, "training.accumulate": 1})
+
+
+@functools.cache
+def _training_flops(config):
+    return counted(programs.training(config, here()))
 
 
 def counted(made):
@@ -155,6 +171,15 @@ def with_flops(costs, flops, useful, topology):
     )
 
 
+def _notes(topology, means, mesh):
+    if topology.chip.platform == "tpu" or means.form == "plain" or attention_for(mesh):
+        return ()
+    return (
+        "cuDNN is not installed here, so attention is the plain one: with it, as on GPUs, less is "
+        "kept and moved.",
+    )
+
+
 def _mesh(topology, fsdp, means):
     """The devices of a topology; of the plain form, only how many there are."""
     with user_errors():
@@ -169,7 +194,7 @@ def _mesh(topology, fsdp, means):
 
 def _compiled(program, topology, known, flops, means):
     """The Cost of a Program as it is compiled."""
-    answer, chip = cache.compiled(program, topology, means.use_cache), topology.chip
+    answer, chip = cache.compiled(program, topology, means.use_cache, means.full), topology.chip
     cost = Cost(
         name=program.name,
         turns=program.turns,

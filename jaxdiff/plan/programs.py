@@ -52,7 +52,7 @@ def training(config, mesh):
       config: a RunConfig; data_std of EDM's process is not 0.
       mesh: of devices, that may be descriptions.
     """
-    task = Task.of(config)
+    task = Task.of(config, mesh)
     template = state_template(task, mesh)
     step = jitted_step(task, template, mesh)
     return (Program("training step", step, step_arguments(task, template, mesh)),)

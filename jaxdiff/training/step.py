@@ -85,19 +85,23 @@ def summing_step(task):
         params = task.network.constrain(state.params)
         gradient, (terms, quartile, unweighted) = _accumulate(loss_and_gradient, params, parts)
         # One pass over the gradient: its norm is finite only if all of it is, and less than HUGE.
-        norm = optax.tree.norm(gradient)
+        with jax.named_scope("optimizer"):
+            norm = optax.tree.norm(gradient)
         is_finite = jnp.isfinite(terms["loss"].sum()) & jnp.isfinite(norm)
-        gradient = _without_the_infinite(gradient)
+        with jax.named_scope("optimizer"):
+            gradient = _without_the_infinite(gradient)
         history = state.history
         if history is not None:
             newer = timesteps.update(history, parts["draws"]["t"].ravel(), unweighted)
             history = _choose(is_finite, newer, history)
-        updates, opt_state = task.optimizer.update(gradient, state.opt_state, params)
-        params = optax.apply_updates(params, updates)
-        ema = {
-            profile: optax.incremental_update(params, average, shares[profile](state.step))
-            for profile, average in state.ema.items()
-        }
+        with jax.named_scope("optimizer"):
+            updates, opt_state = task.optimizer.update(gradient, state.opt_state, params)
+            params = optax.apply_updates(params, updates)
+        with jax.named_scope("averages"):
+            ema = {
+                profile: optax.incremental_update(params, average, shares[profile](state.step))
+                for profile, average in state.ema.items()
+            }
         number = state.step + 1
         non_finite = state.non_finite.after(number, is_finite)
         newer = {**add_sums(sums, terms, quartile), "grad_norm": sums["grad_norm"] + _one(norm)}

@@ -90,9 +90,9 @@ def test_bytes_with_the_padding_of_tiles(type_, size, padded):
 
 def test_the_least_time_of_a_kind():
     operations = (
-        kinds.Operation("attention", "a", 2, flops=100, bytes=1, padded=1),
-        kinds.Operation("attention", "b", 1, flops=0, bytes=50, padded=60),
-        kinds.Operation("other", "c", 1, flops=0, bytes=10, padded=10),
+        kinds.Operation("attention", "a", "", 2, flops=100, bytes=1, padded=1),
+        kinds.Operation("attention", "b", "", 1, flops=0, bytes=50, padded=60),
+        kinds.Operation("other", "c", "", 1, flops=0, bytes=10, padded=10),
     )
     found = kinds.Traffic(operations)
     # 2 * 100 / 10 s of products, 60 / 2 s of traffic, one after the other.
