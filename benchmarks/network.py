@@ -10,6 +10,7 @@ memory nor an accelerator is needed, and says what it can: operations and kept b
 `--compile` compile times and peak memory. docs/benchmarks.md explains the columns.
 """
 
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -24,25 +25,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import cli
-from jaxdiff.config import Label, Range, Vector, replaced, to_dict
+from jaxdiff.config import Range, replaced, to_dict
 from jaxdiff.errors import UserError
-from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.parallel.mesh import from_global, make_mesh
+from jaxdiff.plan.counts import flops_by_kind
+from jaxdiff.plan.hardware import peak_flops
+from jaxdiff.plan.plans import here
+from jaxdiff.training.compiled import (
+    condition_shapes,
+    jitted_step,
+    state_template,
+    step_arguments,
+)
 from jaxdiff.training.task import Task
 
 WARM_UP = 3
-
-# Dense bfloat16 operations a second, by the start of the device's name, after the data sheets.
-# Float32 has no such number: what it is computed with depends on jax_default_matmul_precision.
-PEAK_BFLOAT16 = {
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-}
 
 # Of the printed table: field, heading, what it is divided by, format.
 COLUMNS = (
@@ -61,18 +58,18 @@ COLUMNS = (
 )
 
 
-def cond_of(config, size):
-    """Conditions of `size` samples, all of them zeros: {name: array}."""
-    shapes = {}
-    for each in config.model.conditions:
-        if isinstance(each, Label):
-            shapes[each.name] = jnp.zeros(size, jnp.int32)
-        elif isinstance(each, Vector):
-            shapes[each.name] = jnp.zeros((size, each.size))
-        else:
-            side = config.data.low_res_size or config.signature.shape[0]
-            shapes[each.name] = jnp.zeros((size, side, side, each.channels))
-    return shapes
+def zeros(shapes):
+    """NumPy zeros of a tree of shapes."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def made_up_params(shapes):
+    """Parameters as NumPy arrays, drawn there to save the compilation of a program that does.
+
+    They are not 0, as some devices are faster at that.
+    """
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: 0.02 * rng.standard_normal(leaf.shape, np.float32), shapes)
 
 
 def examples_of(task, size):
@@ -81,7 +78,7 @@ def examples_of(task, size):
     dropped = {"drop": jnp.zeros(size, bool)} if task.config.diffusion.condition_dropout else {}
     return {
         "x0": jax.random.uniform(key, shape, minval=-1.0),
-        "cond": cond_of(task.config, size),
+        "cond": zeros(condition_shapes(task.config, size)),
         **dropped,
         "draws": task.process.draw(key, shape),
         "dropout": jax.random.split(key, size),
@@ -90,7 +87,8 @@ def examples_of(task, size):
 
 def kept_bytes(config):
     """Bytes that live between the forward and the backward pass of one part of a batch."""
-    task, size = Task.of(config), config.training.batch_size // config.training.accumulate
+    task = Task.of(config, one_device())
+    size = config.training.batch_size // config.training.accumulate
 
     def backward(params, examples):
         return jax.vjp(lambda p: task.objective.losses(p, examples)[0]["loss"].mean(), params)[1]
@@ -100,23 +98,34 @@ def kept_bytes(config):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def step_of(config, values):
-    """(jitted training step, its arguments); the arguments are shapes unless `values`."""
-    task, size = Task.of(config), config.training.batch_size
-
-    def arguments():
-        shape = (size, *task.network.signature.shape)
-        x = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
-        batch = {"x": x, "cond": cond_of(config, size)}
-        return task.init(), zero_sums(task.objective.terms), batch
-
-    step = jax.jit(summing_step(task), donate_argnums=0)
-    return step, (jax.jit(arguments)() if values else jax.eval_shape(arguments))
+def one_device():
+    """A mesh of the first device."""
+    return make_mesh(devices=jax.devices()[:1])
 
 
-def forward_of(config, values):
+def step_of(config, values, mesh=None):
+    """(jitted training step, its arguments), on a mesh or one device.
+
+    The arguments are shapes unless `values`, and sharded either way.
+    """
+    mesh = one_device() if mesh is None else mesh
+    task = Task.of(config, mesh)
+    template = state_template(task, mesh)
+    step, shapes = jitted_step(task, template, mesh), step_arguments(task, template, mesh)
+
+    if not values:
+        return step, shapes
+    state, sums, batch = zeros(shapes)
+    state = dataclasses.replace(state, params=made_up_params(template.params))
+    batch["x"] = np.random.default_rng(0).integers(0, 256, batch["x"].shape, np.uint8)
+    return step, jax.tree.map(
+        lambda array, shape: from_global(array, shape.sharding), (state, sums, batch), shapes
+    )
+
+
+def forward_of(config, values, mesh=None):
     """(jitted forward pass, its arguments), conditions and all, without dropout."""
-    task = Task.of(config)
+    task = Task.of(config, one_device() if mesh is None else mesh)
     network = task.network
 
     def forward(params, x, cond):
@@ -125,23 +134,23 @@ def forward_of(config, values):
             return network.apply(params, x, time)
         return network.apply(params, x, time, network.embed(params, cond))
 
-    def arguments():
-        examples = examples_of(task, config.training.batch_size)
-        return network.init(jax.random.key(0)), examples["x0"], examples["cond"]
+    def examples():
+        made = examples_of(task, config.training.batch_size)
+        return made["x0"], made["cond"]
 
-    return jax.jit(forward), (jax.jit(arguments)() if values else jax.eval_shape(arguments))
+    if not values:
+        return jax.jit(forward), (network.shapes, *jax.eval_shape(examples))
+    return jax.jit(forward), (jax.device_put(made_up_params(network.shapes)), *jax.jit(examples)())
 
 
 def flops_of(make, config):
-    """Operations of a program whose config asks for neither remat nor parts, or None.
+    """Operations of the products of a program, without what remat computes again.
 
-    XLA's estimate for the program as written: the compiler counts no operations of a library it
-    calls, and one turn of a loop.
+    They are those of the program for a CPU, which computes attention as it is defined.
     """
-    config = with_training(config, remat=False, accumulate=1)
-    function, arguments = make(config, values=False)
-    cost = function.lower(*arguments).cost_analysis()
-    return cost and cost.get("flops")
+    plain = with_training(config, remat=False, accumulate=1)
+    function, arguments = make(plain, values=False, mesh=here())
+    return sum(flops_by_kind(function.trace(*arguments).jaxpr).values())
 
 
 def compiled_of(function, arguments):
@@ -199,9 +208,7 @@ def measure(config, flops, args):
     row.update(measure_step(config, args))
     if "step_s" in row:
         row["images_per_s"] = row["batch_size"] / row["step_s"]
-        peak = peak_flops(config.training.dtype)
-        if peak and row["step_flops"]:
-            row["utilisation"] = row["step_flops"] / row["step_s"] / peak
+        row["utilisation"] = utilisation(row["step_flops"], row["step_s"], config)
     return row
 
 
@@ -225,12 +232,11 @@ def measure_step(config, args):
     return row
 
 
-def peak_flops(dtype):
-    """The device's dense peak, or None where it is not known."""
-    if dtype != "bfloat16":
-        return None
-    kind = jax.devices()[0].device_kind
-    return next((peak for name, peak in PEAK_BFLOAT16.items() if kind.startswith(name)), None)
+def utilisation(flops, seconds, config):
+    """The share of the device's dense bfloat16 peak that is used; None where it is not known."""
+    # Float32 has no such number: what computes it depends on jax_default_matmul_precision.
+    peak = peak_flops(jax.devices()[0].device_kind)
+    return flops / seconds / peak if peak and config.training.dtype == "bfloat16" else None
 
 
 def with_training(config, **fields):

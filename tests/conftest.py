@@ -1,5 +1,6 @@
 """Tests run on the CPU as eight fake devices; what JAX reads at import is set before it."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -22,6 +23,9 @@ os.environ["JAXDIFF_CACHE"] = f"{CACHE.name}/data"
 # Programs in the background of a shell ignore Ctrl-C, and so would what the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tracing makes many objects that stay; as jaxdiff.cli has it for programs.
+gc.set_threshold(100_000, 20, 100)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -23,8 +23,11 @@ def attend(qkv, num_heads, queries=None):
     """
     # One axis for samples and heads, and heads split before: CPUs multiply such batches fastest.
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in by_head(qkv, num_heads))
-    shares = jax.nn.softmax(_logits(q[:, :queries], k)).astype(v.dtype)
-    h = jax.lax.dot_general(shares, v, (((2,), (1,)), ((0,), (0,))))
+    logits = _logits(q[:, :queries], k)
+    shares = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    h = jax.lax.dot_general(shares.astype(v.dtype), v, (((2,), (1,)), ((0,), (0,))))
+    # Divided last, as [N, width] is smaller than [N, N].
+    h = (h / shares.sum(-1, keepdims=True)).astype(v.dtype)
     return joined(h.reshape(qkv.shape[0], num_heads, *h.shape[1:]))
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxdiff.models.attention import attend
 from jaxdiff.models.encoder import Builder, Encoder, TimeConditioned
+from jaxdiff.models.initializers import normal
 from jaxdiff.models.layers import Linear
 from jaxdiff.models.normalization import GroupNorm
 
@@ -25,8 +26,7 @@ class AttentionHead(nnx.Module):
         width, tokens = config.widths[-1], 1 + config.resolutions(image_size)[-1] ** 2
         self.num_heads = config.heads(width)
         self.norm = GroupNorm(width, rngs=rngs)
-        normal = nnx.initializers.normal(width**-0.5)
-        self.position = nnx.Param(normal(rngs.params(), (tokens, width)))
+        self.position = nnx.Param(normal(rngs.params(), (tokens, width), width**-0.5))
         self.qkv = Linear(width, 3 * width, dtype=jnp.float32, rngs=rngs)
         self.out = Linear(width, config.label.classes, dtype=jnp.float32, rngs=rngs)
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.models.initializers import normal
 from jaxdiff.models.layers import Linear
 
 
@@ -20,8 +21,12 @@ class LabelTable(nnx.Embed):
 
     def __init__(self, labels, width, *, null, rngs):
         ends = list(accumulate(label.classes + null for label in labels))
-        normal = nnx.initializers.normal(1.0)
-        super().__init__(ends[-1], width, embedding_init=normal, rngs=rngs)
+
+        def draw(key, shape, dtype):
+            del dtype
+            return normal(key, shape, 1.0)
+
+        super().__init__(ends[-1], width, embedding_init=draw, rngs=rngs)
         self.names = tuple(label.name for label in labels)
         self.starts = (0, *ends[:-1])
         self.nulls = tuple(end - 1 for end in ends)

@@ -15,6 +15,8 @@ import numpy as np
 from flax import nnx
 from jax.extend.random import threefry2x32_p
 
+from jaxdiff.models.initializers import uniform
+
 DRAWS = 2**16  # values of the random numbers that dropout compares with
 
 
@@ -56,12 +58,9 @@ def fourier_features(x, width):
 
 def _initializer(fan_in, zero):
     """(key, shape) -> initial values, float32."""
-    bound = 0.0 if zero else 1 / math.sqrt(fan_in)
 
     def draw(key, shape):
-        if zero:
-            return jnp.zeros(shape)
-        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+        return jnp.zeros(shape) if zero else uniform(key, shape, 1 / math.sqrt(fan_in))
 
     return draw
 

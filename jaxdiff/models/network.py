@@ -24,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxdiff.config import ClassifierConfig, Signature, UNetConfig
 from jaxdiff.models.classifier import Classifier
+from jaxdiff.models.initializers import Drawn, Recorded
 from jaxdiff.models.unet import UNet
 
 MODULES = {UNetConfig: UNet, ClassifierConfig: Classifier}
@@ -43,7 +44,8 @@ class Network:
 
     def init(self, key):
         """Initial parameters: a nested dict of float32 arrays, keyed by strings."""
-        state = nnx.state(self._build(key), nnx.Param)
+        rngs = Drawn(key, self._abstract[1]) if self._is_own else nnx.Rngs(params=key)
+        state = nnx.state(self._build(rngs), nnx.Param)
         return unflatten_dict({_names(path): v[...] for path, v in nnx.to_flat_state(state)})
 
     @cached_property
@@ -79,17 +81,30 @@ class Network:
         constrain = getattr(self._split[0], "constrain", None)
         return params if constrain is None else constrain(params)
 
-    def _build(self, key):
-        build, rngs = MODULES.get(type(self.config)), nnx.Rngs(params=key)
-        if build is None:
-            return self.config.build(self.signature, rngs)
-        return build(self.config, self.signature, rngs=rngs)
+    @property
+    def _is_own(self):
+        return type(self.config) in MODULES
+
+    def _build(self, rngs):
+        if self._is_own:
+            return MODULES[type(self.config)](self.config, self.signature, rngs=rngs)
+        return self.config.build(self.signature, rngs)
+
+    @cached_property
+    def _abstract(self):
+        """(the module with shapes in place of arrays, what is drawn for it)."""
+        recorded = Recorded()
+
+        def build():
+            return self._build(recorded if self._is_own else nnx.Rngs(params=0))
+
+        return nnx.eval_shape(build), recorded.draws
 
     @cached_property
     def _split(self):
-        abstract = nnx.eval_shape(lambda: self._build(jax.random.key(0)))
-        graph, state = nnx.split(abstract)
-        return type(abstract), graph, [path for path, _ in nnx.to_flat_state(state)]
+        module, _ = self._abstract
+        graph, state = nnx.split(module)
+        return type(module), graph, [path for path, _ in nnx.to_flat_state(state)]
 
     def _module(self, params):
         _, graph, paths = self._split

@@ -74,7 +74,7 @@ def normalized(x, gain, bias, groups, silu, dtype):
 def _forward(x, gain, bias, groups, silu, dtype):
     mean, inverse = _statistics(x, groups)
     y = _affine(x, mean, gain * inverse, bias)
-    y = y * jax.nn.sigmoid(y) if silu else y
+    y = y / (1 + jnp.exp(-y)) if silu else y
     return y.astype(dtype), (x, mean, inverse, gain, bias)
 
 
@@ -84,8 +84,10 @@ def _backward(groups, silu, dtype, kept, g):
     h = g.astype(jnp.float32)
     if silu:
         y = _affine(x, mean, gain * inverse, bias)
-        s = jax.nn.sigmoid(y)
-        h = h * (s + y * s * (1 - s))
+        # In e^y: of e^-y the compiler would keep the forward pass's values until here.
+        power = jnp.exp(jnp.minimum(y, 80))
+        rest = 1 / (1 + power)  # 1 - sigmoid(y)
+        h = h * power * rest * (1 + y * rest)
     centred = x.astype(jnp.float32) - _along(x, mean)
     d_bias = h.sum(axes)
     d_gain = (h * centred).sum(axes) * inverse

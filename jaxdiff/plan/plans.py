@@ -115,7 +115,7 @@ def of_sampling(job_on, topology, means, num_samples):
     if means.form == "quick":
         from jaxdiff.plan import quick
 
-        one = job_on(quick._mesh(topology))
+        one = job_on(quick.one_device(topology))
         costs = quick.estimate_sampling(one, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.sampling(job_on(mesh))

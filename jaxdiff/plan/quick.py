@@ -17,6 +17,7 @@ remat a TPU may hold in vector memory what the whole program would keep in main 
 """
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 
@@ -62,8 +63,8 @@ def estimate_training(config, topology, mesh, use_cache=True):
       use_cache: whether an earlier answer of the compiler will do.
     """
     template = state_template(Task.of(config), mesh)
-    parts = pieces(config, template, mesh.size, _mesh(topology))
-    answer = cache.compiled(_together(parts, topology), _one(topology), use_cache)
+    parts = pieces(config, template, mesh.size, one_device(topology))
+    answer = cache.compiled(_together(parts, one_device(topology)), _one(topology), use_cache)
     chip = topology.chip
     moved = weighted(kinds.traffic(answer["hlo"]), [part.count for part in parts])
     known = memory.of_training(config, template, mesh.size)
@@ -81,9 +82,8 @@ def estimate_training(config, topology, mesh, use_cache=True):
 
 
 def estimate_sampling(job, topology, mesh, use_cache=True):
-    """The Costs of the Programs of a sampling job, compiled for one of the devices."""
-    one = dataclasses.replace(job.pipeline, mesh=_mesh(topology))
-    job = dataclasses.replace(job, pipeline=one, batch_size=job.batch_size // mesh.size)
+    """The Costs of the Programs of a sampling job, made for `one_device`, compiled for it."""
+    job = dataclasses.replace(job, batch_size=job.batch_size // mesh.size)
     costs, chip = [], topology.chip
     for program in programs.sampling(job):
         answer = cache.compiled(program, _one(topology), use_cache)
@@ -109,13 +109,20 @@ def _one(topology):
     return Topology(topology.name, tuple(map(int, smallest.split("x"))))
 
 
-def _mesh(topology):
-    return make_mesh(devices=_one(topology).devices()[:1])
+def one_device(topology):
+    """A mesh of one device of the topology's chip; the same whenever it is asked for."""
+    return _first_device(_one(topology))
 
 
-def _together(parts, topology):
+@functools.cache
+def _first_device(topology):
+    # Descriptions that are made twice are of different devices.
+    return make_mesh(devices=topology.devices()[:1])
+
+
+def _together(parts, one):
     """One Program of all pieces, which names each of them piece0, piece1 and so on."""
-    whole = replicated(_mesh(topology))
+    whole = replicated(one)
     shapes = [placed(part.shapes, [whole] * len(part.shapes)) for part in parts]
 
     def one_of_each(*arguments):
@@ -197,7 +204,7 @@ def _shape(variable):
 
 def _signature(eqn):
     """The same for blocks that compute the same; the number of a block is of no account."""
-    text = re.sub(r"\b\d+:u?i(nt)?32\[\]", "n", str(eqn.params["jaxpr"]))
+    text = re.sub(r"(random_fold_in \w+) \d+:\w+\[\]", r"\1", str(eqn.params["jaxpr"]))
     return text, tuple(str(v.aval) for v in eqn.invars)
 
 

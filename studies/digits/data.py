@@ -11,6 +11,8 @@ import os
 import numpy as np
 
 from jaxdiff import files
+from jaxdiff.data.dataset import INFO
+from jaxdiff.data.prepared import prepare_arrays
 
 TEST_SIZE = 297
 EDGE = 128  # a difference of neighbouring pixels, 0 .. 255, from which on it is an edge
@@ -72,7 +74,8 @@ def prepare():
     Returns:
       Its folder.
     """
-    from jaxdiff.data.prepared import prepare_arrays
-
     cache = os.environ.get("JAXDIFF_CACHE") or os.path.expanduser("~/.cache/jaxdiff")
-    return prepare_arrays(files.parse_path(cache, "JAXDIFF_CACHE") / "data" / "digits", splits())
+    folder = files.parse_path(cache, "JAXDIFF_CACHE") / "data" / "digits"
+    if files.exists(folder / INFO):  # then scikit-learn, slow to import, is not needed
+        return os.fspath(folder)
+    return prepare_arrays(folder, splits())
