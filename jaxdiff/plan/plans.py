@@ -68,7 +68,8 @@ def of_training(config, topology, means):
         costs = quick.estimate_training(config, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.training(config, mesh)
-        costs = tuple(_compiled(p, topology, known, flops[p.name], means) for p in made)
+        pairs = zip(made, flops, strict=True)
+        costs = tuple(_compiled(p, topology, known, own, means) for p, own in pairs)
     else:
         costs = (Cost(name="training step", turns=1, form="plain", memory=known),)
     return Report(
@@ -118,7 +119,8 @@ def of_sampling(job_on, topology, means, num_samples):
         costs = quick.estimate_sampling(one, topology, mesh, means.use_cache)
     elif means.form == "compiled":
         made = programs.sampling(job_on(mesh))
-        costs = tuple(_compiled(p, topology, known, flops[p.name], means) for p in made)
+        pairs = zip(made, flops, strict=True)
+        costs = tuple(_compiled(p, topology, known, own, means) for p, own in pairs)
     else:
         costs = tuple(
             Cost(name=p.name, turns=p.turns, form="plain", memory=known)
@@ -153,21 +155,21 @@ def _training_flops(config):
 
 
 def counted(made):
-    """{name of a Program: {kind: operations of a turn}}, of all devices."""
-    return {program.name: counts.flops_by_kind(program.jaxpr()) for program in made}
+    """Of each Program {kind: operations of a turn}, of all devices."""
+    return [counts.flops_by_kind(program.jaxpr()) for program in made]
 
 
 def with_flops(costs, flops, useful, topology):
-    """Costs with their operations, by the names of their programs."""
+    """Costs with their operations."""
     peak = topology.size * topology.chip.bf16_flops
     return tuple(
         dataclasses.replace(
             cost,
-            flops=flops[cost.name],
-            useful=float(sum(useful[cost.name].values())),
-            seconds=cost.seconds or {k: number / peak for k, number in flops[cost.name].items()},
+            flops=own,
+            useful=float(sum(plain.values())),
+            seconds=cost.seconds or {kind: number / peak for kind, number in own.items()},
         )
-        for cost in costs
+        for cost, own, plain in zip(costs, flops, useful, strict=True)
     )
 
 

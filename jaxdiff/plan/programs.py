@@ -104,12 +104,12 @@ def parameters(job):
 def _named(which, job):
     sampler, active, classifier_active = which
     references = [job.pipeline.references[r] for r in active]
-    parts = [type(sampler).__name__.removesuffix("Sampler")]
+    parts = [f"{sampler.evaluations} of {type(sampler).__name__.removesuffix('Sampler')}"]
     parts += [
         f"{each.condition.value} of {'itself' if each.guide is None else f'guide {each.guide + 1}'}"
         for each in references
     ]
-    return "a step: " + ", ".join(parts + ["classifier"] * classifier_active)
+    return "a step, evaluations " + ", ".join(parts + ["classifier"] * classifier_active)
 
 
 def zero_conditions(config):

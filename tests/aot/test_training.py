@@ -48,10 +48,12 @@ def test_devices_sum_gradients_and_gather_what_is_split_alone(step):
         assert set(sent) == {"all-reduce"}
         assert 2 * parameters <= sent["all-reduce"] <= 4 * parameters + FEW
     else:
-        # Parameters are gathered forward, or forward and backward; gradients summed where they are
-        # kept. Little is summed whole.
+        # Parameters are gathered for the forward pass, or for the backward pass again; gradients
+        # are summed where they are kept.
         assert 0.9 * 2 * parameters <= sent["all-gather"] <= 2 * 4 * parameters + FEW
-        assert 0.7 * 2 * parameters <= sent["reduce-scatter"] <= 4 * parameters + FEW
+        # Of small arrays the compiler sums the whole, and keeps a part.
+        assert sent["reduce-scatter"] > FEW
+        assert 2 * parameters <= sent["reduce-scatter"] + sent["all-reduce"] <= 8 * parameters
         assert sent.get("all-to-all", 0) + sent.get("collective-permute", 0) < FEW
 
 
