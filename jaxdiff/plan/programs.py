@@ -72,20 +72,23 @@ def sampling(job):
     def split(tree):
         return placed(tree, jax.tree.map(lambda _: batch_sharding(pipeline.mesh), tree))
 
+    # Numbers are arguments too: the compiler must not know them.
+    grid, guidance, cads, seed, bound = whole(
+        jax.eval_shape(lambda *numbers: numbers, grid, guidance, job.method.cads, job.seed, 0)
+    )
     params, size = whole(parameters(job)), job.batch_size
     numbers = jax.ShapeDtypeStruct((size,), np.int32)
     cond = {n: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype) for n, a in job.cond.items()}
-    batch = (params, job.seed, split(numbers), split(cond))
+    batch = (params, seed, split(numbers), split(cond))
     first = (pipeline, *batch, grid.levels[0], guidance, None)
     found = [Program("first noise and conditions", _begin, first)]
     values, conditions = split(_begin.eval_shape(*first))
     turns = {}
-    for part in segments(pipeline.sampler, guidance.weights, guidance.scales):
+    for part in segments(pipeline.sampler, job.method.params.weights, job.method.params.scales):
         which = (part.sampler, part.active, part.classifier_active)
         turns[which] = turns.get(which, 0) + part.stop - part.start
     for which, count in turns.items():
-        others = (np.int32(0), np.int32(count)), conditions, values
-        steps = (pipeline, which, *batch, grid, guidance, job.method.cads, *others)
+        steps = (pipeline, which, *batch, grid, guidance, cads, (bound,) * 2, conditions, values)
         found.append(Program(_named(which, job), _advance, steps, count))
     found.append(Program("images", _finish, (pipeline, values[0], False)))
     return tuple(found)

@@ -84,11 +84,7 @@ class TrainedModel:
 
     @cached_property
     def network(self):
-<<<<<<< HEAD
-        """The network without its parameters, for those devices."""
-=======
         """The network without its parameters, for the devices that it is sampled on."""
->>>>>>> main
         return factory.network(self.config, self.devices)
 
     @cached_property
