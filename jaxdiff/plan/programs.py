@@ -64,7 +64,7 @@ def sampling(job):
     Args:
       job: a jaxdiff.sampling.run_sampling.Job, whose pipeline's mesh may be of descriptions.
     """
-    pipeline, guidance, grid = job.pipeline, job.method.params, job.grid
+    pipeline, known = job.pipeline, job.method.params
 
     def whole(tree):
         return placed(tree, jax.tree.map(lambda _: replicated(pipeline.mesh), tree))
@@ -73,18 +73,17 @@ def sampling(job):
         return placed(tree, jax.tree.map(lambda _: batch_sharding(pipeline.mesh), tree))
 
     # Numbers are arguments too: the compiler must not know them.
-    grid, guidance, cads, seed, bound = whole(
-        jax.eval_shape(lambda *numbers: numbers, grid, guidance, job.method.cads, job.seed, 0)
-    )
+    given = (job.grid, job.grid.levels[0], known, job.method.cads, job.seed, 0)
+    grid, level, guidance, cads, seed, bound = whole(jax.eval_shape(lambda *values: values, *given))
     params, size = whole(parameters(job)), job.batch_size
     numbers = jax.ShapeDtypeStruct((size,), np.int32)
     cond = {n: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype) for n, a in job.cond.items()}
     batch = (params, seed, split(numbers), split(cond))
-    first = (pipeline, *batch, grid.levels[0], guidance, None)
+    first = (pipeline, *batch, level, guidance, None)
     found = [Program("first noise and conditions", _begin, first)]
     values, conditions = split(_begin.eval_shape(*first))
     turns = {}
-    for part in segments(pipeline.sampler, job.method.params.weights, job.method.params.scales):
+    for part in segments(pipeline.sampler, known.weights, known.scales):
         which = (part.sampler, part.active, part.classifier_active)
         turns[which] = turns.get(which, 0) + part.stop - part.start
     for which, count in turns.items():
