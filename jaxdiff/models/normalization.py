@@ -24,6 +24,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 GROUPS = 32  # where they divide the channels
@@ -91,7 +92,8 @@ def _backward(groups, silu, dtype, kept, g):
     centred = x.astype(jnp.float32) - _along(x, mean)
     d_bias = h.sum(axes)
     d_gain = (h * centred).sum(axes) * inverse
-    average_h, average_hn = (_group_means(x, gain * d, groups) for d in (d_bias, d_gain))
+    sums = gain * jnp.stack([d_bias, d_gain])
+    average_h, average_hn = _channel_means(sums / math.prod(x.shape[1:-1]), groups)
     d_x = (
         h * _along(x, gain * inverse)
         - centred * _along(x, average_hn * inverse**2)
@@ -115,22 +117,16 @@ def _statistics(x, groups):
     return mean, jax.lax.rsqrt(_channel_means(spread, groups) + EPSILON)
 
 
-def _group_means(x, sums, groups):
-    """Means over the groups of x of what has been summed over positions: [B, C] -> [B, C]."""
-    return _channel_means(sums, groups) / math.prod(x.shape[1:-1])
-
-
 def _channel_means(values, groups):
-    """[B, C] -> the mean over each channel's group, [B, C].
+    """[..., C] -> the mean over each channel's group, [..., C].
 
     By products with a matrix of 0 and 1: what the loops over x read is then a table, and XLA's CPU
     compiler keeps them vector loops.
     """
-    size = values.shape[1] // groups
-    member = jnp.repeat(jnp.eye(groups), size, axis=0)
-    return jnp.matmul(
-        jnp.matmul(values, member / size, precision="highest"), member.T, precision="highest"
-    )
+    size = values.shape[-1] // groups
+    member = np.repeat(np.eye(groups, dtype=np.float32), size, axis=1)
+    means = jnp.einsum("...c,gc->...g", values, member / size, precision="highest")
+    return jnp.matmul(means, member, precision="highest")
 
 
 def _affine(x, mean, factor, bias):
