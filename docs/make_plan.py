@@ -33,21 +33,27 @@ SAMPLING = {
 EACH = {"imagenet64_edm": 16, "adm/imagenet64": 16, "adm/imagenet256": 4}  # samples of a device
 
 
+# Images of a device's part of a batch that fit with room to spare, of 64 pixels.
+PARTS = {"v5e": 32, "v6e": 64, "v5p": 128, "h100": 128}
+
+
 def rows():
     """{key: flags} of all plans."""
     found = {}
-    for topology in TOPOLOGIES:
-        devices = hardware.parse_topology(topology).size
+    for text in TOPOLOGIES:
+        topology = hardware.parse_topology(text)
         for name, flags in TRAINING.items():
-            fsdp = f"--config.mesh.fsdp={8 if topology.startswith('v5e') else 1}"
-            own = ["--config", f"configs/{name}.py", *flags, fsdp]
-            if name == "adm/imagenet256" and devices == 256:
-                own.append("--config.training.accumulate=1")
-            found[f"training {name} {topology}"] = [*own, "--topology", topology]
+            large = name == "adm/imagenet256"
+            each = (256 if large else 2048) // topology.size
+            part = PARTS[topology.name] // (16 if large else 1)
+            own = ["--config", f"configs/{name}.py", *flags, "--topology", text]
+            own.append(f"--config.mesh.fsdp={8 if topology.name == 'v5e' else 1}")
+            own.append(f"--config.training.accumulate={max(1, each // part)}")
+            found[f"training {name} {text}"] = own
         for name, flags in SAMPLING.items():
-            size = str(EACH[name] * devices)
+            size = str(EACH[name] * topology.size)
             own = ["--model", f"configs/{name}.py", *flags, "--batch_size", size]
-            found[f"sampling {name} {topology}"] = [*own, "--topology", topology]
+            found[f"sampling {name} {text}"] = [*own, "--topology", text]
     return found
 
 
@@ -75,8 +81,8 @@ def tables(results):
 
 def _table(doing, found):
     total = "days" if doing == "training" else "hours for 50,000"
-    heads = ["config", "devices", "form", "batch", "fsdp", "GiB", "of", "roofline s", "at .4, s"]
-    heads += ["images/s", total, "chip-hours"]
+    heads = ["config", "devices", "form", "batch", "parts", "fsdp", "GiB", "of"]
+    heads += ["roofline s", "at .4, s", "images/s", total, "chip-hours"]
     lines = [heads, ["---"] * len(heads)]
     for key in sorted(found, key=lambda key: (key.split()[1], TOPOLOGIES.index(key.split()[2]))):
         form = "compiled" if "compiled" in found[key] else "quick"
@@ -89,6 +95,7 @@ def _table(doing, found):
                 values["topology"],
                 "**full**" if form == "compiled" else form,
                 f"{values['batch_size']:,}",
+                str(values.get("accumulate", 1)),
                 str(values["mesh"]["fsdp"]),
                 f"{memory:.1f}" + ("" if values["fits"] else " (too much)"),
                 f"{usable:.1f}",

@@ -255,7 +255,10 @@ def _moved(module, computation, each):
     elif each.opcode == "fusion":
         parts = _fusion_parts(module.computations[each.calls], computation, each)
     elif each.opcode in SLICES:
-        parts = [*each.results, *each.results]
+        # Read where the operand is: slices of parameters are fetched into a TPU's vector memory.
+        (source, *_) = computation.named[each.operands[0]].results
+        read = [dataclasses.replace(array, space=source.space) for array in each.results]
+        parts = [*read, *each.results]
     elif each.opcode == "dynamic-update-slice":
         parts = [*computation.named[each.operands[1]].results] * 2
     else:

@@ -64,7 +64,7 @@ def sampling(job):
     Args:
       job: a jaxdiff.sampling.run_sampling.Job, whose pipeline's mesh may be of descriptions.
     """
-    pipeline, guidance, grid = job.pipeline, job.method.params, job.grid
+    pipeline, known = job.pipeline, job.method.params
 
     def whole(tree):
         return placed(tree, jax.tree.map(lambda _: replicated(pipeline.mesh), tree))
@@ -72,20 +72,22 @@ def sampling(job):
     def split(tree):
         return placed(tree, jax.tree.map(lambda _: batch_sharding(pipeline.mesh), tree))
 
+    # Numbers are arguments too: the compiler must not know them.
+    given = (job.grid, job.grid.levels[0], known, job.method.cads, job.seed, 0)
+    grid, level, guidance, cads, seed, bound = whole(jax.eval_shape(lambda *values: values, *given))
     params, size = whole(parameters(job)), job.batch_size
     numbers = jax.ShapeDtypeStruct((size,), np.int32)
     cond = {n: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype) for n, a in job.cond.items()}
-    batch = (params, job.seed, split(numbers), split(cond))
-    first = (pipeline, *batch, grid.levels[0], guidance, None)
+    batch = (params, seed, split(numbers), split(cond))
+    first = (pipeline, *batch, level, guidance, None)
     found = [Program("first noise and conditions", _begin, first)]
     values, conditions = split(_begin.eval_shape(*first))
     turns = {}
-    for part in segments(pipeline.sampler, guidance.weights, guidance.scales):
+    for part in segments(pipeline.sampler, known.weights, known.scales):
         which = (part.sampler, part.active, part.classifier_active)
         turns[which] = turns.get(which, 0) + part.stop - part.start
     for which, count in turns.items():
-        others = (np.int32(0), np.int32(count)), conditions, values
-        steps = (pipeline, which, *batch, grid, guidance, job.method.cads, *others)
+        steps = (pipeline, which, *batch, grid, guidance, cads, (bound,) * 2, conditions, values)
         found.append(Program(_named(which, job), _advance, steps, count))
     found.append(Program("images", _finish, (pipeline, values[0], False)))
     return tuple(found)
