@@ -202,16 +202,20 @@ def parse(text):
         if head := _HEAD.match(line):
             name, lines = head[2], []
             entry = name if head[1] else entry
-        elif line.startswith("}") and name:
-            computations[name] = Computation(name, tuple(lines))
+        elif line == "}" and name:
+            computations[name] = Computation(name, tuple(map(_instruction, lines)))
             name = None
-        elif name and (match := _LINE.match(line)):
-            lines.append(_instruction(match, line[match.end() :]))
+        elif name and _LINE.match(line):
+            lines.append(line)
+        elif name and lines:
+            lines[-1] += line  # metadata of Pallas kernels have lines of their own
     devices = re.search(r"(?:num_partitions|replica_count)=(\d+)", text[: text.find("\n")])
     return Module(computations, entry, int(devices[1]) if devices else 1, ":T(" in text)
 
 
-def _instruction(match, rest):
+def _instruction(line):
+    match = _LINE.match(line)
+    rest = line[match.end() :]
     end = _closing(rest, 0) if rest.startswith("(") else rest.index(" ")
     type_, rest = rest[:end], rest[end:].lstrip()
     start = rest.index("(")

@@ -1,7 +1,7 @@
 """An estimate of a program from one block of each kind, which shares what it compiles.
 
-Of training, the network is traced as it is rematerialized, and cut at its blocks. One program for
-one device computes each distinct block once, forward and backward, what is between the blocks, and
+Of training, the network is traced as it is rematerialized, and cut at its blocks. Programs for
+one device compute each distinct block once, forward and backward, what is between the blocks, and
 the update of the state; what each costs counts as often as there are such blocks. Sampling, in
 which devices exchange nothing, is compiled in full for one device. So one answer of the compiler
 serves all topologies of a chip, at the same samples a device. What is exchanged in training follows
@@ -37,6 +37,10 @@ from jaxdiff.training.objective import Objective
 from jaxdiff.training.step import summing_step, zero_sums
 from jaxdiff.training.task import Task
 
+# Of a device's memory that the arguments of blocks compiled together may take; the rest is for
+# their results and temporaries.
+SHARE = 0.2
+
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
@@ -64,21 +68,38 @@ def estimate_training(config, topology, mesh, use_cache=True):
     """
     template = state_template(Task.of(config), mesh)
     parts = pieces(config, template, mesh.size, one_device(topology))
-    answer = cache.compiled(_together(parts, one_device(topology)), _one(topology), use_cache)
-    chip = topology.chip
-    moved = weighted(kinds.traffic(answer["hlo"]), [part.count for part in parts])
+    chip, operations, temp, seconds = topology.chip, [], 0, 0.0
+    for group in _groups(parts, chip.usable_bytes * SHARE):
+        program = _together(group, one_device(topology))
+        answer = cache.compiled(program, _one(topology), use_cache)
+        moved = weighted(kinds.traffic(answer["hlo"]), [part.count for part in group])
+        operations += moved.operations
+        temp, seconds = max(temp, answer["stats"]["temp"]), seconds + answer["compile_s"]
+    moved = kinds.Traffic(tuple(operations))
     known = memory.of_training(config, template, mesh.size)
     cost = Cost(
         name="training step",
         turns=1,
         form="quick",
-        memory={**known, "temporaries": answer["stats"]["temp"]},
+        memory={**known, "temporaries": temp},
         traffic=moved.by_kind("padded"),
         seconds=moved.seconds_by_kind(chip.bf16_flops, chip.hbm_bandwidth),
         collectives=exchanged(config, template.params, mesh),
-        compile_s=answer["compile_s"],
+        compile_s=seconds,
     )
     return (cost,)
+
+
+def _groups(parts, limit):
+    """The Pieces in lists whose arguments take at most `limit` bytes, or of one Piece."""
+    groups, size = [[]], 0
+    for part in parts:
+        taken = memory.size_of(part.shapes)
+        if groups[-1] and size + taken > limit:
+            groups, size = [*groups, []], 0
+        groups[-1].append(part)
+        size += taken
+    return groups
 
 
 def estimate_sampling(job, topology, mesh, use_cache=True):

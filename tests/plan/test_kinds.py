@@ -88,6 +88,18 @@ def test_bytes_with_the_padding_of_tiles(type_, size, padded):
     assert (array.size, array.padded) == (size, padded)
 
 
+def test_metadata_of_kernels_on_lines_of_their_own():
+    lines = """custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"block": "{1}"
+}}, metadata={op_name="jit(f)/jvp(attention)/kernel"}"""
+    call = "ROOT %kernel = f32[8,128]{1,0:T(8,128)} custom-call(%x), " + lines
+    text = (
+        "HloModule jit_f\n\nENTRY %main (x: f32[8,128]) -> f32[8,128] {\n"
+        f"  %x = f32[8,128]{{1,0:T(8,128)}} parameter(0)\n  {call}\n}}\n"
+    )
+    assert kinds.traffic(text).by_kind("bytes") == {"attention": 2 * 8 * 128 * 4}
+
+
 def test_the_least_time_of_a_kind():
     operations = (
         kinds.Operation("attention", "a", "", 2, flops=100, bytes=1, padded=1),
