@@ -197,8 +197,7 @@ class Module:
 def parse(text):
     """The Module of `compiled.as_text()`."""
     computations, entry, name, lines = {}, None, None, []
-    # What Pallas kernels say of themselves is printed over several lines.
-    for line in re.sub(r'\n(?="|\}\})', " ", text).splitlines():
+    for line in text.splitlines():
         if head := _HEAD.match(line):
             name, lines = head[2], []
             entry = name if head[1] else entry

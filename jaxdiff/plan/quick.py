@@ -201,7 +201,11 @@ def _blocks(task, size, remat, times):
         body = jax.extend.core.ClosedJaxpr(eqn.params["jaxpr"], ())
         function = jax.extend.core.jaxpr_as_fun(body)
         shapes = [_shape(v) for v in eqn.invars]
-        differentiated = [jnp.issubdtype(s.dtype, jnp.floating) for s in shapes]
+        # Not for constants, such as the tables of a norm, whose own derivative does not take them.
+        differentiated = [
+            jnp.issubdtype(v.aval.dtype, jnp.floating) and v not in jaxpr.jaxpr.constvars
+            for v in eqn.invars
+        ]
         if remat:
             found.append(Piece(function, shapes, count * times))
         both = _with_gradient(function, shapes, differentiated, keep=not remat)

@@ -10,10 +10,11 @@ from jaxdiff.plan.report import GIB, Report
 
 MOST_ACCUMULATE = 64
 SHOWN = 10
+WANTED = 4  # settings to choose among
 
 
 def candidates(config, topology):
-    """Configs that compute the same and differ in fsdp, accumulate and remat: {settings: config}.
+    """Configs that compute the same, and differ in fsdp, accumulate and remat.
 
     A part of a batch, the micro-batch, is training.batch_size / training.accumulate.
     """
@@ -38,7 +39,9 @@ def candidates(config, topology):
 def fastest(config, topology, means):
     """Reports of the settings that fit, fastest first.
 
-    All are estimated; if the means are to compile, the first that fits as compiled comes first.
+    The plain program says what cannot fit, at once. Of the rest, those that compute, cut and split
+    least are estimated until WANTED of them fit; if the means are to compile, the first that fits
+    as compiled comes first.
 
     Args:
       config: a RunConfig.
@@ -48,14 +51,14 @@ def fastest(config, topology, means):
     Raises:
       UserError: if nothing fits.
     """
-    estimate = dataclasses.replace(means, form="plain" if means.form == "plain" else "quick")
-    tried = [
-        (each, plans.of_training(each, topology, estimate)) for each in candidates(config, topology)
-    ]
+
+    def planned(each, form):
+        return each, plans.of_training(each, topology, dataclasses.replace(means, form=form))
+
+    tried = [planned(each, "plain") for each in candidates(config, topology)]
     fitting = sorted(
         (pair for pair in tried if pair[1].fits),
-        # Of equally fast ones the one that splits and cuts least.
-        key=lambda pair: (round(pair[1].seconds, 6), pair[1].fsdp, pair[1].about["accumulate"]),
+        key=lambda pair: (pair[1].seconds, pair[1].about["accumulate"], pair[1].fsdp),
     )
     if not fitting:
         least = min(sum(report.memory.values()) for _, report in tried)
@@ -64,13 +67,15 @@ def fastest(config, topology, means):
             f"{topology.chip.usable_bytes / GIB:.2f} GiB: the least is {least / GIB:.2f} GiB; use "
             "more devices or larger ones, or a smaller batch or network."
         )
-    if means.form != "compiled":
-        return [report for _, report in fitting]
+    if means.form != "plain":
+        estimated = (planned(each, "quick") for each, _ in fitting)
+        fitting = list(itertools.islice((pair for pair in estimated if pair[1].fits), WANTED))
+        fitting.sort(key=lambda pair: pair[1].seconds)
     for place, (each, _) in enumerate(fitting):
-        report = plans.of_training(each, topology, means)
+        _, report = planned(each, means.form) if means.form == "compiled" else fitting[place]
         if report.fits:
             return [report, *(other for _, other in fitting[place + 1 :])]
-    raise UserError(f"Nothing that was estimated to fit {topology} does: use more devices.")
+    raise UserError(f"Nothing that the plain program lets fit {topology} does: use more devices.")
 
 
 def table(reports: list[Report]):

@@ -38,7 +38,7 @@ def test_the_pieces_of_a_step_compute_what_the_step_does(remat, one_device):
     )
     ours, parts = flops(config, one_device)
     (step,) = programs.training(config, one_device)
-    whole = plans.counted((step,))[step.name]
+    (whole,) = plans.counted((step,))
     for kind in ("attention", "linear layers", "convolutions"):
         assert ours[kind] == pytest.approx(whole[kind], rel=0.02), kind
     # Blocks: with attention, without, and with twice the channels to read; and the two others.
