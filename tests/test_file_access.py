@@ -12,6 +12,8 @@ ALLOWED = {
     "jaxdiff/claims.py",  # locks
     "jaxdiff/arrays.py",  # npz, of open files
     "jaxdiff/cli.py",  # the folder of the user's cache
+    "jaxdiff/plan/cache.py",  # the same
+    "jaxdiff/plan/early.py",  # what a compiler dumps on this machine
     "jaxdiff/config/overrides.py",  # reads the config file, a program of the user's
     "jaxdiff/stopping.py",  # pipes of signals
     "jaxdiff/training/interrupt.py",

@@ -8,8 +8,8 @@ float32 whatever x is. Written for two passes over x forward (statistics; output
 reshaped to groups, and neither y nor its sigmoid is stored.
 
 Statistics come from one pass by sums of d = x - x_0 and of its squares, with x_0 the sample's own
-first position of each channel: that is within a few standard deviations of the channel's mean, so
-nothing cancels, as it would in the sum of the squares of x. Channels are then joined to groups,
+first position of each channel: that is at most sqrt(N - 1) standard deviations of its N positions
+from their mean, and mostly a few, so little cancels; the sum of the squares of x may lose everything. Channels are then joined to groups,
 
     mean = avg_c mean_c,    variance = avg_c (variance_c + (mean_c - mean)^2).
 
@@ -68,7 +68,20 @@ class GroupNorm(nnx.Module):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def normalized(x, gain, bias, groups, silu, dtype):
-    """See the equation above; x [B, ..., C], gain and bias [B, C] float32."""
+    """Group normalization as a function; the equation is at the head of this module.
+
+    It can be differentiated in reverse mode alone.
+
+    Args:
+      x: [B, ..., C] of any float type.
+      gain, bias: [B, C] float32.
+      groups: their number, which divides C.
+      silu: whether SiLU follows.
+      dtype: of what is returned.
+
+    Returns:
+      [B, ..., C] in `dtype`.
+    """
     return _forward(x, gain, bias, groups, silu, dtype)[0]
 
 
@@ -88,7 +101,7 @@ def _backward(groups, silu, dtype, kept, g):
         # In e^y: of e^-y the compiler would keep the forward pass's values until here.
         power = jnp.exp(jnp.minimum(y, 80))
         rest = 1 / (1 + power)  # 1 - sigmoid(y)
-        h = h * power * rest * (1 + y * rest)
+        h = h * (power * rest) * (1 + y * rest)
     centred = x.astype(jnp.float32) - _along(x, mean)
     d_bias = h.sum(axes)
     d_gain = (h * centred).sum(axes) * inverse

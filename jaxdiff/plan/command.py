@@ -52,6 +52,13 @@ def parser():
 
 
 def _plan(args):
+    path = None
+    if args.json:
+        from jaxdiff import files
+
+        path = files.parse_path(args.json, "--json")
+        if files.is_folder(path):
+            raise UserError(f"--json {args.json} is a folder: name a file.")
     found = reports(args)
     if args.search:
         from jaxdiff.plan.search import table
@@ -61,12 +68,9 @@ def _plan(args):
         from jaxdiff.plan.report import text
 
         print(text(found[0]))
-    if args.json:
-        from jaxdiff import files
-
+    if path is not None:
         values = [report.values() for report in found]
-        values = values if args.search else values[0]
-        files.write_text(files.parse_path(args.json, "--json"), files.json_text(values))
+        files.write_text(path, files.json_text(values if args.search else values[0]))
 
 
 def reports(args):
@@ -82,6 +86,8 @@ def reports(args):
         raise UserError("Give --config FILE to plan training, or --model RUN to plan sampling.")
     if args.search and args.config is None:
         raise UserError("--search tries settings of training: give --config FILE, or leave it out.")
+    if args.config is not None:
+        _refuse_sampling(args)
     from jaxdiff.plan import plans, search
 
     means, notes = _means(args, topology)
@@ -92,6 +98,20 @@ def reports(args):
     else:
         found = [_sampling(args, topology, means)]
     return [dataclasses.replace(report, notes=report.notes + notes) for report in found]
+
+
+def _refuse_sampling(args):
+    """Raises UserError if flags of sampling are given to a plan of training."""
+    defaults = vars(parser().parse_args([]))
+    own = {"config", "topology", "utilization", "full", "quick", "search", "cache", "json"}
+    for name, default in defaults.items():
+        if name not in own and hasattr(args, name) and getattr(args, name) != default:
+            if name in ("imports", "import"):
+                continue
+            raise UserError(
+                f"--{name} {getattr(args, name)} is of sampling, and --config plans training: leave "
+                "it out, or give --model in the place of --config."
+            )
 
 
 def _means(args, topology):

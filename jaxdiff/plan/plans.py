@@ -15,7 +15,7 @@ from jaxdiff.plan.report import Cost, Report
 from jaxdiff.training.compiled import state_template
 from jaxdiff.training.task import Task
 
-DATA_STD = 0.5  # stands for what a run measures when it begins; no cost depends on it
+DATA_STD = 0.5  # in the place of what a run measures first; no cost depends on it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

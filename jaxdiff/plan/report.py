@@ -15,7 +15,7 @@ from jaxdiff.plan.kinds import Collective
 GIB, DAY = 2**30, 86_400
 FORMS = {
     "compiled": "compiled in full",
-    "quick": "blocks compiled one by one and added up",
+    "quick": "estimated: blocks of training one by one, a sampler for one device",
     "plain": "not compiled: memory is the least it takes, traffic is not known",
 }
 
@@ -150,16 +150,18 @@ class Report:
 def network_seconds(collectives, topology):
     """Seconds that sending takes at least, over the fast network and the slow one.
 
-    Sums over several slices or hosts, h of them, are made within each first; then each of the m
-    devices that it has in a group sends 2 (h - 1) / (h m) of the array to the others.
+    A group that is larger than a slice or host spans h of them. What they exchange goes within each
+    first; then each of the m devices that a group has in one of them sends (h - 1) / (h m) of the
+    array to the others, and of a sum twice that. Smaller groups are taken to be within one, which
+    those of `data` need not be: the bound is then lower.
     """
-    chip, hosts = topology.chip, topology.size // topology.fast
+    chip = topology.chip
     fast = sum(each.sent for each in collectives)
-    slow = sum(
-        2 * (hosts - 1) / hosts * each.bytes / max(1, each.group // hosts)
-        for each in collectives
-        if each.kind == "all-reduce"
-    )
+    slow = 0.0
+    for each in collectives:
+        spanned = -(-each.group // topology.fast)
+        times = 2 if each.kind == "all-reduce" else 1
+        slow += times * (spanned - 1) / spanned * each.bytes / (each.group / spanned)
     return max(fast / chip.link_bandwidth, slow / chip.slow_bandwidth)
 
 
@@ -199,7 +201,7 @@ def _costs(report):
             flops = cost.flops.get(kind, 0) / report.topology.size / 1e12
             moved = f"{cost.traffic.get(kind, 0) / 1e9:.3f}" if cost.traffic else "?"
             bound = 1e3 * cost.seconds.get(kind, 0)
-            lines.append(f"  {kind:<32}{flops:>10.4f}{moved:>10}{bound:>14.3f}")
+            lines.append(f"  {kind:<32}{flops:>10.4g}{moved:>10}{bound:>14.3f}")
         for each in cost.collectives:
             name = f"{each.count} {each.kind} of {each.dtype} by {each.group}"
             bound = 1e3 * network_seconds([each], report.topology)
@@ -208,11 +210,11 @@ def _costs(report):
 
 
 def _time(report):
-    values, chips = report.values(), report.topology.chips
+    values = report.values()
     return [
         f"Roofline: {report.seconds:.4g} s a batch, a lower bound: at most "
         f"{values['most_images_per_s']:,.1f} images/s.",
         f"At a utilisation of {report.utilization:g}: {report.assumed_seconds:.4g} s a batch, "
         f"{values['images_per_s']:,.1f} images/s; {report.images:,} images take "
-        f"{report.days:,.2f} days, {values['chip_hours']:,.0f} hours of one of {chips} chips.",
+        f"{report.days:,.3g} days, {values['chip_hours']:,.3g} chip-hours.",
     ]

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from jaxdiff.models.attention import attend
 
@@ -35,3 +36,10 @@ def test_logits_and_softmax_are_float32_in_bfloat16():
     text = str(jax.make_jaxpr(lambda x: attend(x, 2))(qkv))
     (exponentials,) = [line for line in text.splitlines() if " exp " in line]
     assert "f32[2,4,4]" in exponentials
+
+
+def test_the_derivative_is_that_of_finite_differences():
+    qkv = jax.random.normal(jax.random.key(0), (2, 5, 24))
+    check_grads(
+        jax.jit(lambda x: attend(x, 2)), (qkv,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2
+    )

@@ -91,6 +91,7 @@ def test_large_values_have_finite_derivatives_of_silu():
     assert all(np.isfinite(each).all() for each in pull(jnp.ones_like(y)))
     # The derivative of SiLU is 0 far to the left and 1 far to the right.
     np.testing.assert_allclose(pull(jnp.ones_like(y))[2], 1, rtol=1e-5)
+    np.testing.assert_allclose(pull(1e8 * jnp.ones_like(y))[2], 1e8, rtol=1e-5)
 
 
 def test_statistics_of_bfloat16_are_float32():

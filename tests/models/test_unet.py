@@ -128,7 +128,8 @@ def test_remat_keeps_less_and_computes_the_same():
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
     fixed = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
-    assert kept(remat) - fixed < 0.25 * (kept(plain) - fixed)
+    # A block's input is kept with remat; without it, what its convolutions and norms take too.
+    assert kept(remat) - fixed < 0.5 * (kept(plain) - fixed)
     a, b = (jax.jit(jax.grad(loss(network)))(params) for network in (plain, remat))
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(a))
     for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):

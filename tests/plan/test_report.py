@@ -50,6 +50,9 @@ def test_sums_between_hosts_take_the_slow_network():
     one = Collective(kind="all-reduce", dtype="f32", group=16, count=1, bytes=16 * 10**9)
     inside = report.network_seconds([dataclasses.replace(one, group=8)], parse_topology("h100:8"))
     assert inside == pytest.approx(2 * 7 / 8 * 16e9 / chip.link_bandwidth)
+    # A group that fits into one of two hosts is taken to be in one.
+    within = report.network_seconds([dataclasses.replace(one, group=8)], parse_topology("h100:16"))
+    assert within == inside
     # Of two hosts of eight each device sends an eighth of the array once.
     across = report.network_seconds([one], parse_topology("h100:16"))
     assert across == pytest.approx(max(2 * 15 / 16 * 16e9 / 450e9, 16e9 / 8 / 50e9))

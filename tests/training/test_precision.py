@@ -74,8 +74,8 @@ def test_convolutions_are_in_bfloat16_but_for_the_last(equations):
 
 
 def test_products_of_images_are_in_bfloat16(equations):
-    # Group norms multiply tables [B, C] of sums in float32; what is larger is of all positions.
-    table = 32 * 128
+    # Group norms multiply tables [2, B, C] of sums in float32; what is larger is of all positions.
+    table = 2 * 32 * 128
     images = [
         (set(dtypes), shapes)
         for name, dtypes, shapes, _ in equations
