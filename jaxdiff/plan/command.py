@@ -102,15 +102,13 @@ def reports(args):
 
 def _refuse_sampling(args):
     """Raises UserError if flags of sampling are given to a plan of training."""
-    defaults = vars(parser().parse_args([]))
-    own = {"config", "topology", "utilization", "full", "quick", "search", "cache", "json"}
-    for name, default in defaults.items():
-        if name not in own and hasattr(args, name) and getattr(args, name) != default:
-            if name in ("imports", "import"):
-                continue
+    both = {"config", "topology", "utilization", "full", "quick", "search", "cache", "json"}
+    for name, default in vars(parser().parse_args([])).items():
+        value = getattr(args, name, default)
+        if name not in {*both, "import", "imports"} and value != default:
             raise UserError(
-                f"--{name} {getattr(args, name)} is of sampling, and --config plans training: leave "
-                "it out, or give --model in the place of --config."
+                f"--{name} {value} is a flag of sampling, and --config plans training: leave it "
+                "out, or give --model in the place of --config."
             )
 
 
