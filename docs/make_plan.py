@@ -59,7 +59,7 @@ def rows():
 
 def plan(results, form, only):
     """Adds to {key: {form: values}} the plans of a form that are missing."""
-    flags = {"quick": ["--quick"], "compiled": []}[form]
+    flags = {"plain": ["--plain"], "quick": ["--quick"], "compiled": []}[form]
     for key, own in rows().items():
         if not all(word in key.split() for word in only) or form in results.get(key, {}):
             continue
@@ -85,7 +85,7 @@ def _table(doing, found):
     heads += ["roofline s", "at .4, s", "images/s", total, "chip-hours"]
     lines = [heads, ["---"] * len(heads)]
     for key in sorted(found, key=lambda key: (key.split()[1], TOPOLOGIES.index(key.split()[2]))):
-        form = "compiled" if "compiled" in found[key] else "quick"
+        form = next(form for form in FORMS if form in found[key])
         values = found[key][form]
         memory, usable = sum(values["memory"].values()) / 2**30, values["usable_memory"] / 2**30
         duration = values["days"] * (1 if doing == "training" else 24)
@@ -97,7 +97,9 @@ def _table(doing, found):
                 f"{values['batch_size']:,}",
                 str(values.get("accumulate", 1)),
                 str(values["mesh"]["fsdp"]),
-                f"{memory:.1f}" + ("" if values["fits"] else " (too much)"),
+                ("> " if form == "plain" else "")
+                + f"{memory:.1f}"
+                + ("" if values["fits"] else " (too much)"),
                 f"{usable:.1f}",
                 f"{values['roofline_s']:.3f}",
                 f"{values['seconds']:.3f}",
@@ -119,6 +121,7 @@ def _errors(results):
     return lines if both else []
 
 
+FORMS = ("compiled", "quick", "plain")  # the best first
 MEASURES = (
     lambda values: sum(values["memory"].values()),
     lambda values: sum(p["turns"] * sum(p["traffic"].values()) for p in values["programs"]),
@@ -138,6 +141,8 @@ def _make(args):
 if __name__ == "__main__":
     hardware.ready()
     parser = cli.Parser(__doc__)
-    cli.add_flag(parser, "form", Literal["quick", "compiled"], help="How to plan what is missing")
+    cli.add_flag(
+        parser, "form", Literal["plain", "quick", "compiled"], help="How to plan what is missing"
+    )
     cli.add_flag(parser, "only", tuple[str, ...], (), "Words of the plans to make, such as v5e:8x8")
     cli.run(_make, parser)

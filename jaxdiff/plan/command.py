@@ -45,6 +45,7 @@ def parser():
     add("utilization", Annotated[float, Range(0, 1, above=True)], 0.4, "Assumed share of the peak")
     add("full", bool, False, "Let the TPU's compiler write machine code too: no more is known then")
     add("quick", bool, False, "Compile one block of each kind, and add up")
+    add("plain", bool, False, "Compile nothing: operations, and the least that memory must hold")
     add("search", bool, False, "Try fsdp, accumulate and remat, and print the fastest that fit")
     add("cache", bool, True, "Whether an earlier answer of the compiler will do")
     add("json", help="File to write the numbers to")
@@ -102,10 +103,20 @@ def reports(args):
 
 def _refuse_sampling(args):
     """Raises UserError if flags of sampling are given to a plan of training."""
-    both = {"config", "topology", "utilization", "full", "quick", "search", "cache", "json"}
+    both = {
+        "config",
+        "topology",
+        "utilization",
+        "full",
+        "quick",
+        "plain",
+        "search",
+        "cache",
+        "json",
+    }
     for name, default in vars(parser().parse_args([])).items():
         value = getattr(args, name, default)
-        if name not in {*both, "import", "imports"} and value != default:
+        if name not in both and value != default:
             raise UserError(
                 f"--{name} {value} is a flag of sampling, and --config plans training: leave it "
                 "out, or give --model in the place of --config."
@@ -116,7 +127,7 @@ def _means(args, topology):
     """(Means, notes): without a compiler the plain program has to do."""
     from jaxdiff.plan.plans import Means
 
-    form, notes = "quick" if args.quick else "compiled", ()
+    form, notes = "plain" if args.plain else "quick" if args.quick else "compiled", ()
     if (missing := topology.missing()) is not None:
         form, notes = "plain", (missing,)
     settings = {"utilization": args.utilization, "use_cache": args.cache, "full": args.full}
