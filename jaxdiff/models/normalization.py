@@ -10,7 +10,7 @@ reshaped to groups, and neither y nor its sigmoid is stored.
 Statistics come from one pass by sums of d = x - x_0 and of its squares, with x_0 the sample's own
 first position of each channel. That is at most sqrt(N - 1) standard deviations of the N positions
 from their mean, and mostly a few, so little cancels, where sums of the squares of x may lose all
-digits. Channels are then joined to groups,
+decimals. Channels are then joined to groups,
 
     mean = avg_c mean_c,    variance = avg_c (variance_c + (mean_c - mean)^2).
 
