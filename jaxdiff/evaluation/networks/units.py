@@ -155,10 +155,8 @@ def _turned(name, array, back=False):
     """An array with its axes as PyTorch has them; `back` from there to ours."""
     if not name.endswith("weight") or len(array.shape) not in (2, 4):
         return array
-    if len(array.shape) == 2:
-        order = (1, 0)
-    else:
-        order = (2, 3, 1, 0) if back else (3, 2, 0, 1)
+    axes = (2, 3, 1, 0) if back else (3, 2, 0, 1)
+    order = axes if len(array.shape) == 4 else (1, 0)
     if isinstance(array, np.ndarray):
         return array.transpose(order)
     return jax.ShapeDtypeStruct([array.shape[axis] for axis in order], array.dtype)
