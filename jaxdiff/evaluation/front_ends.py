@@ -16,7 +16,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation,
 
 
 def _taps(indices, weights, size):
-    """Matrix [to, size] of weights [to, taps] at indices [to, taps], those outside at the border."""
+    """Matrix [to, size] of weights [to, taps] at pixels [to, taps], or the border's beyond it."""
     matrix = np.zeros((len(indices), size))
     rows = np.broadcast_to(np.arange(len(indices))[:, None], indices.shape)
     np.add.at(matrix, (rows, np.clip(indices, 0, size - 1)), weights)

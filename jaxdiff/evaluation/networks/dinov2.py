@@ -53,9 +53,9 @@ class Dinov2Config:
     patch: int = 14
     mlp_ratio: float = 4
 
-    def with_registers(self):
-        """The network with four registers that was released beside this one."""
-        return dataclasses.replace(self, registers=4, offset=0.0, antialias=True)
+
+def _with_registers(config):
+    return dataclasses.replace(config, registers=4, offset=0.0, antialias=True)
 
 
 SIZES = {
@@ -64,6 +64,7 @@ SIZES = {
     "vitl14": Dinov2Config(1024, 24, 16),
     "vitg14": Dinov2Config(1536, 40, 24, swiglu=True),
 }
+SIZES |= {f"{name}-reg4": _with_registers(config) for name, config in SIZES.items()}
 
 
 class Mlp(nnx.Module):
