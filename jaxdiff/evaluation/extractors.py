@@ -15,7 +15,7 @@ from jaxdiff.checkpoints.run import digest
 from jaxdiff.config.fields import nearest
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import front_ends, weights
-from jaxdiff.evaluation.networks import efficientnet, inception
+from jaxdiff.evaluation.networks import dinov2, efficientnet, inception, sscd
 from jaxdiff.evaluation.networks.units import Network
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel.batches import on_devices, stream
@@ -108,6 +108,11 @@ KINDS = {
     "efficientnet-lite0": Kind(
         efficientnet.LITE0, efficientnet.OUTPUTS, front_ends.EFFICIENTNET_LITE, batch=256
     ),
+    "sscd": Kind(sscd.SSCD, sscd.OUTPUTS, front_ends.SSCD),
+}
+KINDS |= {
+    f"dinov2-{size}": Kind(dinov2.network(config), {"features": config.width}, front_ends.DINOV2)
+    for size, config in dinov2.SIZES.items()
 }
 
 
