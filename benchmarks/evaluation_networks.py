@@ -6,7 +6,8 @@
     python benchmarks/evaluation_networks.py --accelerator --networks inception-2015,dinov2-vitl14
 
 Both sides read one file of made-up weights of Inception, and work in turn, each a process that may
-use all cores (with --accelerator, the accelerator that it finds). Parts:
+use all cores (with --accelerator, the accelerator that it finds). Where other programs run beside
+it, threads of PyTorch wait for each other by computing, so --one_core compares better. Parts:
 
 - networks: features of a batch of uint8 images, with their front end; of torch-fidelity the
   network alone, of this project all that `Extractor` does. A ratio is of images a second, by wall
@@ -87,6 +88,9 @@ def started(folder, args):
     """{name: Contender} that are ready; without a Python for them, no peers."""
     spec = json.dumps(write_inputs(folder, args))
     environment = {} if args.accelerator else {"JAX_PLATFORMS": "cpu"}
+    if args.one_core:
+        environment = contenders.ONE_THREAD
+    core = max(os.sched_getaffinity(0)) if args.one_core else None
     found = {}
     pythons = {OURS: (sys.executable, "evaluation_jaxdiff.py")}
     if args.peer_python:
@@ -94,7 +98,8 @@ def started(folder, args):
     try:
         for name, (python, script) in pythons.items():
             # One after the other, as the first writes the weights.
-            found[name] = contenders.Contender([python, str(HERE / script), spec], environment)
+            command = [python, str(HERE / script), spec]
+            found[name] = contenders.Contender(command, environment, core)
             found[name].start()
     except EOFError:
         end(found)
@@ -212,6 +217,7 @@ def main():
     cli.add_flag(parser, "size", positive, 64, "Height and width of the images")
     cli.add_flag(parser, "rows", positive, 2000, "Of the features of each set")
     cli.add_flag(parser, "width", positive, 2048, "Of the features")
+    cli.add_flag(parser, "one_core", bool, False, "Run each with one thread, on the last core")
     cli.add_flag(parser, "accelerator", bool, False, "Run on the accelerator that is found")
     cli.add_flag(parser, "json", help="File to write the measurements to")
     cli.run(_measure, parser)
@@ -222,6 +228,7 @@ def _measure(args):
         found = started(pathlib.Path(folder), args)
         try:
             cores = len(os.sched_getaffinity(0))
+            cores = 1 if args.one_core else cores
             print(f"{platform.processor() or platform.machine()}, {cores} cores")
             for name, contender in found.items():
                 print(f"{name}: {contender.ready['version']}, {contender.ready['device']}")
