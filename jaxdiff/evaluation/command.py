@@ -14,13 +14,13 @@ weights are found.
 writes a reference file in the layout of OpenAI's evaluator instead.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from jaxdiff import cli
 from jaxdiff.config import Range
 from jaxdiff.config.training import Seed
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.table import METRICS
+from jaxdiff.evaluation.table import METRICS, checked
 
 Count = Annotated[int, Range(1, 2**31 - 1)]
 
@@ -58,8 +58,8 @@ def parser():
     add("weights", help="Folder of the networks' weights, or the file; default: $JAXDIFF_WEIGHTS")
     add(
         "metrics",
-        tuple[Literal[*METRICS], ...],
-        help="With commas; default: those that the features and the images allow",
+        tuple[str, ...],
+        help=f"Of {', '.join(METRICS)}; default: those that the features and the images allow",
     )
     add("num_samples", Count, help="Size of random subsets of the samples that are measured")
     add(
@@ -89,9 +89,10 @@ def _evaluate(args):
     if args.make_reference is not None:
         return _make_reference(args)
     texts = cli.require("samples", args.samples, "a folder of samples such as samples/NAME")
+    metrics = None if args.metrics is None else checked(args.metrics)
     if args.seeds is not None and args.num_samples is None:
         raise UserError("--seeds needs --num_samples, the size of the random subsets: add it.")
-    if args.seeds is not None and len(set(args.seeds)) < max(1, len(args.seeds)):
+    if args.seeds is not None and len(set(args.seeds)) < len(args.seeds):
         raise UserError(f"--seeds {','.join(map(str, args.seeds))} repeats one: give each once.")
     if args.nearest is not None and args.reference is None:
         raise UserError("--nearest needs --reference, whose images are searched: add it.")
@@ -108,7 +109,7 @@ def _evaluate(args):
             image_size=args.image_size,
             features=args.features,
             weights=args.weights,
-            metrics=args.metrics,
+            metrics=metrics,
             num_samples=args.num_samples,
             seeds=args.seeds or (0,),
             options=Options(args.reference_images, args.kid_subsets, args.kid_size),

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.config.fields import nearest
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.images import ImageSet, of_arrays, open_images
 from jaxdiff.evaluation.kept import features_of, statistics_of
 from jaxdiff.evaluation.metrics import diversity, frechet, inception_score, kid, neighbours
 from jaxdiff.evaluation.references import Reference, open_reference
-from jaxdiff.evaluation.table import DEFAULT, FEWEST_OF_FIT, METRICS
+from jaxdiff.evaluation.table import DEFAULT, FEWEST_OF_FIT, METRICS, checked
 from jaxdiff.sampling import finite
 
 
@@ -173,10 +172,7 @@ def chosen(metrics, samples, reference, extractor, options, count=None):
     """
     count = len(samples) if count is None else count
     _check_sets(samples, count, reference, extractor)
-    asked = DEFAULT if metrics is None else tuple(dict.fromkeys(metrics))
-    for name in asked:
-        if name not in METRICS:
-            raise UserError(f"There is no metric {name}: {nearest(name, list(METRICS))}")
+    asked = DEFAULT if metrics is None else checked(metrics)
     given = (samples, count, reference, extractor, options)
     obstacles = {name: found for name in asked if (found := _obstacle(name, *given))}
     if metrics is not None and obstacles:

@@ -5,6 +5,9 @@ Nothing here imports JAX, so that a command line can check names at once.
 
 import dataclasses
 
+from jaxdiff.config.fields import nearest, shown
+from jaxdiff.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
@@ -61,3 +64,13 @@ METRICS = {
 DEFAULT = ("fid", "fd", "sfid", "is", "kid", "precision", "recall", "density", "coverage")
 DEFAULT += ("vendi", "mss")
 FEWEST_OF_FIT = 100  # samples for `fd_infinity`, whose smallest set is a tenth of them
+
+
+def checked(names):
+    """Names of METRICS, each once; UserError for one that there is not."""
+    if not names:
+        raise UserError(f"No metrics are named: there are {', '.join(METRICS)}.")
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"There is no metric {shown(name)}: {nearest(name, list(METRICS))}")
+    return tuple(dict.fromkeys(names))
