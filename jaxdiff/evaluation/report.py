@@ -15,8 +15,8 @@ from etils import epath
 
 from jaxdiff import claims, files
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.measure import Value
 from jaxdiff.evaluation.table import METRICS
+from jaxdiff.evaluation.values import Value
 from jaxdiff.version import __version__
 
 ADVICE = "move it away, or give another --out"
@@ -146,7 +146,7 @@ def records_of(repeats, reference, extractor):
       extractor: the Extractor.
     """
     common = {
-        "features": extractor.name,
+        "features": str(extractor).removesuffix(f", {extractor.front_end}"),
         "front_end": extractor.front_end,
         "weights_sha256": extractor.digest,
         "jaxdiff": __version__,

@@ -7,12 +7,14 @@ import numpy as np
 from jaxdiff import files
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import nearest, report
+from jaxdiff.evaluation.allowed import chosen
 from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.images import open_images
 from jaxdiff.evaluation.kept import features_of
-from jaxdiff.evaluation.measure import OPTIONS, Options, Sides, chosen, real_of, values_of
+from jaxdiff.evaluation.measure import real_of
 from jaxdiff.evaluation.references import open_reference, write_reference
 from jaxdiff.evaluation.table import METRICS
+from jaxdiff.evaluation.values import OPTIONS, Options, Sides, values_of
 from jaxdiff.parallel import processes
 
 
@@ -124,9 +126,9 @@ def _about(given, count, shape):
 
 def _measured(request, sets, rows, real, names):
     """A Repeat of each set, or of each subset of each."""
-    repeats = []
+    repeats, radii = [], {}
     for images, features in zip(sets, rows, strict=True):
-        sides = Sides(features, images.labels, real, request.options)
+        sides = Sides(features, images.labels, real, request.options, radii)
         for seed in [None] if request.num_samples is None else request.seeds:
             some = sides
             if seed is not None and request.num_samples < len(images):
