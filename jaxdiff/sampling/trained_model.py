@@ -26,6 +26,7 @@ from jaxdiff.config import (
     import_modules,
 )
 from jaxdiff.config.fields import checked_value, nearest, shown
+from jaxdiff.config.guidance import GUIDES
 from jaxdiff.config.training import Seed
 from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
@@ -35,7 +36,6 @@ from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.sampling.guidance_config import method_of
 from jaxdiff.sampling.pipeline import Pipeline
 from jaxdiff.sampling.run_sampling import Job
-from jaxdiff.sampling.settings import GUIDES
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 Count = Annotated[int, Range(1, 2**31 - 1)]
