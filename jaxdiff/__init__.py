@@ -33,8 +33,8 @@ from jaxdiff.version import __version__ as __version__
 
 _CONFIG = (
     "ADM APG CADS CFG DDIM DDPM DPMpp EDM ICG Autoguidance ClassifierConfig ClassifierGuidance "
-    "DataConfig EvaluationConfig Heun Image Label MeshConfig RunConfig Schedule Tokens TrainingConfig UNetConfig "
-    "Vector"
+    "DataConfig EvaluationConfig Heun Image Label MeshConfig RunConfig Schedule Tokens "
+    "TrainingConfig UNetConfig Vector"
 )
 # Where each name is defined: its module is imported when it is first used.
 _MODULES = {

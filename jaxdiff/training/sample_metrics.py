@@ -1,0 +1,166 @@
+"""Metrics of samples of a run's EMA, against images of the run's data."""
+
+import time
+from functools import cached_property
+
+import numpy as np
+
+from jaxdiff.config import Label
+from jaxdiff.data.record import checksum
+from jaxdiff.data.source import open_split
+from jaxdiff.errors import UserError
+from jaxdiff.evaluation.extractors import open_extractor
+from jaxdiff.evaluation.images import ImageSet
+from jaxdiff.evaluation.measure import Options, Sides, chosen, real_of, values_of
+from jaxdiff.evaluation.ranking import worst
+from jaxdiff.evaluation.references import Reference
+from jaxdiff.parallel import processes
+from jaxdiff.parallel.batches import even_size
+from jaxdiff.sampling import finite
+from jaxdiff.sampling.trained_model import TrainedModel
+
+OPTIONS = Options()
+
+
+class SampleMetrics:
+    """What the section `evaluation` of a run's config asks for.
+
+    Samples have the run's seed, so those of different steps start from the same noise.
+    """
+
+    def __init__(self, task, source, mesh, interrupt):
+        """Opens all that is needed, and checks it.
+
+        Args:
+          task: the run's Task.
+          source: the training split.
+          mesh: the devices.
+          interrupt: an Interrupt; a measurement that it comes upon is left out.
+
+        Raises:
+          UserError: for features, weights, metrics, guidance or a split that cannot be used.
+        """
+        config, wanted = task.config, task.config.evaluation
+        self._interrupt, self._wanted = interrupt, wanted
+        real = source
+        if wanted.reference != "train":
+            split = open_split(config.data, wanted.reference, config.model.conditions)
+            real = split.in_memory()
+        self._extractor = open_extractor(wanted.features, wanted.weights or None, mesh)
+        self._reference = _reference(config.data, wanted.reference, real)
+        count = wanted.num_samples
+        model = TrainedModel(
+            config=config, class_names=source.class_names, empty=source.empty, mesh=mesh
+        )
+        self._job = model.job(
+            count,
+            seed=config.seed,
+            cond=_conditions(config.model.conditions, real, count),
+            sampler=wanted.sampler,
+            guidance=wanted.guidance,
+            batch_size=wanted.batch_size,
+        )
+        label = config.label and config.label.name
+        self._labels = self._job.cond.get(label)
+        images = ImageSet(
+            "evaluation.num_samples", "", config.data.shape, None, count, self._labels
+        )
+        chosen(wanted.metrics, images, self._reference, self._extractor, OPTIONS)
+        if processes.is_first():
+            for note in self._job.method.notes:
+                print(note)
+
+    @cached_property
+    def _real(self):
+        """Statistics of the reference, computed at the first measurement."""
+        wanted = self._wanted.metrics
+        return real_of(self._reference, self._extractor, wanted, OPTIONS, quiet=True)
+
+    def __call__(self, run, writer, number, params):
+        """Writes the metrics to TensorBoard, and prints a line.
+
+        Returns:
+          {column: value} of a row of RUN/metrics.csv, without its step; empty if the program was
+          asked to stop meanwhile.
+
+        Raises:
+          UserError: for features that are not finite, and where the memory does not suffice.
+        """
+        del run
+        begun = time.perf_counter()
+        found = self._sample(params)
+        if found is None:
+            return {}
+        values = self._measure(writer, number, found)
+        scalars = {name: value for name, value in values.items() if np.isfinite(value)}
+        writer.write_scalars(number, {f"evaluation/{name}": v for name, v in scalars.items()})
+        if processes.is_first():
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            seconds = time.perf_counter() - begun
+            count = self._wanted.num_samples
+            writer.say(f"step {number}: {shown} ({count:,} samples, {seconds:.0f} s)")
+        return {
+            "samples": self._wanted.num_samples,
+            "features": str(self._extractor),
+            "reference": self._reference.name,
+            **values,
+        }
+
+    def _sample(self, params):
+        """What the pipeline returns of all samples; None if the program was asked to stop."""
+        count, mesh, parts = self._wanted.num_samples, self._job.pipeline.mesh, []
+        params = self._job.params(params)
+        size = -(-even_size(count, self._wanted.batch_size) // mesh.size) * mesh.size
+        for start in range(0, count, size):
+            if processes.any_process(self._interrupt.number is not None):
+                return None
+            numbers = np.arange(start, min(start + size, count))
+            parts.append(self._job.sample(params, numbers, size))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _measure(self, writer, number, found):
+        """{metric: value}, with the deviations of those that have one."""
+        bad = np.flatnonzero(~found["finite"])
+        if len(bad):
+            about = finite.about(finite.summary(bad), len(found["finite"]))
+            if processes.is_first():
+                writer.say(f"step {number}: {about}, so they are not measured.")
+            return {metric: worst(metric) for metric in self._wanted.metrics}
+        rows = self._extractor(found["images"])
+        sides = Sides(rows, self._labels, self._real, OPTIONS)
+        values = {}
+        for each in values_of(sides, self._wanted.metrics):
+            values[each.metric] = float(each.value)
+            if each.deviation is not None:
+                values[f"{each.metric}_deviation"] = float(each.deviation)
+        return values
+
+
+def _conditions(conditions, source, count):
+    """Conditions of `count` samples: those of examples, spread evenly; labels alone in turn."""
+    if all(isinstance(each, Label) for each in conditions):
+        return {}
+    return source.fetch(np.arange(count) * len(source) // count)["cond"]
+
+
+def _reference(data, split, source):
+    """The Reference of a split of a run's data.
+
+    Raises:
+      UserError: if they are no images of bytes.
+    """
+    first = source.fetch([0])["x"]
+    if first.dtype != np.uint8:
+        raise UserError(
+            f"The split {split} holds {first.dtype} numbers, and metrics are of uint8 images: set "
+            "training.evaluate_every to 0."
+        )
+    name = f"{getattr(data, 'name', '') or getattr(data, 'prepare', '') or data.kind}, {split}"
+    images = ImageSet(
+        name=name,
+        digest=checksum(source),
+        shape=first.shape[1:],
+        fetch=lambda rows: source.fetch(rows)["x"],
+        count=len(source),
+    )
+    return Reference(images.name, images.digest, images, {})
