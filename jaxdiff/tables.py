@@ -21,8 +21,9 @@ def add_row(path, row):
 def put_row(path, row):
     """Adds {column: value} to a CSV file, which is written whole; in one process.
 
-    The first column is of whole numbers, by which rows are ordered. Rows of that number and later ones are dropped. Columns that are new are empty in other rows,
-    and those that the row lacks in this one.
+    The first column is of whole numbers, by which rows are ordered: those of this number and later
+    ones are dropped. Columns that are new are empty in other rows, and those that the row lacks in
+    this one.
 
     Raises:
       UserError: for a file that is no such table, or cannot be written.
@@ -38,8 +39,12 @@ def put_row(path, row):
             rows = [other for other in rows if int(other[key]) < row[key]]
         except (KeyError, ValueError, csv.Error):
             raise _refused(path, lines.line_num) from None
-    rows.append(row)
-    columns = dict.fromkeys(name for each in rows for name in each)
+    write_rows(path, [*rows, row])
+
+
+def write_rows(path, rows):
+    """Writes a CSV file of dicts; the columns of all, empty where one has none; in one process."""
+    columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

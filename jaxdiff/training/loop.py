@@ -76,7 +76,7 @@ def _train(config, run, interrupt, restart):
     config = workdir_lib.measure(config, run, source)
     data_record = workdir_lib.data_record(config, run, source)
     task = Task.of(config, mesh)
-    evaluations = evaluations_of(task, source, mesh, interrupt)
+    evaluations = evaluations_of(task, run, source, mesh, interrupt)
     template = state_template(task, mesh)
     check_fits(config, template, mesh, SMALLER)
     workdir_lib.claim(run, config, data_record, restart)

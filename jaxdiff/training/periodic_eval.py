@@ -10,11 +10,12 @@ from jaxdiff.training.previews import Preview
 from jaxdiff.training.sample_metrics import SampleMetrics
 
 
-def evaluations_of(task, source, mesh, interrupt):
+def evaluations_of(task, run, source, mesh, interrupt):
     """A list of (period in steps, what the loop then calls as (run, writer, number, params)).
 
     Args:
       task: the run's Task.
+      run: its folder.
       source: the training split.
       mesh: the devices.
       interrupt: an Interrupt, which ends long measurements.
@@ -28,7 +29,7 @@ def evaluations_of(task, source, mesh, interrupt):
         return [(training.preview_every, _held_out(task, mesh))]
     found = [(training.preview_every, Preview(task, source, mesh))]
     if training.evaluate_every:
-        parts = [SampleMetrics(task, source, mesh, interrupt)]
+        parts = [SampleMetrics(task, run, source, mesh, interrupt)]
         try:
             parts.insert(0, _held_out(task, mesh))
         except UserError as error:

@@ -6,7 +6,7 @@ from jaxdiff.claims import in_first
 from jaxdiff.errors import UserError
 
 # What training writes into a run's folder, and what evaluations keep there.
-PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "set_aside", "moments")
+PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "set_aside", "features")
 TABLES = ("metrics.csv",)
 ASIDE = "before-restart"  # what there was is moved to RUN/before-restart-1, and so on
 

@@ -6,14 +6,11 @@ from functools import cached_property
 import numpy as np
 
 from jaxdiff.config import Label
-from jaxdiff.data.record import checksum
 from jaxdiff.data.source import open_split
-from jaxdiff.errors import UserError
 from jaxdiff.evaluation.extractors import open_extractor
-from jaxdiff.evaluation.images import ImageSet
 from jaxdiff.evaluation.measure import Options, Sides, chosen, real_of, values_of
 from jaxdiff.evaluation.ranking import worst
-from jaxdiff.evaluation.references import Reference
+from jaxdiff.evaluation.run_data import reference_of, samples_to_come
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import even_size
 from jaxdiff.sampling import finite
@@ -28,11 +25,12 @@ class SampleMetrics:
     Samples have the run's seed, so those of different steps start from the same noise.
     """
 
-    def __init__(self, task, source, mesh, interrupt):
+    def __init__(self, task, run, source, mesh, interrupt):
         """Opens all that is needed, and checks it.
 
         Args:
           task: the run's Task.
+          run: its folder.
           source: the training split.
           mesh: the devices.
           interrupt: an Interrupt; a measurement that it comes upon is left out.
@@ -47,7 +45,7 @@ class SampleMetrics:
             split = open_split(config.data, wanted.reference, config.model.conditions)
             real = split.in_memory()
         self._extractor = open_extractor(wanted.features, wanted.weights or None, mesh)
-        self._reference = _reference(config.data, wanted.reference, real)
+        self._reference = reference_of(config, wanted.reference, run.folder, real)
         count = wanted.num_samples
         model = TrainedModel(
             config=config, class_names=source.class_names, empty=source.empty, mesh=mesh
@@ -60,12 +58,9 @@ class SampleMetrics:
             guidance=wanted.guidance,
             batch_size=wanted.batch_size,
         )
-        label = config.label and config.label.name
-        self._labels = self._job.cond.get(label)
-        images = ImageSet(
-            "evaluation.num_samples", "", config.data.shape, None, count, self._labels
-        )
-        chosen(wanted.metrics, images, self._reference, self._extractor, OPTIONS)
+        to_come = samples_to_come(self._job)
+        self._labels = to_come.labels
+        chosen(wanted.metrics, to_come, self._reference, self._extractor, OPTIONS)
         if processes.is_first():
             for note in self._job.method.notes:
                 print(note)
@@ -141,26 +136,3 @@ def _conditions(conditions, source, count):
     if all(isinstance(each, Label) for each in conditions):
         return {}
     return source.fetch(np.arange(count) * len(source) // count)["cond"]
-
-
-def _reference(data, split, source):
-    """The Reference of a split of a run's data.
-
-    Raises:
-      UserError: if they are no images of bytes.
-    """
-    first = source.fetch([0])["x"]
-    if first.dtype != np.uint8:
-        raise UserError(
-            f"The split {split} holds {first.dtype} numbers, and metrics are of uint8 images: set "
-            "training.evaluate_every to 0."
-        )
-    name = f"{getattr(data, 'name', '') or getattr(data, 'prepare', '') or data.kind}, {split}"
-    images = ImageSet(
-        name=name,
-        digest=checksum(source),
-        shape=first.shape[1:],
-        fetch=lambda rows: source.fetch(rows)["x"],
-        count=len(source),
-    )
-    return Reference(images.name, images.digest, images, {})
