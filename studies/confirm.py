@@ -150,6 +150,7 @@ def measure(found, features, seeds, num_samples, out):
     the distance of as many training images, the rest of those held out.
     """
     from jaxdiff.evaluation.features import real_moments
+
     from jaxdiff.evaluation.frechet import Moments, distance
 
     table, path = {}, out / "samples.csv"
@@ -251,8 +252,9 @@ def _job(args):
         raise UserError(f"--seeds holds {min(used)}, which the sweeps used: give others.")
     name = cli.require("features", args.features, "a classifier's run")
     cli.start_jax()
-    from jaxdiff.claims import claimed_folder
     from jaxdiff.evaluation.features import open_features
+
+    from jaxdiff.claims import claimed_folder
     from studies.tables import markdown, save
 
     features = open_features(name)

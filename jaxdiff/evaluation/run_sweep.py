@@ -15,21 +15,18 @@ from tqdm import tqdm
 from jaxdiff import files
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.claims import claimed_folder, in_first
+from jaxdiff.evaluation.comparison import Comparison, reference_of
 from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.heat_maps import draw
-from jaxdiff.evaluation.measure import Options, Sides, chosen, real_of, values_of
 from jaxdiff.evaluation.ranking import best, pareto_front, worst
-from jaxdiff.evaluation.run_data import reference_of, samples_to_come
 from jaxdiff.evaluation.search import NonFinite, Point
 from jaxdiff.parallel import processes
 from jaxdiff.progress import progress_bar
-from jaxdiff.sampling.settings import label_of
 from jaxdiff.sampling.trained_model import load
 from jaxdiff.tables import add_row, read_rows, write_rows
 
 SETTINGS, TABLE, FRONT, PICTURE = "search.json", "sweep.csv", "pareto.csv", "sweep.png"
 ADVICE = "choose another --out, or delete that folder"
-OPTIONS = Options()
 
 
 def _optional(read):
@@ -111,7 +108,8 @@ def run(search, points, features, out, metrics=("fd",), weights=None):
     model = load(search.model, search.model_step)
     job = _job(search, points)
     reference = reference_of(model.config, "train", model.reference.run.folder)
-    chosen(table.metrics, samples_to_come(job), reference, extractor, OPTIONS)
+    comparison = Comparison(extractor, reference, table.metrics)
+    comparison.check(job)
     networks = {"model": digest(model.reference), "features": extractor.digest}
     if search.guide is not None:
         networks["guide"] = digest(load(search.guide, search.guide_step).reference)
@@ -124,7 +122,7 @@ def run(search, points, features, out, metrics=("fd",), weights=None):
         "metrics": list(table.metrics),
     }
     with claimed_folder(out, settings, SETTINGS, (TABLE, FRONT, PICTURE)):
-        return _run(search, points, extractor, reference, table)
+        return _run(search, points, comparison, table)
 
 
 def _job(search, points):
@@ -137,9 +135,8 @@ def _job(search, points):
     return [search.job(point) for point in distinct.values()][-1]
 
 
-def _run(search, points, extractor, reference, table):
-    metrics, print_line = table.metrics, tqdm.write if processes.is_first() else lambda _: None
-    real = real_of(reference, extractor, metrics, OPTIONS)
+def _run(search, points, comparison, table):
+    metrics, say = table.metrics, tqdm.write if processes.is_first() else lambda _: None
     search.prepare_averages(points)
     measured = table.read()
     # The first process decides, as others may still see an older table.
@@ -151,12 +148,11 @@ def _run(search, points, extractor, reference, table):
             try:
                 samples = search.samples(point)
             except NonFinite as error:
-                print_line(f"Not measured: {error}")
+                say(f"Not measured: {error}")
                 measured[point] = {metric: worst(metric) for metric in metrics}
             else:
-                labels = samples.cond.get(label_of(samples.cond))
-                sides = Sides(extractor(samples.images), labels, real, OPTIONS)
-                found = {each.metric: float(each.value) for each in values_of(sides, metrics)}
+                values = comparison.values(samples.images, samples.cond, say)
+                found = {each.metric: float(each.value) for each in values}
                 measured[point] = {metric: found[metric] for metric in metrics}
             in_first(table.add, point, measured[point], time.perf_counter() - start)
             bar.set_postfix_str(_best(measured, metrics), refresh=False)

@@ -1,22 +1,18 @@
 """Metrics of samples of a run's EMA, against images of the run's data."""
 
 import time
-from functools import cached_property
 
 import numpy as np
 
 from jaxdiff.config import Label
 from jaxdiff.data.source import open_split
+from jaxdiff.evaluation.comparison import Comparison, reference_of
 from jaxdiff.evaluation.extractors import open_extractor
-from jaxdiff.evaluation.measure import Options, Sides, chosen, real_of, values_of
 from jaxdiff.evaluation.ranking import worst
-from jaxdiff.evaluation.run_data import reference_of, samples_to_come
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import even_size
 from jaxdiff.sampling import finite
 from jaxdiff.sampling.trained_model import TrainedModel
-
-OPTIONS = Options()
 
 
 class SampleMetrics:
@@ -44,8 +40,11 @@ class SampleMetrics:
         if wanted.reference != "train":
             split = open_split(config.data, wanted.reference, config.model.conditions)
             real = split.in_memory()
-        self._extractor = open_extractor(wanted.features, wanted.weights or None, mesh)
-        self._reference = reference_of(config, wanted.reference, run.folder, real)
+        self._comparison = Comparison(
+            open_extractor(wanted.features, wanted.weights or None, mesh),
+            reference_of(config, wanted.reference, run.folder, real),
+            wanted.metrics,
+        )
         count = wanted.num_samples
         model = TrainedModel(
             config=config, class_names=source.class_names, empty=source.empty, mesh=mesh
@@ -58,18 +57,10 @@ class SampleMetrics:
             guidance=wanted.guidance,
             batch_size=wanted.batch_size,
         )
-        to_come = samples_to_come(self._job)
-        self._labels = to_come.labels
-        chosen(wanted.metrics, to_come, self._reference, self._extractor, OPTIONS)
+        self._comparison.check(self._job)
         if processes.is_first():
             for note in self._job.method.notes:
                 print(note)
-
-    @cached_property
-    def _real(self):
-        """Statistics of the reference, computed at the first measurement."""
-        wanted = self._wanted.metrics
-        return real_of(self._reference, self._extractor, wanted, OPTIONS, quiet=True)
 
     def __call__(self, run, writer, number, params):
         """Writes the metrics to TensorBoard, and prints a line.
@@ -96,8 +87,8 @@ class SampleMetrics:
             writer.say(f"step {number}: {shown} ({count:,} samples, {seconds:.0f} s)")
         return {
             "samples": self._wanted.num_samples,
-            "features": str(self._extractor),
-            "reference": self._reference.name,
+            "features": str(self._comparison.extractor),
+            "reference": self._comparison.reference.name,
             **values,
         }
 
@@ -121,10 +112,9 @@ class SampleMetrics:
             if processes.is_first():
                 writer.say(f"step {number}: {about}, so they are not measured.")
             return {metric: worst(metric) for metric in self._wanted.metrics}
-        rows = self._extractor(found["images"])
-        sides = Sides(rows, self._labels, self._real, OPTIONS)
+        say = writer.say if processes.is_first() else lambda _: None
         values = {}
-        for each in values_of(sides, self._wanted.metrics):
+        for each in self._comparison.values(found["images"], self._job.cond, say):
             values[each.metric] = float(each.value)
             if each.deviation is not None:
                 values[f"{each.metric}_deviation"] = float(each.deviation)

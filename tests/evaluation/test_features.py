@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxdiff.evaluation.features import open_features, real_moments
 
 from jaxdiff import factory
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.features import open_features, real_moments
 from jaxdiff.evaluation.frechet import Moments
 from tests import runs, tiny
 
