@@ -150,7 +150,6 @@ def measure(found, features, seeds, num_samples, out):
     the distance of as many training images, the rest of those held out.
     """
     from jaxdiff.evaluation.features import real_moments
-
     from jaxdiff.evaluation.frechet import Moments, distance
 
     table, path = {}, out / "samples.csv"
@@ -187,8 +186,9 @@ def training(features, config, count, seed):
     No samples can be expected to be closer to all training images than these. The last images of
     a class with too few are repeated.
     """
-    from jaxdiff.data.source import open_split
     from jaxdiff.evaluation.frechet import Moments
+
+    from jaxdiff.data.source import open_split
     from studies import scores
 
     batch = scores.some(open_split(config.data, "train", (config.label,)))

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from etils import epath
 from jaxdiff.evaluation.features import open_features, real_moments
+from jaxdiff.evaluation.frechet import Moments, distance
 from PIL import Image
 
 from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.config import Heun
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import heat_maps, run_sweep, sweep
-from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.search import HELD, Point, Search, grid, of_settings
 from jaxdiff.sampling import command, pipeline
 from jaxdiff.sampling.run_sampling import Samples

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from etils import epath
 from jaxdiff.evaluation.features import open_features, real_moments
+from jaxdiff.evaluation.frechet import Moments, distance
 
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.run_sweep import SETTINGS, Table
 from jaxdiff.evaluation.search import Point, Search
 from jaxdiff.files import read_json, write_json
