@@ -325,7 +325,7 @@ def _pictures(text, path, split, image_size):
 
 def _dataset(text, path, split, image_size):
     """A split of a prepared dataset, its images in colour unless all are grey."""
-    features = open_builder(str(text), files.local_copy(path)).info.features
+    features = dict(open_builder(str(text), files.local_copy(path)).info.features.items())
     shape = tuple(getattr(features.get("image"), "shape", None) or ())
     size = image_size or (shape[0] if len(shape) == 3 and shape[0] == shape[1] else None)
     if size is None and len(shape) == 3:
