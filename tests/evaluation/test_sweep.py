@@ -283,6 +283,7 @@ def test_a_search_keeps_to_the_steps_and_networks_that_there_are_when_it_begins(
 
 def test_mistakes_end_in_a_sentence(runs, tmp_path, capsys):
     own = [f"--model={runs.model}", f"--features={runs.classifier}", f"--out={tmp_path / 'out'}"]
+    own += ["--num_samples=20"]
     lines = {
         "--weights=nan": "--weights",
         "--weights=two": "two",
@@ -306,7 +307,11 @@ def test_the_command_line(runs, tmp_path):
     code, printed, err = run(
         *("-m", "jaxdiff.evaluation.sweep", f"--model={runs.model}", "--weights=2"),
         *("--interval=.1,9", "--num_samples=16", f"--features={runs.classifier}"),
-        *("--metrics=fd,precision,vendi", "--import=studies.digits.data", f"--out={tmp_path / 'out'}"),
+        *(
+            "--metrics=fd,precision,vendi",
+            "--import=studies.digits.data",
+            f"--out={tmp_path / 'out'}",
+        ),
     )
     assert code == 0, err
     metrics = ("fd", "precision", "vendi")
