@@ -84,17 +84,18 @@ def _obstacle(name, samples, count, reference, extractor, options):
 def _obstacle_of_reference(name, metric, count, reference, extractor, options):
     if reference is None:
         return "there is no reference", "give a --reference, or leave it out"
-    images = reference.images
-    if images is None and (
-        metric.images or metric.output not in reference.moments.get(extractor.name, {})
-    ):
-        has = "images" if metric.images else f"images or moments of {extractor.name}"
-        has += "'s spatial output" if metric.output == "spatial" else ""
-        return f"{reference.name} has no {has}", "give another --reference, or leave it out"
-    if metric.moments and images is not None and len(images) < 2:
-        return f"{reference.name} has {len(images)} image", "give a reference of more"
-    if not metric.images:
+    images, leave = reference.images, "give another --reference, or leave it out"
+    if metric.moments:
+        if given := reference.moments_of(extractor):
+            why = f"{reference.name} has moments of {extractor}, but not of its {metric.output}"
+            return None if metric.output in given else (why, leave)
+        if images is None:
+            return f"{reference.name} has neither images nor moments of {extractor}", leave
+        if len(images) < 2:
+            return f"{reference.name} has only one image", "give a reference of more"
         return None
+    if images is None:
+        return f"{reference.name} has no images", leave
     sides = {"samples": count, "reference images": min(len(images), options.reference_images)}
     what, fewest = min(sides.items(), key=lambda side: side[1])
     if metric.k and fewest < neighbours.rows_needed(metric.k):

@@ -115,7 +115,6 @@ def _evaluate(args):
             options=Options(args.reference_images, args.kid_subsets, args.kid_size),
             nearest=args.nearest,
             out=args.out,
-            batch_size=args.batch_size,
         )
     )
 
@@ -137,7 +136,6 @@ def _make_reference(args):
         weights=args.weights,
         split=args.split,
         image_size=args.image_size,
-        batch_size=args.batch_size,
     )
 
 

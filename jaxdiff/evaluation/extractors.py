@@ -13,7 +13,7 @@ from jaxdiff.checkpoints.run import digest
 from jaxdiff.config.fields import nearest
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import front_ends, weights
-from jaxdiff.evaluation.networks import efficientnet
+from jaxdiff.evaluation.networks import efficientnet, inception
 from jaxdiff.evaluation.networks.units import Network
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel.batches import on_devices, stream
@@ -102,6 +102,7 @@ class Kind:
 
 
 KINDS = {
+    "inception-2015": Kind(inception.INCEPTION, inception.OUTPUTS, front_ends.INCEPTION, batch=256),
     "efficientnet-lite0": Kind(
         efficientnet.LITE0, efficientnet.OUTPUTS, front_ends.EFFICIENTNET_LITE, batch=256
     ),

@@ -3,8 +3,8 @@
 FOLDER/KEY.IMAGES.npz           features of all images of a set, {output: float32 [N, D]}
 FOLDER/KEY.IMAGES.moments.npz   mean and covariance of those of a set too large to keep them all
 
-FOLDER is the set's, KEY the extractor's, and IMAGES the first 8 digits of the set's digest. A file
-holds the full digests of both; one of other images or weights, or a corrupt one, is written again.
+FOLDER is the set's, KEY the extractor's, and IMAGES the first 8 characters of the set's digest. A
+file holds the full digests of both; one of others, or a corrupt one, is written again.
 """
 
 import dataclasses

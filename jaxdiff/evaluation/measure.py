@@ -62,7 +62,7 @@ def evaluate(
             reference = open_reference(reference, split=split, image_size=image_size)
         else:
             images = as_images(reference, name="reference")
-            reference = Reference(images.name, images.digest, images, {})
+            reference = Reference(name=images.name, digest=images.digest, images=images)
     extractor = open_extractor(features, weights)
     names, _ = chosen(metrics, samples, reference, extractor, options)
     values = measure(samples, reference, extractor, names, options=options)

@@ -34,8 +34,8 @@ class Found:
       numbers: int [N] of the samples, the nearest first.
       neighbours: int [N, K], numbers of real images in the reference, the nearest first.
       distances: float64 [N, K], of the features.
-      samples: number of samples that were searched.
-      searched: number of real images among which.
+      of_samples: number of samples that were searched for.
+      among: number of real images that were searched.
       median_of_samples: of all samples' distances to their nearest real image.
       median_of_real: of real images' distances to the nearest other one.
       share: of all samples that are nearer to a real image than half of the real images are to
@@ -45,8 +45,8 @@ class Found:
     numbers: np.ndarray
     neighbours: np.ndarray
     distances: np.ndarray
-    samples: int
-    searched: int
+    of_samples: int
+    among: int
     median_of_samples: float
     median_of_real: float
     share: float
@@ -89,8 +89,8 @@ def search(rows, real, total, count):
         numbers=first,
         neighbours=near[first] * total // len(real),
         distances=distances[first],
-        samples=len(rows),
-        searched=len(real),
+        of_samples=len(rows),
+        among=len(real),
         median_of_samples=float(np.median(distances[:, 0])),
         median_of_real=median,
         share=float((distances[:, 0] < median).mean()),
@@ -181,8 +181,8 @@ def _colour(images):
 def described(found, place):
     """Lines about a Found."""
     return [
-        f"{place.path('nearest.png')} shows the {len(found.numbers)} of {found.samples} samples "
-        f"that are nearest to one of {found.searched} real images.",
+        f"{place.path('nearest.png')} shows the {len(found.numbers)} of {found.of_samples} samples "
+        f"that are nearest to one of {found.among} real images.",
         f"Median distance to the nearest real image: {found.median_of_samples:.4g} of samples, "
         f"{found.median_of_real:.4g} of real images; {found.share:.1%} of the samples are nearer "
         "than the latter.",

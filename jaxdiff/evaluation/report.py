@@ -241,8 +241,7 @@ def title(record):
     parts = [record["features"], record["front_end"], f"n={record['n'] or 'various'}"]
     if record["reference"]:
         parts.append(f"ref={epath.Path(record['reference']).name or record['reference']}")
-    if record["reference_images"]:
-        parts.append(f"m={record['reference_images']}")
+        parts.append(f"m={record['reference_images'] or 'unknown'}")
     return f"{record['metric']}({', '.join(filter(None, parts))})"
 
 
