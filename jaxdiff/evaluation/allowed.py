@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.metrics import frechet, neighbours
+from jaxdiff.evaluation.references import INCEPTION, key_of
 from jaxdiff.evaluation.table import DEFAULT, METRICS, checked
 
 SPLITS = 10  # of an Inception score
@@ -24,17 +25,15 @@ def chosen(metrics, samples, reference, extractor, options, count=None):
     count = len(samples) if count is None else count
     _check_sets(samples, count, reference, extractor)
     asked = DEFAULT if metrics is None else checked(metrics)
+    if metrics is None:  # those of these features; fd would be the same number as fid
+        asked = [name for name in asked if not _unfit(name, extractor)]
+        asked = [name for name in asked if name != "fd" or "fid" not in asked]
     given = (samples, count, reference, extractor, options)
     obstacles = {name: found for name in asked if (found := _obstacle(name, *given))}
     if metrics is not None and obstacles:
         name, (why, advice) = next(iter(obstacles.items()))
         raise UserError(f"The metric {name} cannot be measured, as {why}: {advice}.")
     names = [name for name in asked if name not in obstacles]
-    if metrics is None and "fid" in names:
-        names.remove("fd")  # which would be the same number
-    if not names:
-        why, advice = obstacles["vendi"]
-        raise UserError(f"No metric can be measured, as {why}: {advice}.")
     return tuple(names), {name: why for name, (why, _) in obstacles.items()}
 
 
@@ -59,16 +58,22 @@ def _size(shape):
     return "x".join(map(str, shape))
 
 
+def _unfit(name, extractor):
+    """(why an extractor has not what a metric needs, what to do); None: it has."""
+    output = METRICS[name].output
+    if output not in extractor.outputs:
+        return f"{extractor} has no {output}", "use --features inception, or leave it out"
+    if name == "fid" and key_of(extractor) != INCEPTION:
+        why = f"FID has the features of {INCEPTION}, and these are {extractor}"
+        return why, "ask for fd, the same distance of any features"
+    return None
+
+
 def _obstacle(name, samples, count, reference, extractor, options):
     """(why a metric would mean nothing, what to do); None: it means something."""
+    if unfit := _unfit(name, extractor):
+        return unfit
     metric, labels = METRICS[name], samples.labels
-    if metric.output not in extractor.outputs:
-        why = f"{extractor} has no {metric.output} output"
-        return why, "use --features inception, or leave it out"
-    is_fid = extractor.name.startswith("inception") and extractor.front_end == "tf1-bilinear"
-    if name == "fid" and not is_fid:
-        why = f"FID has the features inception-2015, tf1-bilinear, and these are {extractor}"
-        return why, "ask for fd, the same distance of any features"
     if metric.labels and labels is None:
         return f"{samples.name} has no labels", "give samples with labels, or leave it out"
     if metric.labels and len(np.unique(labels)) == len(labels):

@@ -79,64 +79,62 @@ def parser():
         "make_reference", help="Write a reference file OUT.npz of --reference or --samples, and end"
     )
     add("out", help="Folder of metrics.json and metrics.csv; default: the first samples' folder")
-    add("batch_size", Count, help="How many images at once, over all devices")
+    add(
+        "batch_size",
+        Count,
+        help="How many images at once, over all devices; default: as suits them",
+    )
     add("distributed", bool, False, "Whether many hosts run this program together")
     cli.add_imports(made)
     return made
 
 
 def _evaluate(args):
-    if args.make_reference is not None:
-        return _make_reference(args)
-    texts = cli.require("samples", args.samples, "a folder of samples such as samples/NAME")
     metrics = None if args.metrics is None else checked(args.metrics)
+    _check(args)
+    cli.start_jax(args.distributed)
+    # Imported here, so that --help and a misspelt flag are answered at once.
+    from jaxdiff.evaluation import run_evaluation
+    from jaxdiff.evaluation.values import Options
+
+    request = run_evaluation.Request(
+        samples=tuple(args.samples),
+        reference=args.reference,
+        split=args.split,
+        image_size=args.image_size,
+        features=args.features,
+        weights=args.weights,
+        metrics=metrics,
+        num_samples=args.num_samples,
+        seeds=args.seeds or (0,),
+        options=Options(args.reference_images, args.kid_subsets, args.kid_size),
+        nearest=args.nearest,
+        out=args.out,
+        batch_size=args.batch_size,
+    )
+    if args.make_reference is not None:
+        run_evaluation.make_reference(request, args.make_reference)
+    else:
+        run_evaluation.run(request)
+
+
+def _check(args):
+    """Raises UserError for flags that do not belong together."""
+    if args.make_reference is not None:
+        given = [*args.samples, *filter(None, [args.reference])]
+        if len(given) != 1:
+            raise UserError(
+                f"--make_reference {args.make_reference} needs one set of images and {len(given)} "
+                "are given: give one --reference or --samples."
+            )
+        return
+    cli.require("samples", args.samples, "a folder of samples such as samples/NAME")
     if args.seeds is not None and args.num_samples is None:
         raise UserError("--seeds needs --num_samples, the size of the random subsets: add it.")
     if args.seeds is not None and len(set(args.seeds)) < len(args.seeds):
         raise UserError(f"--seeds {','.join(map(str, args.seeds))} repeats one: give each once.")
     if args.nearest is not None and args.reference is None:
         raise UserError("--nearest needs --reference, whose images are searched: add it.")
-    cli.start_jax(args.distributed)
-    # Imported here, so that --help and a misspelt flag are answered at once.
-    from jaxdiff.evaluation import run_evaluation
-    from jaxdiff.evaluation.measure import Options
-
-    run_evaluation.run(
-        run_evaluation.Request(
-            samples=tuple(texts),
-            reference=args.reference,
-            split=args.split,
-            image_size=args.image_size,
-            features=args.features,
-            weights=args.weights,
-            metrics=metrics,
-            num_samples=args.num_samples,
-            seeds=args.seeds or (0,),
-            options=Options(args.reference_images, args.kid_subsets, args.kid_size),
-            nearest=args.nearest,
-            out=args.out,
-        )
-    )
-
-
-def _make_reference(args):
-    given = [*args.samples, *([args.reference] if args.reference is not None else [])]
-    if len(given) != 1:
-        raise UserError(
-            f"--make_reference {args.make_reference} needs one set of images and {len(given)} are "
-            "given: give one --reference or --samples."
-        )
-    cli.start_jax(args.distributed)
-    from jaxdiff.evaluation import run_evaluation
-
-    run_evaluation.make_reference(
-        args.make_reference,
-        given[0],
-        features=args.features,
-        weights=args.weights,
-        split=args.split,
-        image_size=args.image_size,
-    )
 
 
 if __name__ == "__main__":

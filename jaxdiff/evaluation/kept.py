@@ -23,7 +23,7 @@ WITH_MOMENTS = ("features", "spatial")  # outputs whose moments are of use
 PARTS = ("mean", "covariance")
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
     """What the metrics need to know of a reference.
 
@@ -144,7 +144,7 @@ def _place(images, extractor, what=""):
     """(path or None, settings) of the file of a set's features."""
     settings = {
         "images": images.digest,
-        "count": len(images),
+        "shape": [len(images), *images.shape],
         "extractor": str(extractor),
         "digest": extractor.digest,
     }

@@ -30,7 +30,7 @@ PART = 512  # images in memory at once
 SYMMETRY = 1e-6  # of the largest entry
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
     """Real images, or what is known of them.
 

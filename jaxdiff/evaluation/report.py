@@ -177,13 +177,9 @@ def records_of(repeats, reference, extractor):
 def summary(column):
     """Repeats of one value as the Value of their mean, with their standard deviation."""
     found = np.array([value.value for value in column])
-    counts = {value.samples for value in column}
     first = next((value for value in column if value.warning), column[0])
-    samples = column[0].samples if len(counts) == 1 else None
     deviation = float(found.std(ddof=1))
-    return dataclasses.replace(
-        first, value=float(found.mean()), deviation=deviation, samples=samples
-    )
+    return dataclasses.replace(first, value=float(found.mean()), deviation=deviation)
 
 
 def _record(value, reference):
@@ -216,7 +212,6 @@ def _number(value):
 
 def printed(records):
     """Lines of the records' table, and their warnings, each once."""
-    yield ""
     singles = [record for record in records if record["repeats"] == 1]
     repeated = [record for record in records if record["repeats"] > 1]
     yield from table(repeated or singles)
@@ -238,7 +233,7 @@ def table(records):
 
 def title(record):
     """A value's whole name, such as "fid(inception-2015, tf1-bilinear, n=50000, ref=x.npz)"."""
-    parts = [record["features"], record["front_end"], f"n={record['n'] or 'various'}"]
+    parts = [record["features"], record["front_end"], f"n={record['n']}"]
     if record["reference"]:
         parts.append(f"ref={epath.Path(record['reference']).name or record['reference']}")
         parts.append(f"m={record['reference_images'] or 'unknown'}")

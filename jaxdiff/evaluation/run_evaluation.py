@@ -34,6 +34,7 @@ class Request:
     options: Options = OPTIONS
     nearest: int | None = None
     out: str | None = None
+    batch_size: int | None = None
 
 
 def run(request):
@@ -44,7 +45,7 @@ def run(request):
         seen by then.
     """
     place = report.place_of(request.out, request.samples[0])
-    extractor = open_extractor(request.features, request.weights)
+    extractor = open_extractor(request.features, request.weights, batch_size=request.batch_size)
     sets = [open_images(text, image_size=request.image_size) for text in request.samples]
     _check_repeats(request, sets)
     reference = request.reference and open_reference(
@@ -60,8 +61,8 @@ def run(request):
     real = real_of(reference, extractor, request.options) if is_needed else None
     repeats = _measured(request, sets, rows, real, names)
     records = report.records_of(repeats, reference, extractor)
-    _say(*report.printed(records))
-    _say(*(f"Left out: {name}, as {why}." for name, why in left_out.items()))
+    _say("", *_repeated(request, sets), *report.printed(records))
+    _say(*_left_out(left_out))
     report.write(place, records)
     _say(f"Wrote {place.path('metrics.json')} and {place.path('metrics.csv').name}.")
     if request.nearest is not None:
@@ -86,6 +87,11 @@ def _check_repeats(request, sets):
                 f"--samples {other.name} and {images.name} hold the same images: give each once."
             )
     if (count := request.num_samples) is None:
+        if other := next((each for each in sets if len(each) != len(sets[0])), None):
+            raise UserError(
+                f"--samples {sets[0].name} has {len(sets[0])} samples and {other.name} "
+                f"{len(other)}, whose values do not compare: give as many, or --num_samples."
+            )
         return
     for images in sets:
         if count > len(images):
@@ -117,6 +123,34 @@ def _head(sets, reference, extractor):
         count, shape = (None, None) if real is None else (len(real), real.shape)
         yield f"reference  {_about(reference, count, shape)}"
     yield f"features   {extractor}, weights sha256 {extractor.digest[:16]}"
+    for images in filter(None, (*sets, reference and reference.images)):
+        yield from images.notes
+        if images.lossy:
+            yield (
+                f"Warning: {images.lossy} of {len(images)} images of {images.name} are in files "
+                "that lose detail, such as JPEG, which moves all metrics."
+            )
+    if reference is not None and reference.digest in {images.digest for images in sets}:
+        yield "Warning: the samples are the reference's own images."
+
+
+def _repeated(request, sets):
+    """A line about what the values are the mean of, if of several sets."""
+    if request.num_samples is not None:
+        what = f"random subsets of {request.num_samples} of {len(sets[0])} samples"
+        seeds = ", ".join(map(str, request.seeds))
+        of_each = f" of each of {len(sets)} sets" if len(sets) > 1 else ""
+        yield f"Over {what}{of_each}, by seeds {seeds}:"
+    elif len(sets) > 1:
+        yield f"Over {len(sets)} sets of {len(sets[0])} samples:"
+
+
+def _left_out(reasons):
+    """Lines about {name: why}, one for each reason."""
+    names = {}
+    for name, why in reasons.items():
+        names.setdefault(why, []).append(name)
+    return [f"Left out: {', '.join(each)}, as {why}." for why, each in names.items()]
 
 
 def _about(given, count, shape):
@@ -142,13 +176,12 @@ def subset(count, size, seed):
     return np.sort(np.random.RandomState(seed).choice(count, size, replace=False))
 
 
-def make_reference(out, text, *, features, weights=None, split=None, image_size=None):
-    """Writes a reference file in the layout of OpenAI's evaluator.
+def make_reference(request, out):
+    """Writes a reference file, in the layout of OpenAI's evaluator where the features are its own.
 
     Args:
+      request: a Request with one set of images, of samples or a reference.
       out: path of the file, which must not exist.
-      text: of the images: a dataset, a folder of pictures, samples.
-      features, weights, split, image_size: as of a Request.
 
     Raises:
       UserError: for images without which there is no such file, and a file that is there.
@@ -158,10 +191,10 @@ def make_reference(out, text, *, features, weights=None, split=None, image_size=
         raise UserError(f"--make_reference {out} does not end in .npz: give a file such as x.npz.")
     if files.exists(path):
         raise UserError(f"--make_reference {out} is there already: give another name.")
-    extractor = open_extractor(features, weights)
-    images = open_reference(text, split=split, image_size=image_size).images
-    if images is None:
-        raise UserError(f"{text} has no images: give a set of images.")
+    text = request.reference or request.samples[0]
+    images = open_images(text, split=request.split, image_size=request.image_size)
+    extractor = open_extractor(request.features, request.weights, batch_size=request.batch_size)
+    extractor.check(images.shape)
     _say(f"images    {_about(images, len(images), images.shape)}", f"features  {extractor}")
     write_reference(path, images, extractor)
     _say(f"Wrote {out}.")

@@ -152,7 +152,13 @@ def _distance_infinity(name, sides):
     value, error = frechet.fd_infinity(real, rows)
     note = "linear in 1/n, 15 sizes; deviation is the standard error of the fit"
     count = sides.real.count
-    warning = _few(rows[: len(rows) // 10], count)
+    smallest = len(rows) // 10
+    warning = ""
+    if smallest <= rows.shape[1]:
+        warning = (
+            f"its smallest subset has {smallest} samples, no more than the {rows.shape[1]} "
+            "dimensions of the features, where distances are not yet linear in 1/n"
+        )
     return [Value(name, value, error, note, warning, reference_images=count)]
 
 
