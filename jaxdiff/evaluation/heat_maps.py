@@ -113,15 +113,15 @@ def _scatter(axes, measured, metrics, front):
         return [[measured[point][metric] for point in points] for metric in (x, y)]
 
     axes.scatter(*places(_finite(measured, (x, y))), s=18, color="0.7")
-    line = "-" if len(metrics) == 2 else ""  # of more than two it is a surface
-    axes.plot(*places(front), line, marker="o", color="tab:red", markersize=5, linewidth=1)
+    line = "-" if len(metrics) == 2 else "none"  # of more than two it is a surface
+    axes.plot(*places(front), linestyle=line, marker="o", color="tab:red", markersize=5)
     for point in front:
         at = tuple(measured[point][metric] for metric in (x, y))
         axes.annotate(f"{point.weight:g}", at, (4, 4), textcoords="offset points", fontsize=8)
     axes.set(
         xlabel=f"{x} ({_better(x)} is better)",
         ylabel=f"{y} ({_better(y)} is better)",
-        title=f"Pareto front of {', '.join(metrics)}, with weights",
+        title=f"Pareto front of {' and '.join(metrics)}, by weight",
     )
     axes.set_box_aspect(1)
     axes.margins(0.1)
