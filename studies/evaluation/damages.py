@@ -1,4 +1,4 @@
-"""Damages real images, and sees whether the metrics move as was written before.
+r"""Damages real images, and sees whether the metrics move as was written before.
 
     python -m studies.evaluation.damages --photographs photographs --fashion data/fashion \
         --out samples/damages

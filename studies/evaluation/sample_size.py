@@ -3,10 +3,10 @@
     python -m studies.evaluation.sample_size --fashion data/fashion --out samples/sample_size
 
 Draws N real training images and compares them with 5,000 test images; and the same where two of the
-ten classes are left out. Ten draws each, from 7,500 images, so that those of 5,000 share two thirds
-of theirs, and their spread is about .6 of that of independent draws (the finite population factor
-(1 - N/7500)^.5; the table's deviations are divided by it). Features are those of EfficientNet-Lite0.
-KID has 100 subsets of min(N, 1000).
+ten classes are left out. Ten draws each, from 7,500 images, so that those of 5,000 share most of
+theirs and vary less than independent draws would: by the finite population factor (1 - N/7500)^.5,
+which the table's deviations are divided by. Features are those of EfficientNet-Lite0. KID has 100
+subsets of min(N, 1000).
 
 Writes sample_size.json and sample_size.png to OUT, and keeps the features there. 12,500 images, and
 TIME of one CPU core. docs/evaluation.md shows the results.
@@ -106,8 +106,9 @@ def draw(found, path):
 
 
 def _job(args):
-    from jaxdiff.claims import claimed_folder
     from jaxdiff.evaluation.extractors import open_extractor
+
+    from jaxdiff.claims import claimed_folder
     from studies.evaluation import images
     from studies.evaluation.features import NETWORK, kept
     from studies.tables import markdown, save
