@@ -191,6 +191,12 @@ def read_text(path):
         raise UserError(f"{path} is not text in UTF-8: {RESTORE}.") from None
 
 
+def sha256(path):
+    """The SHA-256 of a file's content, hexadecimal."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def local_copy(path):
     """A local file or folder of the same content: the path itself, or a copy of what is remote.
 

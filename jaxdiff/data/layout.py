@@ -43,7 +43,7 @@ def find(root):
     """
     pictures, others, hidden = {}, collections.Counter(), 0
     if not files.is_folder(root):
-        raise UserError(f"{root} is no folder: give a folder of class folders.")
+        raise UserError(f"{root} is no folder: give one of pictures, or of class folders.")
     for path, size in files.walk(root).items():
         ending = os.path.splitext(path)[1].lower()
         if any(part.startswith(".") or part == ARCHIVE for part in path.split("/")):
@@ -61,7 +61,7 @@ def find(root):
         held = f"files that end in {some(sorted(others))}" if others else "no files"
         raise UserError(
             f"{root} holds {held}, and no pictures (such as .jpg, .png, .webp or .tif): give a "
-            "folder of class folders."
+            "folder of pictures, or of class folders."
         )
     parts = [f"{count:,} with {ending}" for ending, count in others.most_common()]
     parts += [f"{hidden:,} hidden (names that begin with a dot, and {ARCHIVE})"] if hidden else []
@@ -95,8 +95,8 @@ def splits(root, pictures, layout=None, above=""):
             if all(path.partition("/")[0].lower() in SPLITS for path in inner):
                 return splits(root, inner, layout, lone)
             raise UserError(
-                f"{root} holds one folder, {lone}, which holds folders: give {root / lone}, or add "
-                "--layout=classes if it is the one class."
+                f"{root} holds one folder, {lone}, which holds folders: give {root / lone}, or "
+                "prepare it with --layout=classes if it is the one class."
             )
         return {"train": _by_class(root, "", pictures)}, []
     if not named:

@@ -38,7 +38,7 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
             raise UserError(f"Two files are called {path.name}, and so their splits: rename one.")
         checksums = _checksums(path)
         loaders[split] = functools.partial(_load, path, {**_keys(path, checksums), **conditions})
-        names.append(_class_names(path) if "class_names" in checksums else ())
+        names.append(class_names(path) if "class_names" in checksums else ())
         sources[path.name] = checksums
     if any(each != names[0] for each in names):
         raise UserError("The files hold different `class_names`: they must be the same in all.")
@@ -69,7 +69,12 @@ def _keys(path, held):
     return {"x": images[0], **({"label": labels[0]} if labels else {})}
 
 
-def _class_names(path):
+def class_names(path):
+    """The names in a file's array `class_names`.
+
+    Raises:
+      UserError: for names that a dataset cannot have.
+    """
     names = load_npz(path, ["class_names"])["class_names"].ravel().tolist()
     names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     check_classes(names, path)

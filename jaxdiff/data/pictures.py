@@ -1,7 +1,9 @@
 """Reading a picture file as viewers show it: its first frame, upright, in 8 bits."""
 
 import contextlib
+import dataclasses
 import functools
+import io
 import warnings
 
 import numpy as np
@@ -23,6 +25,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = [TURNS[number] for number in (5, 6, 7, 8)]
 # Texts and profiles, however long, lose no picture.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 
@@ -69,6 +72,33 @@ def decode(path, whites=None):
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")
         return np.asarray(picture.convert("RGB"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a picture file says of its picture: size in pixels, colour, and whether it is deep."""
+
+    height: int
+    width: int
+    is_grey: bool
+    is_deep: bool
+
+
+def header(content):
+    """The Header of a picture file's bytes, of which no pixel is decoded.
+
+    Raises:
+      Exception: whatever Pillow raises for what is no picture.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(content)) as picture:
+            width, height = picture.size
+            # Other formats may have their EXIF data behind the pixels.
+            if picture.format in ("JPEG", "MPO") and _turn(picture) in SIDEWAYS:
+                width, height = height, width
+            is_deep = _deep(picture) is not None
+            return Header(height, width, is_deep or picture.mode in GREY, is_deep)
 
 
 def find_whites(bits, paths, mapped=map):

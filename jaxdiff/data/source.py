@@ -247,7 +247,7 @@ def open_split(data, split, conditions):
         return data.open(split, conditions)
     name = data.name or _prepared(data.prepare)
     folder = files.local_copy(files.parse_path(name, "data.name"))
-    builder = _builder(name, folder)
+    builder = open_builder(name, folder)
     if split not in builder.info.splits:
         raise UserError(
             f"The dataset {name} has no split {split}: it has {', '.join(builder.info.splits)}."
@@ -279,7 +279,7 @@ def _prepared(function):
     return os.fspath(in_all(lambda: folder or prepare()))
 
 
-def _builder(name, folder):
+def open_builder(name, folder):
     """TFDS's builder of a folder, or of a name that it knows."""
     import tensorflow_datasets as tfds
 

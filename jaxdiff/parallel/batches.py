@@ -1,5 +1,6 @@
 """Calls a function on many samples, in batches of one size that are split over the devices."""
 
+import collections
 import contextlib
 import itertools
 from functools import partial
@@ -26,8 +27,18 @@ def even_size(count, batch_size):
     return -(-count // -(-count // batch_size))
 
 
-def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, even=True):
-    """Calls `function` on samples 0 .. count - 1, with a progress bar.
+def in_batches(function, fetch, count, **options):
+    """Calls `function` on samples 0 .. count - 1, with a progress bar; arguments of `stream`.
+
+    Returns:
+      The tree, of NumPy arrays [count, ...], in every process.
+    """
+    parts = stream(function, fetch, count, **options)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, even=True, ahead=0):
+    """Yields what `function` returns for samples 0 .. count - 1, batch by batch, in order.
 
     All batches have the same size, which the number of devices divides, so that one program is
     compiled: the last batch is padded by repeating its samples, and their results are dropped.
@@ -42,28 +53,40 @@ def in_batches(function, fetch, count, *, batch_size, mesh, quiet=False, bar=Non
       quiet: leave out the progress bar.
       bar: a progress bar to update, in place of a new one.
       even: make batches of `even_size`; otherwise each has batch_size.
+      ahead: how many batches are fetched while the devices compute an earlier one; none where
+        there are several processes.
 
-    Returns:
-      The tree, of NumPy arrays [count, ...], in every process.
+    Yields:
+      The tree, of NumPy arrays [b, ...], in every process.
     """
     size = even_size(count, batch_size) if even else batch_size
     size = -(-size // mesh.size) * mesh.size
     sharding = batch_sharding(mesh)
-    done = []
+    ahead = ahead if processes.count() == 1 else 0
+    running = collections.deque()
     quiet = quiet or not processes.is_first()
     with (
         contextlib.nullcontext(bar)
         if bar is not None
         else progress_bar(count, "image", quiet=quiet) as bar
     ):
+
+        def finished():
+            rows, result = running.popleft()
+            result = jax.tree.map(lambda array: array[: len(rows)], processes.gather(result))
+            bar.update(len(rows))
+            return result
+
         for start in range(0, count, size):
             _stop_if_asked()
             rows = np.arange(start, min(start + size, count))
             batch = fetch(np.resize(rows, size))
             batch = jax.tree.map(lambda array: from_global(array, sharding), batch)
-            done.append(processes.gather(function(*batch)))
-            bar.update(len(rows))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *done)
+            running.append((rows, function(*batch)))
+            if len(running) > ahead:
+                yield finished()
+        while running:
+            yield finished()
 
 
 def _stop_if_asked():

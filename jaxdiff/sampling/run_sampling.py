@@ -8,7 +8,6 @@ manifest.json              the settings and what came of them, written last
 """
 
 import dataclasses
-import hashlib
 import itertools
 from functools import cached_property
 from typing import Any
@@ -287,7 +286,7 @@ def _write(out, samples, settings, parts, count):
     manifest = {
         **settings,
         "non_finite": finite.summary(bad),
-        "sha256": {name: _file_checksum(out / name) for name in written},
+        "sha256": {name: files.sha256(out / name) for name in written},
     }
     files.write_json(out / MANIFEST, manifest)
     return manifest
@@ -307,7 +306,7 @@ def _finished(out, settings):
     for name, checksum in results["sha256"].items():
         if not files.exists(out / name):
             return None
-        if _file_checksum(out / name) != checksum:
+        if files.sha256(out / name) != checksum:
             raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
     files.remove_tree(out / SHARDS)  # of a program that was killed after it wrote the manifest
     print(f"The {settings['num_samples']} samples of this request are in {out} already.")
@@ -322,11 +321,6 @@ def _end(out, manifest, count):
             "smaller weight, scale or churn, sample with clip, or use another step of the model."
         )
     print(f"{count} samples are in {out}: {', '.join([*manifest['sha256'], MANIFEST])}.")
-
-
-def _file_checksum(path):
-    with files.opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def samples_file(path):
