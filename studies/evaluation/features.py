@@ -1,7 +1,5 @@
 """Features of the studies' images, computed once and kept, and all metrics of two sets of them."""
 
-import dataclasses
-
 import numpy as np
 
 from studies.evaluation.expected import METRICS
@@ -9,13 +7,27 @@ from studies.evaluation.expected import METRICS
 NETWORK = "efficientnet-lite0"
 
 
-def kept(out, name, images, extractor):
-    """Features of images, float32 [N, D]; kept below the folder `out` under a name."""
-    from jaxdiff.evaluation.images import of_arrays
-    from jaxdiff.evaluation.kept import features_of
+def kept(folder, name, images, extractor):
+    """Features of images, float32 [N, D]; kept in folder/NAME.npz, while the images stay the same.
 
-    image_set = dataclasses.replace(of_arrays(images, name=name), folder=out / name)
-    return features_of(image_set, extractor)["features"]
+    Args:
+      folder: epath.Path.
+      name: of the images.
+      images: uint8 [N, H, W, C].
+      extractor: an Extractor.
+    """
+    from jaxdiff import arrays, files
+
+    path, own = folder / f"{name}.npz", f"{extractor.key} {arrays.checksum(images)}"
+    if files.exists(path):
+        stored = arrays.load_npz(path)
+        if str(stored["of"]) == own:
+            return stored["features"]
+    print(f"{name}: {len(images):,} images", flush=True)
+    fetched = extractor.run(lambda rows: images[rows], len(images))
+    features = np.concatenate([part["features"] for part in fetched])
+    arrays.save_npz(path, {"features": features, "of": np.array(own)})
+    return features
 
 
 def measured(real, fake, labels):
