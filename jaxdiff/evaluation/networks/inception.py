@@ -199,7 +199,5 @@ class InceptionV3(nnx.Module):
 
 
 BLOCKS = tuple(f"Mixed_{n}{c}" for n, cs in ((5, "bcd"), (6, "abcde"), (7, "abc")) for c in cs)
-    f"Mixed_{name}" for name in ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]
-)
 INCEPTION = Network(InceptionV3)
 OUTPUTS = {"features": FEATURES, "spatial": SPATIAL, "logits": CLASSES}
