@@ -150,7 +150,7 @@ def measure(found, features, seeds, num_samples, out):
     the distance of as many training images, the rest of those held out.
     """
     from jaxdiff.evaluation.features import real_moments
-    from jaxdiff.evaluation.frechet import Moments, distance
+    from jaxdiff.evaluation.metrics.frechet import Moments, distance
 
     table, path = {}, out / "samples.csv"
     kept = {(row["method"], row["seed"]): row for row in tables.read_rows(path, COLUMNS)}
@@ -187,7 +187,7 @@ def training(features, config, count, seed):
     a class with too few are repeated.
     """
     from jaxdiff.data.source import open_split
-    from jaxdiff.evaluation.frechet import Moments
+    from jaxdiff.evaluation.metrics.frechet import Moments
     from studies import scores
 
     batch = scores.some(open_split(config.data, "train", (config.label,)))

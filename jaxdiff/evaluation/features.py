@@ -19,7 +19,7 @@ from jaxdiff.checkpoints.run import digest
 from jaxdiff.data.record import checksum
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.frechet import Moments
+from jaxdiff.evaluation.metrics.frechet import Moments
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import in_batches, on_devices

@@ -16,8 +16,8 @@ from jaxdiff import files
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.claims import claimed_folder, in_first
 from jaxdiff.evaluation.features import open_features, real_moments
-from jaxdiff.evaluation.frechet import Moments, distance
 from jaxdiff.evaluation.heat_maps import draw
+from jaxdiff.evaluation.metrics.frechet import Moments, distance
 from jaxdiff.evaluation.search import NonFinite, Point
 from jaxdiff.parallel import processes
 from jaxdiff.progress import progress_bar

@@ -10,9 +10,9 @@ seed. A row of OUT/sweep.csv is written as each point ends; the same command con
 last one, and one with other grids adds to them. At the end: OUT/sweep.png, and the command line of
 the table's best point.
 
-The metric is the Frechet distance (frechet.py) between features of the samples and those of all
-real training images; inf if the samples are not all finite. If the data of these runs are prepared
-by a function (data.prepare), give --import MODULE.
+The metric is the Frechet distance (metrics/frechet.py) between features of the samples and those of
+all real training images; inf if the samples are not all finite. If the data of these runs are
+prepared by a function (data.prepare), give --import MODULE.
 """
 
 from typing import Annotated, Literal

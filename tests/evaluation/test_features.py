@@ -9,7 +9,7 @@ from jaxdiff import factory
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
-from jaxdiff.evaluation.frechet import Moments
+from jaxdiff.evaluation.metrics.frechet import Moments
 from tests import runs, tiny
 
 pytestmark = pytest.mark.usefixtures("alone")

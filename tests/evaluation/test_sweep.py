@@ -16,7 +16,7 @@ from jaxdiff.config import Heun
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import heat_maps, run_sweep, sweep
 from jaxdiff.evaluation.features import open_features, real_moments
-from jaxdiff.evaluation.frechet import Moments, distance
+from jaxdiff.evaluation.metrics.frechet import Moments, distance
 from jaxdiff.evaluation.search import HELD, Point, Search, grid, of_settings
 from jaxdiff.sampling import command, pipeline
 from jaxdiff.sampling.run_sampling import Samples

@@ -7,7 +7,7 @@ from etils import epath
 
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.features import open_features, real_moments
-from jaxdiff.evaluation.frechet import Moments, distance
+from jaxdiff.evaluation.metrics.frechet import Moments, distance
 from jaxdiff.evaluation.run_sweep import SETTINGS, Table
 from jaxdiff.evaluation.search import Point, Search
 from jaxdiff.files import read_json, write_json

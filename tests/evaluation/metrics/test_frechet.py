@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.evaluation.frechet import Moments, distance
+from jaxdiff.evaluation.metrics.frechet import Moments, distance
 
 RNG = np.random.RandomState(0)
 
