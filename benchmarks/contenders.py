@@ -121,6 +121,15 @@ def wall_seconds(functions, name, calls):
     return {"seconds": (time.perf_counter() - start) / calls}
 
 
+def both_seconds(functions, name, calls):
+    """The action that times a function: {"wall", "cpu": seconds of a call, the latter's of all}."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        functions[name]()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"wall": wall / calls, "cpu": cpu / calls}
+
+
 def in_turn(contenders, rounds, ask):
     """{name: [answer of each round]}; every round asks all, each first in its turn.
 

@@ -33,6 +33,27 @@ def _weight(name, shape):
     return (0.1 * r + name.endswith("weight")).astype(np.float32)
 
 
+TOKENS = ("pos_embed", "cls_token", "register_tokens", "mask_token")
+
+
+def seeded_like(shapes, gain):
+    """The same for feature networks: of variance `gain` / fan-in, with statistics and tokens."""
+    return {name: _feature_weight(name, shape, gain) for name, shape in shapes.items()}
+
+
+def _feature_weight(name, shape, gain):
+    r = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_var"):
+        return (1 + 0.1 * np.abs(r)).astype(np.float32)
+    if name.endswith(TOKENS):
+        return (0.5 * r).astype(np.float32)
+    if len(shape) > 1:
+        return (r * np.sqrt(gain / np.prod(shape[1:]))).astype(np.float32)
+    return (0.1 * r + name.endswith(("weight", "gamma"))).astype(np.float32)
+
+
 def nhwc(images):
     """[N, C, H, W] -> [N, H, W, C]."""
     return np.moveaxis(images, 1, -1)

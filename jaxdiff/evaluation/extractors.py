@@ -1,6 +1,8 @@
 """Features of images: a front end, a network and its weights, run over all devices."""
 
 import dataclasses
+import functools
+import os
 import re
 from collections.abc import Callable
 
@@ -13,11 +15,11 @@ from jaxdiff.checkpoints.run import digest
 from jaxdiff.config.fields import nearest
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import front_ends, weights
-from jaxdiff.evaluation.networks import efficientnet, inception
+from jaxdiff.evaluation.networks import dinov2, efficientnet, inception, sscd
 from jaxdiff.evaluation.networks.units import Network
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel.batches import on_devices, stream
-from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.parallel.mesh import batch_sharding, make_mesh, replicated
 from jaxdiff.sampling.trained_model import load
 
 SHORT = {"inception": "inception-2015"}
@@ -106,6 +108,11 @@ KINDS = {
     "efficientnet-lite0": Kind(
         efficientnet.LITE0, efficientnet.OUTPUTS, front_ends.EFFICIENTNET_LITE, batch=256
     ),
+    "sscd": Kind(sscd.SSCD, sscd.OUTPUTS, front_ends.SSCD),
+}
+KINDS |= {
+    f"dinov2-{size}": Kind(dinov2.network(config), {"features": config.width}, front_ends.DINOV2)
+    for size, config in dinov2.SIZES.items()
 }
 
 
@@ -144,10 +151,12 @@ def _of_network(name, front_end, path, mesh):
             f"{name} has no front end {front_end!r:.90}: {nearest(front_end, list(known))}"
         )
     tensors, sha256, public = weights.read(name, kind.network.shapes, path)
-    params = kind.network.params(tensors)
+    params = jax.device_put(kind.network.params(tensors), replicated(mesh))
+    prepare = jax.jit(known[front_end], out_shardings=batch_sharding(mesh))
+    forward = _forward(kind.network, mesh)
 
-    def outputs(params, images):
-        return kind.network(params, known[front_end](images))
+    def outputs(images):
+        return forward(params, prepare(images))
 
     return Extractor(
         name=name,
@@ -155,9 +164,15 @@ def _of_network(name, front_end, path, mesh):
         digest=sha256,
         outputs=kind.outputs,
         shape=None,
-        run=_runner(name, outputs, params, mesh, kind.batch),
+        run=_runner(name, outputs, mesh, kind.batch),
         public=public,
     )
+
+
+@functools.cache
+def _forward(network, mesh):
+    """A network as a program, which all front ends and sizes of images share."""
+    return jax.jit(network, out_shardings=batch_sharding(mesh))
 
 
 def _of_run(text, mesh):
@@ -187,13 +202,12 @@ def _of_run(text, mesh):
         digest=digest(classifier.reference),
         outputs={"features": size},
         shape=shape,
-        run=_runner(str(classifier), outputs, classifier.params, mesh, 512),
+        run=_runner(str(classifier), on_devices(outputs, (classifier.params,), mesh), mesh, 512),
     )
 
 
-def _runner(name, outputs, params, mesh, batch):
-    """`Extractor.run` of outputs(params, images) -> {output: [B, D]}."""
-    function = on_devices(outputs, (jax.device_put(params, replicated(mesh)),), mesh)
+def _runner(name, function, mesh, batch):
+    """`Extractor.run` of a function: images [B, H, W, C] -> {output: [B, D]}."""
 
     def run(fetch, count, quiet=False, bar=None):
         done = 0
@@ -216,12 +230,12 @@ def _runner(name, outputs, params, mesh, batch):
 def _batch_size(count, batch, mesh):
     """Images at once over all devices: the same for all large sets, so that programs are shared.
 
-    CPUs are busy with a few images; for fewer than a batch it is the next power of 2.
+    CPUs are slower with more than a few images for each core, which leave their caches. For fewer
+    than a batch it is the next power of 2.
     """
-    if mesh.devices.flat[0].platform == "cpu":
-        batch = min(batch, 32)
-        return min(batch, 2 ** (max(count, 1) - 1).bit_length())
-    return min(batch * mesh.size, 2 ** (max(count, 1) - 1).bit_length())
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    size = min(batch, 4 * os.cpu_count()) if on_cpu else batch * mesh.size
+    return min(size, 2 ** (count - 1).bit_length())
 
 
 def _check_finite(part, before, name):

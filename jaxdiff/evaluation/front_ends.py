@@ -70,9 +70,9 @@ def torch_bicubic(size, to, offset=0.0):
 
 
 def _antialiased(kernel, support):
-    def matrix(size, to):
-        scale = max(size / to, 1.0)
-        centre = ((np.arange(to) + 0.5) * size / to)[:, None]
+    def matrix(size, to, offset=0.0):
+        step = size / (to + offset)
+        scale, centre = max(step, 1.0), ((np.arange(to) + 0.5) * step)[:, None]
         first = np.maximum((centre - support * scale + 0.5).astype(int), 0)
         end = np.minimum((centre + support * scale + 0.5).astype(int), size)
         pixels = np.arange(size)

@@ -10,14 +10,14 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from etils import epath
 
 from jaxdiff import arrays, files
 from jaxdiff.claims import OTHERS
-from jaxdiff.config import DataConfig, Label
+from jaxdiff.config import DataConfig
 from jaxdiff.data.dataset import INFO, REQUEST
 from jaxdiff.data.images import fit
 from jaxdiff.data.npz import IMAGES, LABELS, class_names
@@ -39,7 +39,7 @@ LABELLED = 1024  # examples whose labels are read at once
 AGAIN = "repeat its sample.py command, which continues it"
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images in an order, all of one shape.
 
@@ -175,8 +175,8 @@ def open_images(text, *, split=None, image_size=None):
     return _pictures(text, path, split, image_size)
 
 
-def _beside(path):
-    """Where features are kept of what is not a folder of our samples."""
+def beside(path):
+    """Where features are kept of what is not a folder that sample.py wrote: NAME.features."""
     return path.with_name(f"{path.name.removesuffix('.npz')}.{FEATURES}")
 
 
@@ -221,7 +221,7 @@ def _npz(text, path, split):
         count=images.shape[0],
         read_labels=None if labels is None else labels.read,
         class_names=tuple(class_names(path) if "class_names" in found else names),
-        folder=path.parent / FEATURES if recorded else _beside(path),
+        folder=path.parent / FEATURES if recorded else beside(path),
         non_finite=tuple(found[finite.ARRAY].all().tolist()) if finite.ARRAY in found else (),
     )
 
@@ -317,7 +317,7 @@ def _pictures(text, path, split, image_size):
         count=len(found.paths),
         read_labels=None if found.labels is None else lambda rows: found.labels[rows],
         class_names=found.class_names,
-        folder=_beside(path),
+        folder=beside(path),
         lossy=found.lossy,
         notes=found.notes,
     )
@@ -325,7 +325,7 @@ def _pictures(text, path, split, image_size):
 
 def _dataset(text, path, split, image_size):
     """A split of a prepared dataset, its images in colour unless all are grey."""
-    features = open_builder(str(text), files.local_copy(path)).info.features
+    features = dict(open_builder(str(text), files.local_copy(path)).info.features.items())
     shape = tuple(getattr(features.get("image"), "shape", None) or ())
     size = image_size or (shape[0] if len(shape) == 3 and shape[0] == shape[1] else None)
     if size is None and len(shape) == 3:
@@ -335,17 +335,32 @@ def _dataset(text, path, split, image_size):
         )
     channels = 1 if shape[-1:] == (1,) else 3
     data = DataConfig(name=os.fspath(path), image_size=size or 1, channels=channels)
-    classes = getattr(features.get("label"), "num_classes", None)
-    label = (Label(classes),) if classes else ()
-    source = open_split(data, split or "train", label)
-    own = checksum(source)
+    source = open_split(data, split or "train", ())
+    has_labels = hasattr(features.get("label"), "num_classes") and _labels(source, [0])[0] >= 0
     return ImageSet(
         name=str(text) if split is None else f"{text}:{split}",
-        digest=own if shape == data.shape else derived(own, data.shape),
+        digest=digest_of(source, data),
         shape=data.shape,
         fetch=lambda rows: source.fetch(rows)["x"],
         count=len(source),
-        read_labels=(lambda rows: source.fetch(rows)["cond"]["label"]) if label else None,
-        class_names=source.class_names,
-        folder=_beside(path),
+        read_labels=partial(_labels, source) if has_labels else None,
+        class_names=tuple(features["label"].names) if has_labels else (),
+        folder=beside(path),
     )
+
+
+def digest_of(source, data):
+    """Of the images of a `jaxdiff.data.source.Source`, as the settings `data` bring them to a size.
+
+    Raises:
+      UserError: if examples cannot be read.
+    """
+    return derived(checksum(source), data.shape, getattr(data, "fit", ""))
+
+
+def _labels(source, rows):
+    """Int [B], as they are stored: no image is decoded. Negative in splits without labels."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    examples = map(tf_example_pb2.Example.FromString, source.raw(rows))
+    return np.array([each.features.feature["label"].int64_list.value[0] for each in examples])

@@ -84,26 +84,38 @@ def load(file):
     Raises:
       Refusal, pickle.UnpicklingError, or nearly anything that a corrupt file provokes.
     """
-    machine = _Machine()
-    for count, (code, argument, _) in enumerate(pickletools.genops(file)):
-        if count == MOST_OPCODES:
-            raise Refusal(f"describes more than {MOST_OPCODES:,} values: {EXPECTED}")
-        if code.name != "STOP":
-            machine.run(code.name, argument)
-    (value,) = machine.stack
-    return value, machine.storages
+    machine = Machine(named, called)
+    return machine.load(file), machine.storages
 
 
-class _Machine:
-    """The stack, the marks in it, the values kept for later, and the storages met."""
+class Machine:
+    """The stack, the marks in it, the values kept for later, and the storages met.
 
-    def __init__(self):
+    Attributes:
+      named: name -> what stands for it, or a Refusal.
+      called: (name, arguments) -> the value that a call of an admitted name makes.
+      set_state: (value, state), of the attributes that a value is given; None: they are dropped.
+      values: opcodes whose argument is the value.
+    """
+
+    def __init__(self, named, called, set_state=None, values=frozenset(VALUES)):
+        self.named, self.called, self.set_state, self.values = named, called, set_state, values
         self.stack, self.marks, self.memo, self.storages = [], [], {}, {}
+
+    def load(self, file):
+        """The value of the pickle that starts at a file's position."""
+        for count, (code, argument, _) in enumerate(pickletools.genops(file)):
+            if count == MOST_OPCODES:
+                raise Refusal(f"describes more than {MOST_OPCODES:,} values: give another file.")
+            if code.name != "STOP":
+                self.run(code.name, argument)
+        (value,) = self.stack
+        return value
 
     def run(self, name, argument):
         """Runs one opcode."""
         stack = self.stack
-        if name in VALUES:
+        if name in self.values:
             stack.append(argument)
         elif name in CONSTANTS:
             stack.append(CONSTANTS[name])
@@ -137,15 +149,17 @@ class _Machine:
             items = self.last(1) if name == "APPEND" else self.since_mark()
             expect(stack[-1], list).extend(items)
         elif name in ("GLOBAL", "INST"):
-            stack.append(named(argument.replace(" ", ".")))
+            stack.append(self.named(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
             module, attribute = self.last(2)
-            stack.append(named(f"{expect(module, str)}.{expect(attribute, str)}"))
+            stack.append(self.named(f"{expect(module, str)}.{expect(attribute, str)}"))
         elif name == "REDUCE":
             function, arguments = self.last(2)
-            stack.append(called(expect(function, Named).name, expect(arguments, tuple)))
+            stack.append(self.called(expect(function, Named).name, expect(arguments, tuple)))
         elif name == "BUILD":
-            self.last(1)  # attributes, such as _metadata of a state dict: not needed
+            (state,) = self.last(1)
+            if self.set_state:  # else not needed, such as _metadata of a state dict
+                self.set_state(stack[-1], state)
         elif name == "BINPERSID":
             stack.append(self.storage(*self.last(1)))
         else:

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-ROWS = 1024  # of a block, whatever the batches that they came in
+ROWS = 4096  # of a block, whatever the batches that they came in
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,11 +46,12 @@ def rows_needed(size):
 
 def _discrepancy(x, y):
     m, dimension = x.shape
-    rows = np.concatenate([x, y]).astype(np.float64)
+    rows = np.ones((2 * m, dimension + 1))
+    rows[:m, :-1], rows[m:, :-1] = x, y
+    rows[:, :-1] /= np.sqrt(dimension)
     # All three products at once, which NumPy knows to be symmetric: half the work.
-    kernel = rows @ rows.T
-    kernel /= dimension
-    kernel += 1
-    kernel *= kernel * kernel
+    products = rows @ rows.T  # x.y / D + 1
+    kernel = products * products
+    kernel *= products
     within = kernel[:m, :m].sum() + kernel[m:, m:].sum() - np.trace(kernel)
     return within / (m * (m - 1)) - 2 * kernel[:m, m:].sum() / m**2

@@ -14,7 +14,7 @@ Products of blocks of rows are computed on the device, in float32. What they can
 candidates for each k-th neighbour and pairs at the very edge of a ball, is computed from
 differences in float64: the shares are those of exact arithmetic. ADM's evaluator computes float16
 squares instead, and counts a row's distance to itself as 0 or not by rounding: shares agree to two
-digits.
+decimals.
 """
 
 from typing import NamedTuple

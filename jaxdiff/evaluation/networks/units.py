@@ -8,7 +8,7 @@ highest precision.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import jax
@@ -121,15 +121,20 @@ def max_pool(x, size=3, stride=2, padding=0):
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, pads)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # so that it can be a static argument
 class Network:
     """A feature network without its parameters.
 
     Attributes:
       build: () -> the NNX module, whose parameters' values do not matter.
+      repeated: {part of the module: count} of those that are as many equal ones in the file, such
+        as {"blocks": 24}: their parameters are stacked along a new first axis.
+      unused: {name: shape} of the file's tensors that features do not depend on.
     """
 
     build: Callable[[], nnx.Module]
+    repeated: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unused: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, params, x):
         """What the module makes of x [B, h, w, 3], a front end's output: {output: [B, D]}."""
@@ -145,18 +150,29 @@ class Network:
     @cached_property
     def shapes(self):
         """{name: shape} of the tensors of a file of weights, as PyTorch has them."""
-        _, paths = self._split
-        return {_name(path): _turned(_name(path), array).shape for path, array in paths.items()}
+        found = dict(self.unused)
+        for path, array in self._split[1].items():
+            one = np.broadcast_to(0, array.shape[path[0] in self.repeated :])
+            found |= dict.fromkeys(self._in_file(path), _turned(path, one).shape)
+        return found
 
     def params(self, tensors):
         """Parameters {name: float32 array}, of tensors as PyTorch has them.
 
         Of names that end in "weight", [O, I, kh, kw] becomes [kh, kw, I, O], and [O, I] [I, O].
         """
-        return {
-            name: np.ascontiguousarray(_turned(name, tensors[name], back=True), np.float32)
-            for name in self.shapes
-        }
+        found = {}
+        for path in self._split[1]:
+            arrays = [_turned(path, tensors[name], back=True) for name in self._in_file(path)]
+            array = np.stack(arrays) if path[0] in self.repeated else arrays[0]
+            found[_name(path)] = np.ascontiguousarray(array, np.float32)
+        return found
+
+    def _in_file(self, path):
+        """The names in a file of the tensors that a parameter is made of."""
+        if path[0] not in self.repeated:
+            return [_name(path)]
+        return [_name((path[0], n, *path[1:])) for n in range(self.repeated[path[0]])]
 
     @cached_property
     def _split(self):
@@ -169,12 +185,10 @@ def _name(path):
     return ".".join(map(str, path))
 
 
-def _turned(name, array, back=False):
+def _turned(path, array, back=False):
     """An array with its axes as PyTorch has them; `back` from there to ours."""
-    if not name.endswith("weight") or len(array.shape) not in (2, 4):
+    if path[-1] != "weight" or array.ndim not in (2, 4):
         return array
-    axes = (2, 3, 1, 0) if back else (3, 2, 0, 1)
-    order = axes if len(array.shape) == 4 else (1, 0)
-    if isinstance(array, np.ndarray):
-        return array.transpose(order)
-    return jax.ShapeDtypeStruct([array.shape[axis] for axis in order], array.dtype)
+    if array.ndim == 2:
+        return array.T
+    return array.transpose((2, 3, 1, 0) if back else (3, 2, 0, 1))
