@@ -177,28 +177,33 @@ def expected_rows():
 
 
 def draw(cases, path):
-    """Each metric against the strength, a line for each damage; a row of panels for each case."""
+    """Each metric against the strength, a line for each damage; two rows of panels for a case."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(13, 5.5 * len(cases)), layout="constrained")
+    figure = Figure(figsize=(13, 5 * len(cases)), layout="constrained")
     panels = figure.subplots(2 * len(cases), 4, squeeze=False)
+    names = {}
     for number, (name, found) in enumerate(cases.items()):
         for metric, axes in zip(METRICS, panels[2 * number : 2 * number + 2].flat, strict=True):
             for color, (damage, values) in enumerate(by_damage(found).items()):
                 y = [each[metric] for each in values]
-                verdict = holds(damage, metric, y)
-                style = {None: ":", True: "-", False: "--"}[verdict]
-                axes.plot(range(4), y, style + "o", color=f"C{color}", ms=3, lw=1.2, label=damage)
+                style = {None: ":", True: "-", False: "--"}[holds(damage, metric, y)]
+                axes.plot(range(4), y, style + "o", color=f"C{color}", ms=3, lw=1.2)
+                names.setdefault(color, []).append(damage)
             axes.set(title=f"{metric}, {name}", xticks=range(4))
             axes.grid(alpha=0.3)
-            if metric in ("fd", "kid"):
-                linear = {"linthresh": 0.01} if metric == "kid" else {}
-                axes.set_yscale("symlog" if linear else "log", **linear)
-        axes.legend(fontsize=7)
-        for below in panels[2 * number + 1]:
-            below.set(xlabel="strength (0: intact)")
+            if metric == "kid":
+                axes.set_yscale("symlog", linthresh=0.01)
+    for axes in panels[-1]:
+        axes.set(xlabel="strength (0: intact)")
+    handles = [
+        Line2D([], [], color=f"C{color}", label=" or ".join(dict.fromkeys(each)))
+        for color, each in names.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     with files.replacing(path) as file:
-        figure.savefig(file, dpi=90)
+        figure.savefig(file, dpi=80)
 
 
 def _job(args):
