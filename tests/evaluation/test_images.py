@@ -165,7 +165,7 @@ def test_corrupt_npz_files(tmp_path):
 # Folders of pictures.
 
 
-def test_pictures_in_the_order_of_their_names(tmp_path):
+def test_pictures_in_the_order_of_their_names(tmp_path, monkeypatch):
     for number in (3, 0, 10, 2):
         picture(tmp_path / f"{number:03d}.png", IMAGES[number])
     (tmp_path / "notes.txt").write_text("x")
@@ -174,6 +174,8 @@ def test_pictures_in_the_order_of_their_names(tmp_path):
     assert (images.lossy, images.labels) == (0, None)
     assert os.fspath(images.folder) == f"{tmp_path}.features"
     assert "1 with .txt" in images.notes[0]
+    monkeypatch.chdir(tmp_path)
+    assert open_images(".").folder == images.folder
     before = images.digest
     picture(tmp_path / "002.png", IMAGES[5])
     assert open_images(str(tmp_path)).digest != before
