@@ -1,0 +1,1 @@
+"""What the metrics of jaxdiff.evaluation say of real images: damage, sample size, conversions."""
