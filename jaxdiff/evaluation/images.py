@@ -177,6 +177,7 @@ def open_images(text, *, split=None, image_size=None):
 
 def beside(path):
     """Where features are kept of what is not a folder that sample.py wrote: NAME.features."""
+    path = path if path.name else files.absolute(path)  # as of "."
     return path.with_name(f"{path.name.removesuffix('.npz')}.{FEATURES}")
 
 
