@@ -135,7 +135,7 @@ def open_extractor(text, weights=None, mesh=None, batch_size=None):
     name = SHORT.get(name, name)
     if name in KINDS:
         return _of_network(name, front_end, weights, mesh, batch_size)
-    if "/" not in name and not files.exists(files.parse_path(name.partition("@")[0], "--features")):
+    if "/" not in text and not files.exists(files.parse_path(name.partition("@")[0], "--features")):
         raise UserError(
             f"--features is {text}, which is neither a network nor a classifier's run: "
             f"{nearest(name, [*SHORT, *KINDS])}"
