@@ -178,8 +178,9 @@ def summary(column):
     """Repeats of one value as the Value of their mean, with their standard deviation."""
     found = np.array([value.value for value in column])
     first = next((value for value in column if value.warning), column[0])
-    deviation = float(found.std(ddof=1))
-    return dataclasses.replace(first, value=float(found.mean()), deviation=deviation)
+    deviation, notes = float(found.std(ddof=1)), {value.note for value in column}
+    note = first.note if len(notes) == 1 else ""
+    return dataclasses.replace(first, value=float(found.mean()), deviation=deviation, note=note)
 
 
 def _record(value, reference):
