@@ -49,44 +49,26 @@ def opened(name, folder):
     return open_extractor(name, path)
 
 
-def metrics_of(real, fake, logits):
-    """{metric: () -> {name: value}} of features and logits; KID's subsets are half as large."""
-    from jaxdiff.evaluation.metrics import diversity, frechet, inception_score, kid, neighbours
+def metrics(real, fake, logits):
+    """{name: value} of features and logits, by torch-fidelity's settings and by prdc's."""
+    from jaxdiff.evaluation.metrics import diversity, inception_score, kid, neighbours
 
-    def fid():
-        moments = frechet.Moments.of
-        return {"FID": frechet.distance(moments(real), moments(fake))}
+    found = {"FID": distance(real, fake)}
+    found["KID"], found["KID deviation"] = kid.kid(real, fake, size=len(real) // 2)
+    found["IS"], found["IS deviation"] = inception_score.ten_splits(logits)
+    found["precision"], found["recall"] = neighbours.precision_recall(real, fake, k=3)
+    open_balls = neighbours.precision_recall(real, fake, k=5, ball="open")
+    found["precision, open ball"], found["recall, open ball"] = open_balls
+    found["density"], found["coverage"] = neighbours.density_coverage(real, fake, k=5)
+    return {**found, "Vendi": diversity.vendi(fake)}
 
-    def kernel():
-        mean, deviation = kid.kid(real, fake, size=len(real) // 2)
-        return {"KID": mean, "KID deviation": deviation}
 
-    def score():
-        mean, deviation = inception_score.ten_splits(logits)
-        return {"IS": mean, "IS deviation": deviation}
+def distance(real, fake):
+    """The Frechet distance of two sets of features."""
+    from jaxdiff.evaluation.metrics.frechet import Moments
+    from jaxdiff.evaluation.metrics.frechet import distance as frechet_distance
 
-    def precision_recall():
-        precision, recall = neighbours.precision_recall(real, fake, k=3)
-        return {"precision": precision, "recall": recall}
-
-    def density_coverage():
-        open_precision, open_recall = neighbours.precision_recall(real, fake, k=5, ball="open")
-        density, coverage = neighbours.density_coverage(real, fake, k=5)
-        return {
-            "precision, open ball": open_precision,
-            "recall, open ball": open_recall,
-            "density": density,
-            "coverage": coverage,
-        }
-
-    return {
-        "FID": fid,
-        "KID": kernel,
-        "IS": score,
-        "precision and recall": precision_recall,
-        "density and coverage": density_coverage,
-        "Vendi": lambda: {"Vendi": diversity.vendi(fake)},
-    }
+    return frechet_distance(Moments.of(real), Moments.of(fake))
 
 
 def ready(spec):
@@ -100,19 +82,13 @@ def ready(spec):
     for name in spec["networks"]:
         network = opened(name, spec["folder"])
         functions[name] = lambda network=network: network(real[: spec["batch"]])
-    sets = np.load(spec["features"])
-    functions |= metrics_of(sets["real"], sets["fake"], sets["logits"])
 
     def values():
-        found = {}
-        features, samples = inception(real), inception(fake)
-        made = metrics_of(features["features"], samples["features"], samples["logits"])
-        for metric in made.values():
-            found |= metric()
-        moved = opened("inception-2015:pytorch-fid", spec["folder"])
-        other = [moved(images)["features"] for images in (real, fake)]
-        found["FID, pytorch-fid"] = metrics_of(*other, None)["FID"]()["FID"]
-        return found
+        of_real, of_fake = inception(real), inception(fake)
+        found = metrics(of_real["features"], of_fake["features"], of_fake["logits"])
+        other = opened("inception-2015:pytorch-fid", spec["folder"])
+        of_real, of_fake = other(real), other(fake)
+        return {**found, "FID, pytorch-fid": distance(of_real["features"], of_fake["features"])}
 
     functions["values"] = values
     device = jax.devices()[0]

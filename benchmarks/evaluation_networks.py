@@ -1,4 +1,4 @@
-"""Times the networks and metrics of evaluation beside torch-fidelity's, and compares the values.
+"""Times the networks of evaluation beside torch-fidelity's, and compares the metrics' values.
 
     python -m venv peers && peers/bin/pip install -r benchmarks/requirements-evaluation.txt
     python benchmarks/evaluation_networks.py --peer_python peers/bin/python
@@ -12,8 +12,6 @@ it, threads of PyTorch wait for each other by computing, so --one_core compares 
 - networks: features of a batch of uint8 images, with their front end; of torch-fidelity the
   network alone, of this project all that `Extractor` does. A ratio is of images a second, by wall
   time and by CPU time (what programs beside it take does not count in that one).
-- metrics: of the same made-up features, with torch-fidelity's settings; density, coverage and
-  Vendi beside prdc and vendi-score.
 - values: whole pipelines from the same images, and to how many digits they agree: minus the
   decimal logarithm of the relative difference.
 """
@@ -41,8 +39,7 @@ HERE = pathlib.Path(__file__).parent
 OURS, THEIRS = "jaxdiff", "torch-fidelity"
 SHARED = "inception-2015"  # the network that both have
 NETWORKS = (SHARED, "efficientnet-lite0", "sscd", "dinov2-vits14", "dinov2-vitb14", "dinov2-vitl14")
-METRICS = ("FID", "KID", "IS", "precision and recall", "density and coverage", "Vendi")
-PARTS = ("networks", "metrics", "values")
+PARTS = ("networks", "values")
 LIBRARIES = {
     "FID, pytorch-fid": "pytorch-fid",
     "precision, open ball": "prdc",
@@ -63,22 +60,15 @@ def pictures(count, size, cells, seed):
 
 
 def write_inputs(folder, args):
-    """Writes images.npz and features.npz; returns the processes' settings."""
+    """Writes images.npz; returns the processes' settings."""
     sets = {"real": pictures(args.images, args.size, 4, 0)}
     sets["fake"] = pictures(args.images, args.size, 6, 1)
     np.savez(folder / "images.npz", **sets)
-    random = np.random.RandomState(0)
-    shape = (args.rows, args.width)
-    real, fake = random.standard_normal(shape), 1.1 * random.standard_normal(shape) + 0.1
-    logits = 2 * random.standard_normal((args.rows, 1008))
-    arrays = {"real": real, "fake": fake, "logits": logits}
-    np.savez(folder / "features.npz", **{name: x.astype(np.float32) for name, x in arrays.items()})
     return {
         "networks": list(dict.fromkeys((SHARED, *args.networks))),
         "folder": str(folder),
         "weights": str(folder / f"{SHARED}.pth"),
         "images": str(folder / "images.npz"),
-        "features": str(folder / "features.npz"),
         "batch": min(args.batch, args.images),
         "accelerator": args.accelerator,
     }
@@ -123,9 +113,9 @@ def timed(found, name, rounds):
     return contenders.in_turn(found, rounds, lambda each: each.ask("time", name=name, calls=1))
 
 
-def row(kind, name, times, count):
+def row(name, times, count):
     """A row of the report: medians of each contender, and ratios of theirs to ours."""
-    fields = {"part": kind, "name": name, "count": count, "rounds": times}
+    fields = {"part": "networks", "name": name, "count": count, "rounds": times}
     for clock in ("wall", "cpu"):
         medians = {who: statistics.median(t[clock] for t in each) for who, each in times.items()}
         fields[clock] = medians
@@ -141,16 +131,7 @@ def network_rows(found, args):
     rows = []
     for name in args.networks:
         both = found if name == SHARED else {OURS: found[OURS]}
-        rows.append(row("networks", name, timed(both, name, args.rounds), args.batch))
-        print(line(rows[-1]), flush=True)
-    return rows
-
-
-def metric_rows(found, args):
-    """Rows of the metrics."""
-    rows = []
-    for name in METRICS:
-        rows.append(row("metrics", name, timed(found, name, args.metric_rounds), args.rows))
+        rows.append(row(name, timed(both, name, args.rounds), args.batch))
         print(line(rows[-1]), flush=True)
     return rows
 
@@ -159,10 +140,8 @@ def line(row):
     """A row in words."""
     parts = []
     for who, seconds in row["wall"].items():
-        rate = f"{row['count'] / seconds:,.2f} images/s" if row["part"] == "networks" else ""
-        parts.append(
-            f"{who} {rate or f'{seconds:,.2f} s'} ({row['cpu'][who]:,.2f} s of CPU time)".strip()
-        )
+        rate = f"{row['count'] / seconds:,.2f} images/s"
+        parts.append(f"{who} {rate} ({row['cpu'][who]:,.2f} s of CPU time)")
     for clock in ("wall", "cpu"):
         if f"{clock}_ratio" in row:
             _, low, high = row[f"{clock}_quartiles"]
@@ -211,12 +190,9 @@ def main():
     cli.add_flag(
         parser, "rounds", Annotated[int, Range(2, 1000)], 7, "How often networks are timed"
     )
-    cli.add_flag(parser, "metric_rounds", Annotated[int, Range(2, 1000)], 3, "Of metrics")
     cli.add_flag(parser, "batch", positive, 32, "Images at once")
     cli.add_flag(parser, "images", positive, 64, "Of each set")
     cli.add_flag(parser, "size", positive, 64, "Height and width of the images")
-    cli.add_flag(parser, "rows", positive, 2000, "Of the features of each set")
-    cli.add_flag(parser, "width", positive, 2048, "Of the features")
     cli.add_flag(parser, "one_core", bool, False, "Run each with one thread, on the last core")
     cli.add_flag(parser, "accelerator", bool, False, "Run on the accelerator that is found")
     cli.add_flag(parser, "json", help="File to write the measurements to")
@@ -233,8 +209,6 @@ def _measure(args):
             for name, contender in found.items():
                 print(f"{name}: {contender.ready['version']}, {contender.ready['device']}")
             rows = network_rows(found, args) if "networks" in args.parts else []
-            if "metrics" in args.parts:
-                rows += metric_rows(found, args)
             if "values" in args.parts and THEIRS in found:
                 values = value_rows(found)
                 print(value_table(values))

@@ -1,8 +1,8 @@
 """The PyTorch side of benchmarks/evaluation_networks.py, in its own process.
 
-    python benchmarks/evaluation_torch.py '{"weights": PATH, "images": PATH, "features": PATH, ...}'
+    python benchmarks/evaluation_torch.py '{"weights": PATH, "images": PATH, ...}'
 
-torch-fidelity's Inception and its metrics; pytorch-fid's, prdc's and vendi-score's values beside.
+torch-fidelity's Inception and metrics; beside it values of pytorch-fid, prdc and vendi-score.
 """
 
 import json
@@ -90,32 +90,6 @@ def values(spec, real, fake, network):
     }
 
 
-def metrics_of(spec):
-    """{metric: () -> its values} of the features."""
-    import numpy as np
-    import torch
-    from prdc import compute_prdc
-    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
-    from vendi_score import vendi
-
-    arrays = np.load(spec["features"])
-    real, fake, logits = (torch.from_numpy(arrays[name]) for name in ("real", "fake", "logits"))
-
-    def fid():
-        moments = [metric_fid.fid_features_to_statistics(rows) for rows in (fake, real)]
-        return metric_fid.fid_statistics_to_metric(*moments, False)
-
-    size = {"kid_subset_size": len(real) // 2}
-    return {
-        "FID": fid,
-        "KID": lambda: metric_kid.kid_features_to_metric(fake, real, **size, **PLAIN),
-        "IS": lambda: metric_isc.isc_features_to_metric(logits),
-        "precision and recall": lambda: metric_prc.prc_features_to_metric(fake, real, **PLAIN),
-        "density and coverage": lambda: compute_prdc(real.numpy(), fake.numpy(), nearest_k=5),
-        "Vendi": lambda: vendi.score_dual(fake.numpy()),
-    }
-
-
 def ready(spec):
     """What `answer_requests` asks for."""
     import numpy as np
@@ -145,7 +119,6 @@ def ready(spec):
     functions = {
         "inception-2015": extract,
         "values": lambda: values(spec, real, fake, network.cpu()),
-        **metrics_of(spec),
     }
     version = f"torch {torch.__version__}, torch-fidelity {torch_fidelity.__version__}"
     return {"version": version, "device": device}, functions
