@@ -1,5 +1,7 @@
 """What is evaluated while a network trains, and how often."""
 
+import dataclasses
+
 from jaxdiff import tables
 from jaxdiff.claims import in_first
 from jaxdiff.data.source import open_split
@@ -29,13 +31,14 @@ def evaluations_of(task, run, source, mesh, interrupt):
         return [(training.preview_every, _held_out(task, mesh))]
     found = [(training.preview_every, Preview(task, source, mesh))]
     if training.evaluate_every:
-        parts = [SampleMetrics(task, run, source, mesh, interrupt)]
+        samples = SampleMetrics(task, run, source, mesh, interrupt)
         try:
-            parts.insert(0, _held_out(task, mesh))
+            held_out = _held_out(task, mesh)
         except UserError as error:
+            held_out = None
             if processes.is_first():
                 print(f"The loss on held-out images is not measured: {error}")
-        found.append((training.evaluate_every, Evaluation(parts)))
+        found.append((training.evaluate_every, Evaluation(samples, held_out)))
     return found
 
 
@@ -45,17 +48,21 @@ def _held_out(task, mesh):
     return HeldOut(task, source.in_memory(), mesh)
 
 
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A row of RUN/metrics.csv: the held-out loss, and metrics of samples."""
+    """A row of RUN/metrics.csv: metrics of samples, and the loss on held-out images.
 
-    def __init__(self, parts):
-        self._parts = parts
+    Attributes:
+      samples: the SampleMetrics.
+      held_out: a HeldOut, or None.
+    """
+
+    samples: SampleMetrics
+    held_out: HeldOut | None
 
     def __call__(self, run, writer, number, params):
         """Measures, reports and writes the row; see the parts."""
-        row = {"step": number}
-        for part in self._parts:
-            found = part(run, writer, number, params)
-            prefix = "held_out_" if isinstance(part, HeldOut) else ""
-            row |= {prefix + name: value for name, value in found.items()}
+        losses = self.held_out(run, writer, number, params) if self.held_out else {}
+        row = {"step": number, **self.samples(run, writer, number, params)}
+        row |= {f"held_out_{name}": value for name, value in losses.items()}
         in_first(tables.put_row, run.metrics, row)
