@@ -10,6 +10,7 @@ Trained models
     TrainedModel    a config with parameters, from a run or your own
     Samples         .images .x .cond .class_names .grid() .save(folder)
     load_samples    Samples of a folder that sample.py or .save wrote
+    evaluate        samples against real images: {metric: Value}, as evaluate.py measures them
 
 Guidance            CFG, ICG, Autoguidance, ClassifierGuidance; Schedule, APG, CADS
 Samplers            DDPM, DDIM, Heun, DPMpp
@@ -41,6 +42,7 @@ _MODULES = {
     "Samples": "jaxdiff.sampling.run_sampling",
     "TrainedModel": "jaxdiff.sampling.trained_model",
     "UserError": "jaxdiff.errors",
+    "evaluate": "jaxdiff.evaluation.measure",
     "load": "jaxdiff.sampling.trained_model",
     "load_samples": "jaxdiff.sampling.run_sampling",
     "make_step": "jaxdiff.training.step",

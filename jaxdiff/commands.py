@@ -10,6 +10,7 @@ COMMANDS = {
     "sample": "jaxdiff.sampling.command",
     "prepare": "jaxdiff.data.prepare",
     "ema": "jaxdiff.checkpoints.ema",
+    "evaluate": "jaxdiff.evaluation.command",
     "classifier": "jaxdiff.evaluation.classifier",
     "likelihood": "jaxdiff.evaluation.likelihood",
     "sweep": "jaxdiff.evaluation.sweep",

@@ -116,7 +116,7 @@ KINDS |= {
 }
 
 
-def open_extractor(text, weights=None, mesh=None):
+def open_extractor(text, weights=None, mesh=None, batch_size=None):
     """The features that a text names.
 
     Args:
@@ -125,6 +125,7 @@ def open_extractor(text, weights=None, mesh=None):
       weights: a folder of public files of weights, or the file itself; None: $JAXDIFF_WEIGHTS.
         EfficientNet-Lite0's are found where its package is installed.
       mesh: the devices; None: all there are.
+      batch_size: images at once over all devices; None: as suits them.
 
     Raises:
       UserError: if there is no such network, front end, file of weights or run.
@@ -133,16 +134,16 @@ def open_extractor(text, weights=None, mesh=None):
     name, _, front_end = text.partition(":")
     name = SHORT.get(name, name)
     if name in KINDS:
-        return _of_network(name, front_end, weights, mesh)
+        return _of_network(name, front_end, weights, mesh, batch_size)
     if "/" not in text and not files.exists(files.parse_path(name.partition("@")[0], "--features")):
         raise UserError(
             f"--features is {text}, which is neither a network nor a classifier's run: "
             f"{nearest(name, [*SHORT, *KINDS])}"
         )
-    return _of_run(text, mesh)
+    return _of_run(text, mesh, batch_size)
 
 
-def _of_network(name, front_end, path, mesh):
+def _of_network(name, front_end, path, mesh, batch_size):
     kind = KINDS[name]
     known = {each.name: each for each in kind.front_ends}
     front_end = front_end or kind.front_ends[0].name
@@ -164,7 +165,7 @@ def _of_network(name, front_end, path, mesh):
         digest=sha256,
         outputs=kind.outputs,
         shape=None,
-        run=_runner(name, outputs, mesh, kind.batch),
+        run=_runner(name, outputs, mesh, kind.batch, batch_size),
         public=public,
     )
 
@@ -175,7 +176,7 @@ def _forward(network, mesh):
     return jax.jit(network, out_shardings=batch_sharding(mesh))
 
 
-def _of_run(text, mesh):
+def _of_run(text, mesh, batch_size):
     """The last hidden layer of a classifier, on clean images at t = 0."""
     classifier = dataclasses.replace(load(text), mesh=mesh)
     if not classifier.config.is_classifier:
@@ -196,26 +197,25 @@ def _of_run(text, mesh):
 
     images = jax.ShapeDtypeStruct((1, *shape), np.uint8)
     size = jax.eval_shape(outputs, network.shapes, images)["features"].shape[1]
+    function = on_devices(outputs, (classifier.params,), mesh)
     return Extractor(
         name=str(classifier),
         front_end="",
         digest=digest(classifier.reference),
         outputs={"features": size},
         shape=shape,
-        run=_runner(str(classifier), on_devices(outputs, (classifier.params,), mesh), mesh, 512),
+        run=_runner(str(classifier), function, mesh, 512, batch_size),
     )
 
 
-def _runner(name, function, mesh, batch):
+def _runner(name, function, mesh, batch, batch_size):
     """`Extractor.run` of a function: images [B, H, W, C] -> {output: [B, D]}."""
 
     def run(fetch, count, quiet=False, bar=None):
         done = 0
         options = {"quiet": quiet, "bar": bar, "even": False, "ahead": 1}
-        size = _batch_size(count, batch, mesh)
-        with out_of_memory(
-            "measure with features of a smaller network, or on more devices or larger ones"
-        ):
+        size = batch_size or _batch_size(count, batch, mesh)
+        with out_of_memory(f"choose a batch size smaller than {size}"):
             batches = stream(
                 function, lambda rows: (fetch(rows),), count, batch_size=size, mesh=mesh, **options
             )

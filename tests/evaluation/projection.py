@@ -33,6 +33,9 @@ class Projection:
     def key(self):
         return f"{self.name}.{self.front_end}.{self.digest[:8]}"
 
+    def check(self, shape):
+        assert self.shape in (None, shape)
+
     def project(self, images):
         """{output: float32 [N, D]} of uint8 images [N, H, W, C], grey repeated three times."""
         images = np.broadcast_to(images, (*images.shape[:3], 3))

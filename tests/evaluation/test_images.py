@@ -313,7 +313,8 @@ def test_images_are_brought_to_a_size(tmp_path):
 
 @pytest.mark.skipif("JAXDIFF_TEST_DATA" not in os.environ, reason="needs the photographs")
 def test_photographs(tmp_path):
-    shutil.unpack_archive(os.path.join(os.environ["JAXDIFF_TEST_DATA"], "caltech12.tar"), tmp_path)
+    archive = os.path.join(os.environ["JAXDIFF_TEST_DATA"], "caltech12.tar")
+    shutil.unpack_archive(archive, tmp_path, filter="data")
     images = open_images(str(tmp_path / "caltech12"), image_size=64)
     assert (len(images), images.shape, images.lossy) == (1447, (64, 64, 3), 1447)
     assert np.bincount(images.labels).sum() == 1447
