@@ -77,9 +77,8 @@ def read(folder):
 
 
 def _job(args):
-    from jaxdiff.evaluation.extractors import open_extractor
-
     from jaxdiff.claims import claimed_folder
+    from jaxdiff.evaluation.extractors import open_extractor
     from studies.evaluation.features import NETWORK, kept
     from studies.tables import markdown, save
 

@@ -107,9 +107,8 @@ def draw(found, path):
 
 
 def _job(args):
-    from jaxdiff.evaluation.extractors import open_extractor
-
     from jaxdiff.claims import claimed_folder
+    from jaxdiff.evaluation.extractors import open_extractor
     from studies.evaluation import images
     from studies.evaluation.features import NETWORK, kept
     from studies.tables import markdown, save
