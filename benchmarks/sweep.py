@@ -4,7 +4,7 @@
         --features runs/digits_classifier
 
 Sweeps a grid of 30 points as `python -m jaxdiff.evaluation.sweep` does, of copies of the runs that
-keep nothing: compiling, rebuilding averages, moments of the data and figure included. Then samples
+keep nothing: compiling, rebuilding averages, features of the data and figure included. Then samples
 some of the points again with all compiled and read, and prints the ratio of the times.
 """
 
@@ -34,7 +34,7 @@ def fresh(run, folder, name):
 
     def kept(place, names):
         # A snapshot has a folder `ema` of its own.
-        return {"ema", "moments"} & set(names) if pathlib.Path(place) == run else ()
+        return {"ema", "features"} & set(names) if pathlib.Path(place) == run else ()
 
     shutil.copytree(run, copy, ignore=kept)
     return str(copy)

@@ -15,7 +15,8 @@ Trained models
 Guidance            CFG, ICG, Autoguidance, ClassifierGuidance; Schedule, APG, CADS
 Samplers            DDPM, DDIM, Heun, DPMpp
 Settings of a run   RunConfig: DataConfig, UNetConfig or ClassifierConfig, ADM or EDM,
-                    TrainingConfig, MeshConfig; conditions Label, Vector, Image, Tokens
+                    TrainingConfig, EvaluationConfig, MeshConfig; conditions Label, Vector, Image,
+                    Tokens
 
 Parts
     network         a RunConfig's network: .init(key) .apply(params, x, time, condition)
@@ -33,8 +34,8 @@ from jaxdiff.version import __version__ as __version__
 
 _CONFIG = (
     "ADM APG CADS CFG DDIM DDPM DPMpp EDM ICG Autoguidance ClassifierConfig ClassifierGuidance "
-    "DataConfig Heun Image Label MeshConfig RunConfig Schedule Tokens TrainingConfig UNetConfig "
-    "Vector"
+    "DataConfig EvaluationConfig Heun Image Label MeshConfig RunConfig Schedule Tokens "
+    "TrainingConfig UNetConfig Vector"
 )
 # Where each name is defined: its module is imported when it is first used.
 _MODULES = {

@@ -112,11 +112,14 @@ def _read(folder):
     settings = files.read_json(path, advice="give the --out of a sweep")
     try:
         found = search.of_settings(settings)
-        table = run_sweep.Table(folder, settings["metric"])
+        table = run_sweep.Table(folder, tuple(settings["metrics"]))
         shared = {name: json.dumps(settings[name]) for name in COMMON[2:]}
     except (KeyError, TypeError):
         raise UserError(f"{folder} is not the folder of a sweep: give its --out.") from None
-    measured = {point: value for point, value in table.read().items() if math.isfinite(value)}
+    if "fd" not in table.metrics:
+        raise UserError(f"{folder} has no Frechet distances: give sweeps with fd in --metrics.")
+    distances = {point: values["fd"] for point, values in table.read().items()}
+    measured = {point: value for point, value in distances.items() if math.isfinite(value)}
     reference = found.networks(search.Point(weight=1))[0].reference
     shared |= {"run": str(reference.run.folder), "step": str(reference.step)}
     return found, shared, measured
@@ -143,26 +146,31 @@ def judge(config):
     return lambda images, labels: real.score(scores.rows_of(images), labels), real.held_out
 
 
-def measure(found, features, seeds, num_samples, out):
+def measure(found, extractor, seeds, num_samples, out):
     """Samples and scores every row with every seed: {name: {metric: [value of each seed]}}.
 
     Samples of the first seed are in `out`, at `_shown`. The last row, REAL, is of real images:
     the distance of as many training images, the rest of those held out.
     """
-    from jaxdiff.evaluation.features import real_moments
-    from jaxdiff.evaluation.metrics.frechet import Moments, distance
+    from jaxdiff.evaluation.comparison import Comparison, reference_of
 
     table, path = {}, out / "samples.csv"
     kept = {(row["method"], row["seed"]): row for row in tables.read_rows(path, COLUMNS)}
-    config = found[0].search.networks(found[0].point)[0].config
-    (score, held_out), real = judge(config), real_moments(features, config)
+    model = found[0].search.networks(found[0].point)[0]
+    config, folder = model.config, model.reference.run.folder
+    score, held_out = judge(config)
+    comparison = Comparison(extractor, reference_of(config, "train", folder), ("fd",))
+
+    def distance(images):
+        return float(comparison.values(images, {})[0].value)
+
     for row in found:
         search = dataclasses.replace(row.search, num_samples=num_samples)
         for seed in seeds:
             if (row.name, seed) in kept:
                 continue
             samples = search.samples(row.point, seed)
-            fd = distance(real, Moments.of(features(samples.images)))
+            fd = distance(samples.images)
             values = (fd, *_values(score(samples.images, samples.cond["label"])))
             kept[row.name, seed] = {"method": row.name, "seed": seed}
             kept[row.name, seed] |= dict(zip(METRICS, values, strict=True))
@@ -171,7 +179,7 @@ def measure(found, features, seeds, num_samples, out):
             tables.add_row(path, kept[row.name, seed])
             print(f"{row.name}, seed {seed}: fd {fd:.4g}", flush=True)
         table[row.name] = {m: [kept[row.name, s][m] for s in seeds] for m in METRICS}
-    drawn = [distance(real, training(features, config, num_samples, seed)) for seed in seeds]
+    drawn = [distance(training(config, num_samples, seed)) for seed in seeds]
     table[REAL] = dict(zip(METRICS, (drawn, *([v] for v in _values(held_out))), strict=True))
     return table
 
@@ -180,14 +188,13 @@ def _values(score):
     return float(score.total_agreement), float(np.nanmean(score.diversity))
 
 
-def training(features, config, count, seed):
-    """Moments of `count` training images, as many of each class as there would be samples.
+def training(config, count, seed):
+    """`count` training images, as many of each class as there would be samples.
 
     No samples can be expected to be closer to all training images than these. The last images of
     a class with too few are repeated.
     """
     from jaxdiff.data.source import open_split
-    from jaxdiff.evaluation.metrics.frechet import Moments
     from studies import scores
 
     batch = scores.some(open_split(config.data, "train", (config.label,)))
@@ -197,7 +204,7 @@ def training(features, config, count, seed):
     classes = np.unique(labels)  # as samples are of those that have images
     wanted = classes[np.arange(count) % len(classes)]
     rows = [np.resize(order[labels == c], (wanted == c).sum()) for c in classes]
-    return Moments.of(features(batch["x"][np.concatenate(rows)]))
+    return batch["x"][np.concatenate(rows)]
 
 
 def _shown(out, row):
@@ -249,29 +256,30 @@ def _job(args):
     found = rows([files.parse_path(each, "--sweeps") for each in sweeps])
     if used := {row.search.seed for row in found} & set(seeds):
         raise UserError(f"--seeds holds {min(used)}, which the sweeps used: give others.")
-    name = cli.require("features", args.features, "a classifier's run")
+    known = "efficientnet-lite0, inception, or a classifier's run"
+    name = cli.require("features", args.features, known)
     cli.start_jax()
     from jaxdiff.claims import claimed_folder
-    from jaxdiff.evaluation.features import open_features
+    from jaxdiff.evaluation.extractors import open_extractor
     from studies.tables import markdown, save
 
-    features = open_features(name)
+    extractor = open_extractor(name)
     settings = {
-        "features": [features.name, features.digest],
+        "features": [str(extractor), extractor.digest],
         "num_samples": args.num_samples,
         "rows": {row.name: row.search.command(row.point, "OUT") for row in found},
     }
     for row in found:
         row.search.job(row.point, seeds[0])  # which refuses what cannot be sampled
     with claimed_folder(out, settings, SETTINGS, WRITTEN):
-        made = cells(found, measure(found, features, seeds, args.num_samples, out))
+        made = cells(found, measure(found, extractor, seeds, args.num_samples, out))
         save(out / "table.json", HEADINGS, made)
         with files.replacing(out / "samples.png") as file:
             picture(found, out, 20).save(file, "png")
     print(markdown(HEADINGS, made))
     print(
         f"{args.num_samples} samples of each row and seed ({', '.join(map(str, seeds))}): mean "
-        f"(lowest to highest). Features of {features.name}. Of real images the distance is that of "
+        f"(lowest to highest). Features of {extractor}. Of real images the distance is that of "
         "as many training images, the rest is of those held out."
     )
 
@@ -283,7 +291,7 @@ def main():
     cli.add_flag(parser, "seeds", tuple[Seed, ...], (1, 2, 3), "Of sampling; not the sweeps'")
     count = Annotated[int, Range(2, 10**9)]
     cli.add_flag(parser, "num_samples", count, 1000, "Number of samples of every row and seed")
-    cli.add_flag(parser, "features", help="A classifier's run, whose features are measured.")
+    cli.add_flag(parser, "features", help="NAME[:FRONT_END] of a network, or a classifier's run.")
     cli.add_flag(parser, "out", help="Folder of the table and the picture.")
     cli.run(_job, parser)
 

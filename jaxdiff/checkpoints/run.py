@@ -5,6 +5,7 @@ checkpoints/<step>/   training state: params, optimizer, EMA, step and data posi
 snapshots/<step>/     the EMA alone, kept permanently
 ema/<length>/<step>/  averages of other lengths, rebuilt from the snapshots
 previews/<step>.png   samples
+metrics.csv           metrics of samples and the loss on held-out images, by step
 tensorboard/          scalars and images
 """
 
@@ -61,6 +62,11 @@ class Run:
     def previews(self):
         """Folder of pictures."""
         return self.folder / "previews"
+
+    @property
+    def metrics(self):
+        """Table of what was measured during training."""
+        return self.folder / "metrics.csv"
 
     @property
     def tensorboard(self):

@@ -15,6 +15,7 @@ A run's config file returns a `RunConfig`:
 """
 
 from jaxdiff.config.conditions import Condition, Image, Label, Tokens, Vector, label_of
+from jaxdiff.config.evaluation import METRICS, EvaluationConfig
 from jaxdiff.config.fields import Range, is_settings, settings
 from jaxdiff.config.guidance import (
     APG,
@@ -49,12 +50,14 @@ __all__ = [
     "DDPM",
     "EDM",
     "ICG",
+    "METRICS",
     "Autoguidance",
     "ClassifierConfig",
     "ClassifierGuidance",
     "Condition",
     "DPMpp",
     "DataConfig",
+    "EvaluationConfig",
     "Guidance",
     "Heun",
     "Image",

@@ -14,6 +14,7 @@ from jaxdiff.errors import UserError
 
 Weight = Annotated[float, Range(-1e6, 1e6)]
 Unit = Annotated[float, Range(0, 1)]
+GUIDES = ("guide", "classifier")  # fields of guidance that hold a network
 Interval = Annotated[tuple[float, ...], Range(0, math.inf)] | None
 # Shapes of a weight over the steps, and what values each takes.
 SHAPES = {

@@ -5,7 +5,16 @@ python -m jaxdiff.config.page > docs/settings.md
 
 import dataclasses
 
-from jaxdiff.config import conditions, guidance, networks, processes, run, samplers, training
+from jaxdiff.config import (
+    conditions,
+    evaluation,
+    guidance,
+    networks,
+    processes,
+    run,
+    samplers,
+    training,
+)
 from jaxdiff.config.fields import expected, hints, meanings
 
 SECTIONS = {
@@ -21,6 +30,7 @@ SECTIONS = {
     "`diffusion`": (processes.ADM, processes.EDM),
     "`training`": (training.TrainingConfig,),
     "`sampling`": (samplers.DDPM, samplers.DDIM, samplers.Heun, samplers.DPMpp),
+    "`evaluation`": (evaluation.EvaluationConfig,),
     "`mesh`": (training.MeshConfig,),
     "Guidance": (
         guidance.CFG,

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from jaxdiff.config.conditions import label_of
+from jaxdiff.config.evaluation import EvaluationConfig
 from jaxdiff.config.fields import OPEN, is_settings, settings
 from jaxdiff.config.networks import ClassifierConfig, Network, Signature, UNetConfig
 from jaxdiff.config.processes import ADM, Process
@@ -19,10 +20,12 @@ FREE = (
     "training.snapshot_every",
     "training.snapshot_dtype",
     "training.preview_every",
+    "training.evaluate_every",
     "training.remat",
     "data.workers",
     "data.held_out",
     "sampling.",
+    "evaluation.",
     "mesh.",
 )
 
@@ -38,6 +41,7 @@ class RunConfig:
       diffusion: the noise process.
       training: how the network is trained.
       sampling: the sampler of previews, and the default of sample.py.
+      evaluation: what is measured during training.
       mesh: how devices are arranged.
     """
 
@@ -47,6 +51,7 @@ class RunConfig:
     diffusion: Process = ADM()
     training: TrainingConfig = TrainingConfig()
     sampling: Sampler = DDPM()
+    evaluation: EvaluationConfig = EvaluationConfig()
     mesh: MeshConfig = MeshConfig()
 
     @property
@@ -81,6 +86,8 @@ class RunConfig:
                 "`shape` and a method `open`."
             )
         self.model.check_shape(self.signature.shape)
+        if self.training.evaluate_every:
+            _check_evaluated(self)
         dropout = self.diffusion.condition_dropout
         if self.is_classifier:
             _check_classifier(self)
@@ -89,6 +96,18 @@ class RunConfig:
                 f"diffusion.condition_dropout is {dropout}, but model.conditions is empty: set it "
                 "to 0, or name a condition such as Label(10)."
             )
+
+
+def _check_evaluated(config):
+    what = None
+    if config.is_classifier:
+        what = "a classifier makes no samples (its accuracy is measured with the previews)"
+    elif len(config.data.shape) != 3 or config.data.shape[-1] not in (1, 3):
+        what = f"only images can be measured, and the data's shape is {config.data.shape}"
+    if what:
+        raise UserError(
+            f"training.evaluate_every is {config.training.evaluate_every}, but {what}: set it to 0."
+        )
 
 
 def _check_classifier(config):

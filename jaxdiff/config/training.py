@@ -35,7 +35,8 @@ class DataConfig:
         where each pixel is the mean of a square; 0: none.
       augment: `flip`: half of the images are mirrored left to right; `crop_flip`: and a square of
         .8 to 1 of the side is cut out.
-      held_out: split on which the accuracy of a classifier is measured.
+      held_out: split on which the accuracy of a classifier is measured, and the loss of a
+        diffusion model by `training.evaluate_every`.
       workers: number of processes that read and decode; 0: a thread does it.
     """
 
@@ -95,6 +96,8 @@ class TrainingConfig:
       snapshot_dtype: type that snapshots are stored in; bfloat16 takes half the space.
       preview_every: number of steps between pictures of samples, or, of a classifier, measurements
         of its accuracy.
+      evaluate_every: number of steps between measurements of samples, by the section `evaluation`,
+        and of the loss on `data.held_out`; 0: none.
     """
 
     num_steps: Period = 100_000
@@ -119,6 +122,7 @@ class TrainingConfig:
     snapshot_every: Period = 10_000
     snapshot_dtype: Dtype = "float32"
     preview_every: Period = 5000
+    evaluate_every: Count = 0
 
     def check(self):
         """Raises UserError for settings that contradict each other."""

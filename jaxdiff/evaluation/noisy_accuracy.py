@@ -5,7 +5,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling.trained_model import load
-from jaxdiff.training.periodic_eval import HeldOut
+from jaxdiff.training.held_out import HeldOut
 from jaxdiff.training.state import all_finite
 from jaxdiff.training.task import Task
 

@@ -23,7 +23,7 @@ HELD = 4  # networks whose parameters are held at once
 
 
 class NonFinite(UserError):
-    """Samples of a point that are not finite, and have no distance."""
+    """Samples of a point that are not finite, and cannot be measured."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,11 @@ class Point:
     model_ema: float | None = None
     guide_ema: float | None = None
     interval: tuple[float, float] | None = None
+
+    def __str__(self):
+        """Such as "weight 2, guide_step 500"; what is None is left out."""
+        given = {name: v for name, v in dataclasses.asdict(self).items() if v is not None}
+        return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,9 +126,7 @@ class Search:
         samples = self.job(point, seed).samples()
         if len(samples.non_finite):
             found = finite.about(finite.summary(samples.non_finite), len(samples))
-            given = {name: v for name, v in dataclasses.asdict(point).items() if v is not None}
-            named = ", ".join(f"{name} {value}" for name, value in given.items())
-            raise NonFinite(f"{found} at the point {named}: leave its weight out of the search.")
+            raise NonFinite(f"{found} at the point {point}: leave its weight out of the search.")
         return samples
 
     def pinned(self, points, begun):

@@ -145,11 +145,11 @@ class Job:
                 bar=bar,
             )
 
-    def params(self):
-        """The parameters of all networks that are evaluated."""
+    def params(self, main=None):
+        """The parameters of all networks that are evaluated; `main`: the model's, where given."""
         with out_of_memory("use devices with more"):
             return Params(
-                self.model.params,
+                self.model.params if main is None else main,
                 tuple(guide.params for guide in self.method.guides),
                 self.method.classifier.params if self.method.uses_classifier else None,
             )

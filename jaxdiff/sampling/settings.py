@@ -8,9 +8,8 @@ from jaxdiff.arrays import checksum
 from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.checkpoints.run import digest
 from jaxdiff.config import is_settings, to_dict
+from jaxdiff.config.guidance import GUIDES
 from jaxdiff.version import __version__
-
-GUIDES = ("guide", "classifier")  # fields of guidance specs that hold a network
 
 
 def settings_of(job):

@@ -26,6 +26,7 @@ from jaxdiff.config import (
     import_modules,
 )
 from jaxdiff.config.fields import checked_value, nearest, shown
+from jaxdiff.config.guidance import GUIDES
 from jaxdiff.config.training import Seed
 from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
@@ -35,7 +36,6 @@ from jaxdiff.parallel.mesh import make_mesh, replicated
 from jaxdiff.sampling.guidance_config import method_of
 from jaxdiff.sampling.pipeline import Pipeline
 from jaxdiff.sampling.run_sampling import Job
-from jaxdiff.sampling.settings import GUIDES
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 Count = Annotated[int, Range(1, 2**31 - 1)]
@@ -134,7 +134,7 @@ class TrainedModel:
         given = [checked_value(*each) for each in zip(HINTS, given, HINTS.values(), strict=True)]
         n, seed, batch_size, spec, specs, combiner, rescale, cads = given
         levels, steps = self._path(spec)
-        specs = _with_networks(specs)
+        specs = _with_networks(specs, self.mesh)
         method = method_of(self, specs, combiner, rescale, cads, steps)
         chosen = self._conditions(n, cond, method.classifier)
         start = None if start is None else _checked("start", start, n, self.network.signature.shape)
@@ -361,14 +361,15 @@ def _checked(name, value, n, shape, dtype=np.float32):
     return np.broadcast_to(value.astype(dtype), (n, *shape))
 
 
-def _with_networks(specs):
+def _with_networks(specs, mesh):
     """Guidance specs whose networks, where they were named by text, are loaded, each once."""
     loaded, found = {}, []
     for spec in specs:
         for field in GUIDES:
             network = getattr(spec, field, None)
             if network is not None and not isinstance(network, TrainedModel):
-                loaded[network] = loaded.get(network) or load(network)
+                if network not in loaded:
+                    loaded[network] = dataclasses.replace(load(network), mesh=mesh)
                 spec = dataclasses.replace(spec, **{field: loaded[network]})
         found.append(spec)
     return found

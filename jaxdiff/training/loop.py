@@ -5,7 +5,7 @@ What happens after a step happens in this order:
 1. metrics     the sums of the interval before this one are read, so that nothing waits
 2. finite?     before anything is kept, the parameters are checked
 3. snapshot    the EMA, kept permanently
-4. evaluation  samples of the EMA, or a classifier's accuracy on held-out images
+4. evaluation  pictures and metrics of samples of the EMA, the loss on held-out images
 5. checkpoint  all that it takes to continue
 
 A checkpoint comes last, and the metrics up to it are read before it, so whatever ends the run
@@ -32,7 +32,7 @@ from jaxdiff.training.compiled import jitted_step, state_template
 from jaxdiff.training.fitting import check_fits
 from jaxdiff.training.interrupt import Interrupt
 from jaxdiff.training.metrics_logging import Metrics, Pace, Writer, describe
-from jaxdiff.training.periodic_eval import evaluation_of
+from jaxdiff.training.periodic_eval import evaluations_of
 from jaxdiff.training.state import IN_A_ROW, all_finite
 from jaxdiff.training.step import zero_sums
 from jaxdiff.training.task import Task
@@ -76,7 +76,7 @@ def _train(config, run, interrupt, restart):
     config = workdir_lib.measure(config, run, source)
     data_record = workdir_lib.data_record(config, run, source)
     task = Task.of(config, mesh)
-    evaluate = evaluation_of(task, source, mesh)
+    evaluations = evaluations_of(task, run, source, mesh, interrupt)
     template = state_template(task, mesh)
     check_fits(config, template, mesh, SMALLER)
     workdir_lib.claim(run, config, data_record, restart)
@@ -117,20 +117,22 @@ def _train(config, run, interrupt, restart):
                     _require_finite(number, state, checkpoints)
             keep_checkpoint = last or number % training.checkpoint_every == 0
             keep_snapshot = number % training.snapshot_every == 0
-            is_evaluated = number % training.preview_every == 0
-            if keep_checkpoint or keep_snapshot or is_evaluated:
+            due = [evaluate for period, evaluate in evaluations if number % period == 0]
+            if keep_checkpoint or keep_snapshot or due:
                 non_finite = _require_finite(number, state, checkpoints)
             meta = {"step": number, "ema": profiles}
             if keep_snapshot:
                 items = {"ema": jax.tree.map(lambda x: x.astype(dtype), state.ema)}
                 snapshots.save(number, items, {**meta, "dtype": dtype})
-            if keep_checkpoint:
+            if keep_checkpoint or due:
                 metrics.finish()  # the step was waited for already
             try:
-                if is_evaluated:
+                for evaluate in due:
                     evaluate(run, writer, number, state.ema[profiles[0]])
+            except Exception:
+                keep_checkpoint = True  # an evaluation that fails costs no steps
+                raise
             finally:
-                # An evaluation that fails does not cost the checkpoint.
                 if keep_checkpoint:
                     meta = {**meta, "non_finite": vars(non_finite)}
                     checkpoints.save(number, state.items(), meta)

@@ -29,7 +29,7 @@ class Objective:
           cond      {name: [B, ...]}, by the names of the model's conditions
           drop      [B] bool, whose conditions are replaced by the null condition; may be missing
           draws     what the process drew
-          dropout   [B] keys
+          dropout   [B] keys; may be missing: there is no dropout then
     """
 
     terms: tuple[str, ...]
@@ -63,7 +63,7 @@ def denoising(network, process, rate=0.0):
 
 
 def _dropout(rate, examples):
-    return Dropout(rate, examples["dropout"]) if rate else None
+    return Dropout(rate, examples["dropout"]) if rate and "dropout" in examples else None
 
 
 def _condition(network, params, examples):

@@ -6,7 +6,8 @@ from jaxdiff.claims import in_first
 from jaxdiff.errors import UserError
 
 # What training writes into a run's folder, and what evaluations keep there.
-PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "set_aside", "moments")
+PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "set_aside", "features")
+TABLES = ("metrics.csv",)
 ASIDE = "before-restart"  # what there was is moved to RUN/before-restart-1, and so on
 
 
@@ -71,6 +72,7 @@ def set_history_aside(run):
 def _set_history_aside(run):
     there = files.names(run.folder)
     moved = [name for name in PARTS if name in there and files.names(run.folder / name)]
+    moved += [name for name in TABLES if name in there]
     if not moved:
         return
     number = 1

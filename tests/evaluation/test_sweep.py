@@ -13,17 +13,21 @@ from PIL import Image
 
 from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.config import Heun
+from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import heat_maps, run_sweep, sweep
-from jaxdiff.evaluation.features import open_features, real_moments
+from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.metrics.frechet import Moments, distance
-from jaxdiff.evaluation.search import HELD, Point, Search, grid, of_settings
+from jaxdiff.evaluation.ranking import pareto_front
+from jaxdiff.evaluation.search import HELD, NonFinite, Point, Search, grid, of_settings
 from jaxdiff.sampling import command, pipeline
 from jaxdiff.sampling.run_sampling import Samples
 from jaxdiff.sampling.trained_model import TrainedModel, load
 from tests import history
 from tests.programs import refused, run
 from tests.runs import classifier, make_run, random_params
+
+METRICS = ("fd", "recall")
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -56,11 +60,11 @@ def two_weights(searched):
 
 @pytest.fixture(scope="module")
 def swept(runs, tmp_path_factory):
-    """(Search, points, folder, {Point: value}) of a finished sweep."""
+    """(Search, points, folder, {Point: {metric: value}}) of a finished sweep."""
     out = epath.Path(tmp_path_factory.mktemp("sweep")) / "out"
     searched = search(runs, model_step=10, guide_step=10)
     points = two_weights(searched)
-    return searched, points, out, run_sweep.run(searched, points, runs.classifier, out)
+    return searched, points, out, run_sweep.run(searched, points, runs.classifier, out, METRICS)
 
 
 def test_a_grid_has_every_combination_and_no_guide_at_weight_1(runs):
@@ -76,7 +80,7 @@ def test_a_grid_has_every_combination_and_no_guide_at_weight_1(runs):
             grid(search(runs, guide=None), *(lists or [[]]))
 
 
-def test_a_point_is_the_distance_of_the_job_s_own_samples(runs, swept, tmp_path):
+def test_a_point_is_measured_on_the_job_s_own_samples(runs, swept, tmp_path):
     _, points, _, measured = swept
     point = Point(weight=2, guide_step=5, model_ema=0.1, guide_ema=0.05)
     assert point in points
@@ -84,10 +88,15 @@ def test_a_point_is_the_distance_of_the_job_s_own_samples(runs, swept, tmp_path)
     command.main.__globals__["cli"].run(command._sample, command.parser(), command_line)
     with np.load(tmp_path / "out" / "samples_20x8x8x1.npz") as arrays:
         images = arrays["arr_0"]
-    features = open_features(runs.classifier)
-    expected = distance(real_moments(features, history.config()), Moments.of(features(images)))
-    assert measured[point] == pytest.approx(expected, rel=1e-3)
-    assert len({f"{v:.4g}" for v in measured.values()}) == len(points) == 3
+    extractor = open_extractor(runs.classifier)
+    real = open_split(history.config().data, "train", ()).all()["x"]
+    real, fake = (np.float64(extractor(x)["features"]) for x in (real, images))
+    expected = distance(Moments.of(real), Moments.of(fake))
+    assert measured[point]["fd"] == pytest.approx(expected, rel=1e-3)
+    between = np.linalg.norm(fake[:, None] - fake, axis=-1)
+    balls = np.linalg.norm(real[:, None] - fake, axis=-1) <= np.sort(between)[:, 3]
+    assert measured[point]["recall"] == pytest.approx(balls.any(1).mean(), abs=2e-3)
+    assert len({f"{values['fd']:.4g}" for values in measured.values()}) == len(points) == 3
 
 
 def test_a_row_is_there_as_soon_as_its_point_is_and_is_not_measured_again(
@@ -104,17 +113,21 @@ def test_a_row_is_there_as_soon_as_its_point_is_and_is_not_measured_again(
 
     monkeypatch.setattr(Search, "samples", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep.run(searched, points, runs.classifier, out)
+        run_sweep.run(searched, points, runs.classifier, out, METRICS)
     before = (out / "sweep.csv").read_text()
     assert len(list(csv.DictReader(before.splitlines()))) == 2
     sampled.clear()
-    got = run_sweep.run(searched, points, runs.classifier, out)
+    got = run_sweep.run(searched, points, runs.classifier, out, METRICS)
     assert sampled == points[2:]
     assert (out / "sweep.csv").read_text().startswith(before)
     assert list(got) == points
     with Image.open(done / "sweep.png") as picture:
         assert min(picture.size) > 300
-    assert run_sweep.Table(done, "fd").read() == measured
+    assert run_sweep.Table(done, METRICS).read() == measured
+    rows = list(csv.DictReader((done / "pareto.csv").read_text().splitlines()))
+    front = pareto_front(measured, METRICS)
+    assert [float(row["weight"]) for row in rows] == [point.weight for point in front]
+    assert [float(row["fd"]) for row in rows] == [measured[point]["fd"] for point in front]
 
 
 def test_another_grid_adds_points_and_another_search_is_refused(runs, swept, monkeypatch):
@@ -128,15 +141,17 @@ def test_another_grid_adds_points_and_another_search_is_refused(runs, swept, mon
         return Samples(images=np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1))
 
     monkeypatch.setattr(Search, "samples", samples)
-    got = run_sweep.run(searched, more, runs.classifier, out)
+    got = run_sweep.run(searched, more, runs.classifier, out, METRICS)
     assert set(sampled) == set(more) - set(points)
     assert {p: got[p] for p in points} == measured
-    assert run_sweep.Table(out, "fd").read() == got
+    assert run_sweep.Table(out, METRICS).read() == got
     after = (out / "sweep.csv").read_text()
     assert after.startswith(before)
     other = dataclasses.replace(searched, seed=1, num_samples=30)
     with pytest.raises(UserError, match="num_samples, seed"):
-        run_sweep.run(other, points, runs.classifier, out)
+        run_sweep.run(other, points, runs.classifier, out, METRICS)
+    with pytest.raises(UserError, match="another metrics"):
+        run_sweep.run(searched, points, runs.classifier, out, ("fd",))
     assert (out / "sweep.csv").read_text() == after
 
 
@@ -197,7 +212,26 @@ def test_the_command_line_of_a_point_asks_for_what_was_sampled(runs):
         assert of_settings(one.settings()) == dataclasses.replace(one, batch_size=250)
 
 
-def test_a_heat_map_holds_the_lowest_over_all_else():
+def test_samples_that_are_not_finite_are_the_worst_and_a_line_says_so(
+    runs, tmp_path, monkeypatch, capsys
+):
+    def samples(self, point, seed=None):
+        if point.weight != 1:
+            raise NonFinite("3 of 20 samples are not finite.")
+        return Samples(images=np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1))
+
+    monkeypatch.setattr(Search, "samples", samples)
+    searched, out = search(runs), epath.Path(tmp_path)
+    measured = run_sweep.run(searched, two_weights(searched), runs.classifier, out, METRICS)
+    for point, values in measured.items():
+        if point.weight != 1:
+            assert values == {"fd": np.inf, "recall": -np.inf}
+    assert "3 of 20" in capsys.readouterr().out
+    assert run_sweep.Table(out, METRICS).read() == measured
+    assert (out / "pareto.csv").read_text().count("\n") == 2
+
+
+def test_a_heat_map_holds_the_best_over_all_else():
     measured = {
         Point(weight=1): 9.0,
         Point(weight=2, guide_step=5, guide_ema=0.1): 4.0,
@@ -207,6 +241,8 @@ def test_a_heat_map_holds_the_lowest_over_all_else():
     }
     got = heat_maps.best_of(measured, "weight", "guide_step", [1, 2, 3], [5, 10])
     assert got == [[9.0, 3.0, None], [9.0, 5.0, 6.0]]
+    got = heat_maps.best_of(measured, "weight", "guide_step", [1, 2, 3], [5, 10], lower=False)
+    assert got == [[9.0, 4.0, None], [9.0, 5.0, 6.0]]
     worse = {**measured, Point(weight=1): 1.0}
     assert heat_maps.best_of(worse, "guide_ema", "guide_step", [0.1, 0.2], [5]) == [[4.0, 3.0]]
     gated = {Point(weight=2, interval=(1, 2)): 2.0, Point(weight=2): 1.0, Point(weight=1): 3.0}
@@ -247,6 +283,7 @@ def test_a_search_keeps_to_the_steps_and_networks_that_there_are_when_it_begins(
 
 def test_mistakes_end_in_a_sentence(runs, tmp_path, capsys):
     own = [f"--model={runs.model}", f"--features={runs.classifier}", f"--out={tmp_path / 'out'}"]
+    own += ["--num_samples=20"]
     lines = {
         "--weights=nan": "--weights",
         "--weights=two": "two",
@@ -256,7 +293,9 @@ def test_mistakes_end_in_a_sentence(runs, tmp_path, capsys):
         "--guide=nowhere": "nowhere",
         f"--features={runs.model}": "is a diffusion model",
         f"--model={runs.classifier}": "is a classifier",
-        "--metric=fid": "fid",
+        "--metrics=fdd": "fdd",
+        "--metrics=fd,fid": "fid",
+        "--metrics=fd,kid": "its subsets of 1000",
         "--sampler=huen": "huen",
         "--steps=0": "0",
     }
@@ -268,10 +307,19 @@ def test_the_command_line(runs, tmp_path):
     code, printed, err = run(
         *("-m", "jaxdiff.evaluation.sweep", f"--model={runs.model}", "--weights=2"),
         *("--interval=.1,9", "--num_samples=16", f"--features={runs.classifier}"),
-        *("--import=studies.digits.data", f"--out={tmp_path / 'out'}"),
+        *(
+            "--metrics=fd,precision,vendi",
+            "--import=studies.digits.data",
+            f"--out={tmp_path / 'out'}",
+        ),
     )
     assert code == 0, err
-    values = run_sweep.Table(epath.Path(tmp_path) / "out", "fd").read()
+    metrics = ("fd", "precision", "vendi")
+    values = run_sweep.Table(epath.Path(tmp_path) / "out", metrics).read()
     assert set(values) == {Point(weight=2, interval=(0.1, 9))}
-    best = printed.splitlines()[-1]
-    assert best.startswith(f"python sample.py --model {runs.model}@10 --cfg 2 --interval 0.1,9 ")
+    lines = printed.splitlines()[-8:]
+    assert lines[0] == "Pareto front of fd and precision and vendi, 1 of 1 points:"
+    best = f"python sample.py --model {runs.model}@10 --cfg 2 --interval 0.1,9 "
+    for metric, title, command_line in zip(metrics, lines[2::2], lines[3::2], strict=True):
+        assert title.startswith(f"Best of 1 points, {metric} ")
+        assert command_line.startswith(best)

@@ -15,7 +15,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import command, latents
 from jaxdiff.sampling.trained_model import load
-from jaxdiff.training.periodic_eval import Preview
+from jaxdiff.training.previews import Preview
 from jaxdiff.training.task import Task
 from tests import tiny
 from tests.runs import make_run, sample

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from etils import epath
 
+from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.features import open_features, real_moments
+from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.metrics.frechet import Moments, distance
 from jaxdiff.evaluation.run_sweep import SETTINGS, Table
 from jaxdiff.evaluation.search import Point, Search
@@ -45,10 +46,10 @@ def written(folder, tmp_path):
         common = {"model": str(folder / "model"), "guide": str(folder / "guide")}
         search = Search(**{**common, "num_samples": 20, "batch_size": 20, **fields})
         out = epath.Path(tmp_path / name)
-        settings = {"metric": "fd", "features": "f", "sampling": {"kind": "dpmpp"}}
+        settings = {"metrics": ["fd"], "features": "f", "sampling": {"kind": "dpmpp"}}
         write_json(out / SETTINGS, {**search.settings(), **settings})
         for point, value in measured.items():
-            Table(out, "fd").add(point, value, 1.0)
+            Table(out, ("fd",)).add(point, {"fd": value}, 1.0)
         return out
 
     return write
@@ -64,17 +65,18 @@ def test_the_best_points_are_sampled_again(folder, written, tmp_path, monkeypatc
         ("both, one EMA", Point(weight=2, guide_step=5, model_ema=0.1, guide_ema=0.1)),
     ]
     same = Point(weight=3, guide_step=10, model_ema=0.1, guide_ema=0.1)
-    Table(sweeps[1], "fd").add(same, 1.0, 1.0)
+    Table(sweeps[1], ("fd",)).add(same, {"fd": 1.0}, 1.0)
     name, point = [(row.name, row.point) for row in confirm.rows(sweeps)][-1]
     assert (name, point.guide_ema, point.weight) == ("both, separate EMAs", 0.1, 2)
 
-    features, out = open_features(str(folder / "classifier")), epath.Path(tmp_path / "out")
-    table = confirm.measure(found, features, [1, 2], 16, out)
+    extractor, out = open_extractor(str(folder / "classifier")), epath.Path(tmp_path / "out")
+    table = confirm.measure(found, extractor, [1, 2], 16, out)
     samples = dataclasses.replace(found[1].search, num_samples=16).samples(found[1].point, 2)
     judge, _ = confirm.judge(history.config())
     score = judge(samples.images, samples.cond["label"])
     assert table["cfg"]["agreement"][1] == score.total_agreement
-    fd = distance(real_moments(features, history.config()), Moments.of(features(samples.images)))
+    real = open_split(history.config().data, "train", ()).all()["x"]
+    fd = distance(*(Moments.of(extractor(x)["features"]) for x in (real, samples.images)))
     assert table["cfg"]["fd"][1] == pytest.approx(fd)
     assert table["cfg"]["fd"][0] != table["cfg"]["fd"][1]
     assert table[confirm.REAL]["agreement"][0] > 0.9, "an SVC reads most digits"
@@ -86,7 +88,7 @@ def test_the_best_points_are_sampled_again(folder, written, tmp_path, monkeypatc
     assert lines[4].endswith("| w 2, EMA 0.05, guide at step 10, guide's EMA 0.1 |")
     assert confirm.picture(found, out, 4).size[1] > 4 * 48
     monkeypatch.setattr(Search, "samples", None)
-    assert confirm.measure(found, features, [1, 2], 16, out) == table
+    assert confirm.measure(found, extractor, [1, 2], 16, out) == table
 
 
 def test_sweeps_whose_distances_do_not_compare_are_refused(folder, written):
@@ -98,6 +100,7 @@ def test_sweeps_whose_distances_do_not_compare_are_refused(folder, written):
         ({"model_step": 5}, "step, .*10.*5"),
         ({"num_samples": 500}, "num_samples, 20 and 500"),
         ({"sampling": {"kind": "heun"}}, "sampling, .*heun"),
+        ({"metrics": ["recall"]}, "no Frechet distances"),
     ]:
         write_json(path, {**settings, **changed})
         with pytest.raises(UserError, match=words):
