@@ -11,7 +11,7 @@ of images is always the same.
 
 Writes photographs.json and fashion.json (the values), expected.json (what they must do, from
 studies/evaluation/expected.py) and damages.png to OUT, and keeps the features there.
-12,000 images: MINUTES minutes of one CPU core. docs/evaluation.md shows the results.
+12,000 images: 8 minutes of one CPU core. docs/evaluation.md shows the results.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ r"""Scores of the digits' and Fashion-MNIST's models, beside label agreement and
         --fashion_samples samples/fashion --fashion data/fashion --out samples/scores
 
 Each list holds folders of samples, with commas. Features are those of EfficientNet-Lite0, of images
-enlarged to 224 x 224 pixels. The reference is 1,500 training digits, and 10,000 test images of
+enlarged to 224 x 224 pixels. The reference is 1,500 training digits, and 5,000 test images of
 Fashion-MNIST in the frame of black in which the model sees them. The last row of each data set is
 of real images that are not in the reference: the 297 test digits, and 1,000 training images. Label
 agreement and diversity are studies/scores.py's.
@@ -51,7 +51,7 @@ def garments(folder):
     from studies import scores
     from studies.evaluation import images
 
-    reference, _ = images.fashion(folder, "test", 10_000)
+    reference, _ = images.fashion(folder, "test", 5000)
     real = {"real training images": images.fashion(folder, "train", FASHION)}
     data = DataConfig(name=str(folder), image_size=32, fit="pad", channels=1)
     sources = (open_split(data, split, (Label(10),)) for split in ("train", "test"))

@@ -9,7 +9,7 @@ which the table's deviations are divided by. Features are those of EfficientNet-
 subsets of 250 at every N, and FD-infinity is of the first half of the draws.
 
 Writes sample_size.json and sample_size.png to OUT, and keeps the features there. 12,500 images, and
-TIME of one CPU core. docs/evaluation.md shows the results.
+20 minutes of one CPU core. docs/evaluation.md shows the results.
 """
 
 from typing import Annotated

@@ -8,6 +8,7 @@ import pytest
 from jaxdiff import files
 from jaxdiff.config import RunConfig
 from jaxdiff.errors import UserError
+from jaxdiff.evaluation import weights
 from studies import tables
 from tests.conftest import ROOT
 
@@ -22,6 +23,16 @@ def test_every_result_file_is_shown():
     pages = "".join(page.read_text() for page in tables.pages())
     for path in (ROOT / tables.RESULTS).glob("*.json"):
         assert f"<!-- table: {path.stem} -->" in pages
+
+
+def test_the_page_on_evaluation_has_every_file_of_weights():
+    text = (ROOT / "docs/evaluation.md").read_text()
+    for name, file in weights.FILES.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` | http"))
+        assert file.address in row
+        assert file.size is None or f"| {file.size:,} |" in row
+        assert (file.sha256 or "none is published") in row
+        assert file.licence in row
 
 
 def test_cells_are_numbers_lists_ranges_or_text():
