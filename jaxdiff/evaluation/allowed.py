@@ -40,7 +40,7 @@ def chosen(metrics, samples, reference, extractor, options, count=None):
 def _check_sets(samples, count, reference, extractor):
     """Raises UserError for images that no metric can be measured on."""
     if count < 2:
-        raise UserError(f"{samples.name} has {count} samples: give at least 2.")
+        raise UserError(f"The number of samples of {samples.name} is {count}: give at least 2.")
     samples.check_finite()
     extractor.check(samples.shape)
     real = reference and reference.images

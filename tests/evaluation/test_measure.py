@@ -143,7 +143,7 @@ REFUSED = [  # metric, words, samples, reference, extractor, options
     ("mss", "no labels", images(30, labels=False), None, OTHER, SMALL),
     ("mss", "no two of the 3", images(3), None, OTHER, SMALL),
     ("fd", "4x4 pixels.*8x8", images(30), against(images(30, size=8)), OTHER, SMALL),
-    ("vendi", "1 samples", images(1), None, OTHER, SMALL),
+    ("vendi", "of x is 1", images(1), None, OTHER, SMALL),
     ("vendi", "not finite", dataclasses.replace(images(9), non_finite=(4,)), None, OTHER, SMALL),
 ]
 
