@@ -41,11 +41,12 @@ def test_the_examples_of_the_page_run(alone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "python.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 7
     names = {}
     for number, example in enumerate(examples, 1):
         exec(compile(example, f"docs/python.md, example {number}", "exec"), names)
     assert names["samples"].settings["network_evaluations_per_sample"]["model"] > 9
+    assert names["found"]["recall"].reference_images == 12
     assert names["untrained"].sample(2, cond={"vector": [0, 0, 0, 1]}).images.dtype == np.uint8
 
 

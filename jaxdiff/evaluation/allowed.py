@@ -40,22 +40,22 @@ def chosen(metrics, samples, reference, extractor, options, count=None):
 def _check_sets(samples, count, reference, extractor):
     """Raises UserError for images that no metric can be measured on."""
     if count < 2:
-        raise UserError(f"{samples.name} has {count} samples: give at least 2.")
+        raise UserError(f"The number of samples of {samples.name} is {count}: give at least 2.")
     samples.check_finite()
     extractor.check(samples.shape)
     real = reference and reference.images
     if real is None:
         return
     if tuple(real.shape[:2]) != tuple(samples.shape[:2]):
+        height, width = samples.shape[:2]
+        advice = "give a reference of the samples' size"
+        if height == width:
+            advice += f", or --image_size {height}, with --fit pad if the model's data were padded"
         raise UserError(
-            f"{samples.name} has images of {_size(samples.shape[:2])} pixels, and the reference "
-            f"{real.name} of {_size(real.shape[:2])}: give a reference of the samples' size."
+            f"{samples.name} has images of {height}x{width} pixels, and the reference {real.name} "
+            f"of {real.shape[0]}x{real.shape[1]}: {advice}."
         )
     extractor.check(real.shape)
-
-
-def _size(shape):
-    return "x".join(map(str, shape))
 
 
 def _unfit(name, extractor):

@@ -14,7 +14,7 @@ weights are found.
 writes a reference file in the layout of OpenAI's evaluator instead.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from jaxdiff import cli
 from jaxdiff.config import Range
@@ -23,6 +23,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.evaluation.table import METRICS, checked
 
 Count = Annotated[int, Range(1, 2**31 - 1)]
+Size = Annotated[int, Range(1, 2**14)]
 
 
 def main():
@@ -48,7 +49,13 @@ def parser():
         help="The same of real images, a prepared dataset, or a file of statistics (npz, pkl)",
     )
     add("split", help="Of a reference that is a dataset; default: train")
-    add("image_size", Count, help="Height and width that pictures are cropped and resized to")
+    add("image_size", Size, help="Height and width that images of another size are brought to")
+    add(
+        "fit",
+        Literal["crop", "pad"],
+        "crop",
+        "How: scaled and cropped, or framed with black, as data.fit of the model",
+    )
     add(
         "features",
         default="inception",
@@ -102,6 +109,7 @@ def _evaluate(args):
         reference=args.reference,
         split=args.split,
         image_size=args.image_size,
+        fit=args.fit,
         features=args.features,
         weights=args.weights,
         metrics=metrics,

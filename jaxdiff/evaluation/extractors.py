@@ -135,7 +135,7 @@ def open_extractor(text, weights=None, mesh=None, batch_size=None):
     name = SHORT.get(name, name)
     if name in KINDS:
         return _of_network(name, front_end, weights, mesh, batch_size)
-    if "/" not in name and not files.exists(files.parse_path(name.partition("@")[0], "--features")):
+    if "/" not in text and not files.exists(files.parse_path(name.partition("@")[0], "--features")):
         raise UserError(
             f"--features is {text}, which is neither a network nor a classifier's run: "
             f"{nearest(name, [*SHORT, *KINDS])}"
@@ -231,11 +231,12 @@ def _batch_size(count, batch, mesh):
     """Images at once over all devices: the same for all large sets, so that programs are shared.
 
     CPUs are slower with more than a few images for each core, which leave their caches. For fewer
-    than a batch it is the next power of 2.
+    than a batch it is the next power of 2, and at least 2: XLA multiplies one row by a matrix in
+    another order than several.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     size = min(batch, 4 * os.cpu_count()) if on_cpu else batch * mesh.size
-    return min(size, 2 ** (count - 1).bit_length())
+    return min(size, max(2, 2 ** (count - 1).bit_length()))
 
 
 def _check_finite(part, before, name):

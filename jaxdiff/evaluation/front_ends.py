@@ -95,7 +95,8 @@ class Resize:
     Attributes:
       matrix: (size, to) -> [to, size] float64.
       rounded: as PIL resizes uint8: each of the two passes, the horizontal one first, is rounded
-        and clipped to [0, 255].
+        and clipped to [0, 255], and matrices are rounded to multiples of 2^-22. (Since Pillow 13
+        the vertical one is first where images become less high and little less wide.)
     """
 
     matrix: Callable[[int, int], np.ndarray]
@@ -110,18 +111,32 @@ class Resize:
         return self._passes(np.asarray(images, np.float64), height, width, np)
 
     def _passes(self, images, height, width, xp):
-        dtype = images.dtype
         highest = {} if xp is np else {"precision": jax.lax.Precision.HIGHEST}
         _, rows, columns, _ = images.shape
         for equation, size, to in (
             ("xw,bhwc->bhxc", columns, width),
             ("yh,bhwc->bywc", rows, height),
         ):
-            matrix = xp.asarray(self.matrix(size, to), dtype)
-            images = xp.einsum(equation, matrix, images, **highest)
-            if self.rounded:
-                images = xp.clip(xp.floor(images + 0.5), 0, 255)
+
+            def product(matrix, equation=equation, images=images):
+                return xp.einsum(equation, xp.asarray(matrix, images.dtype), images, **highest)
+
+            matrix = self.matrix(size, to)
+            images = _rounded(matrix, product, xp) if self.rounded else product(matrix)
         return images
+
+
+def _rounded(matrix, product, xp):
+    """floor(product + 1/2) in [0, 255], as exact in float32 as PIL's integers.
+
+    Products of the multiples of 2^-11 that are nearest to the matrix's numbers are exact, and so
+    are those of what is left, and the sum of their fractions.
+    """
+    coarse = np.rint(matrix * 2**11) / 2**11
+    sums = product(coarse) + 0.5
+    whole = xp.floor(sums)
+    left = product(np.rint((matrix - coarse) * 2**22) / 2**22)
+    return xp.clip(whole + xp.floor(sums - whole + left), 0, 255)
 
 
 RESIZES = {

@@ -19,7 +19,7 @@ from jaxdiff import arrays, files
 from jaxdiff.claims import OTHERS
 from jaxdiff.config import DataConfig
 from jaxdiff.data.dataset import INFO, REQUEST
-from jaxdiff.data.images import fit
+from jaxdiff.data.images import fit as fitted
 from jaxdiff.data.npz import IMAGES, LABELS, class_names
 from jaxdiff.data.record import checksum
 from jaxdiff.data.source import open_builder, open_split
@@ -137,7 +137,7 @@ def of_arrays(images, labels=None, name="an array", class_names=()):
     )
 
 
-def open_images(text, *, split=None, image_size=None):
+def open_images(text, *, split=None, image_size=None, fit="crop"):
     """The ImageSet at a path, local or in a bucket.
 
     Args:
@@ -147,6 +147,7 @@ def open_images(text, *, split=None, image_size=None):
         class; or a prepared dataset.
       split: of a dataset or a folder of splits; None: `train`, or the only one.
       image_size: height and width that images are brought to; None: they stay as they are.
+      fit: how: `crop`: scaled, and the middle cut out; `pad`: framed with black, as DataConfig.fit.
 
     Raises:
       UserError: if there is none, a file is corrupt, samples are missing, images are not uint8 or
@@ -159,28 +160,29 @@ def open_images(text, *, split=None, image_size=None):
             "pictures or a prepared dataset."
         )
     if not files.is_folder(path):
-        return _sized(_npz(text, path, split), image_size)
+        return _sized(_npz(text, path, split), image_size, fit)
     names = {*files.names(path)}
     if {INFO, REQUEST} & names:
-        return _dataset(text, path, split, image_size)
+        return _dataset(text, path, split, image_size, fit)
     for file, kind in OTHERS.items():
         if file in names:
             raise UserError(f"{text} is the folder of {kind}, as it holds {file}: give images.")
     if MANIFEST not in names and {SETTINGS, SHARDS} <= names:
-        return _sized(_shards(text, path, split), image_size)
+        return _sized(_shards(text, path, split), image_size, fit)
     if MANIFEST in names or any(name.startswith("samples_") for name in names):
-        return _sized(_npz(text, samples_file(path), split), image_size)
+        return _sized(_npz(text, samples_file(path), split), image_size, fit)
     if SETTINGS in names:
         raise UserError(f"{text} holds no samples yet: {AGAIN}.")
-    return _pictures(text, path, split, image_size)
+    return _pictures(text, path, split, image_size, fit)
 
 
 def beside(path):
     """Where features are kept of what is not a folder that sample.py wrote: NAME.features."""
+    path = path if path.name else files.absolute(path)  # as of "."
     return path.with_name(f"{path.name.removesuffix('.npz')}.{FEATURES}")
 
 
-def _sized(images, size):
+def _sized(images, size, how):
     """The same set with its images brought to a size."""
     if size is None or images.shape[:2] == (size, size):
         return images
@@ -189,7 +191,9 @@ def _sized(images, size):
         images,
         digest=derived(images.digest, size),
         shape=(size, size, channels),
-        fetch=lambda rows: np.stack([fit(each, size, channels) for each in images.fetch(rows)]),
+        fetch=lambda rows: np.stack(
+            [fitted(each, size, channels, how) for each in images.fetch(rows)]
+        ),
     )
 
 
@@ -307,8 +311,8 @@ def _check_labels(labels, count, where):
 # Folders of pictures, and prepared datasets.
 
 
-def _pictures(text, path, split, image_size):
-    found = picture_folder.open_folder(files.local_copy(path), str(text), split, image_size)
+def _pictures(text, path, split, image_size, how):
+    found = picture_folder.open_folder(files.local_copy(path), str(text), split, image_size, how)
     return ImageSet(
         name=str(text),
         digest=found.digest,
@@ -323,7 +327,7 @@ def _pictures(text, path, split, image_size):
     )
 
 
-def _dataset(text, path, split, image_size):
+def _dataset(text, path, split, image_size, how):
     """A split of a prepared dataset, its images in colour unless all are grey."""
     features = dict(open_builder(str(text), files.local_copy(path)).info.features.items())
     shape = tuple(getattr(features.get("image"), "shape", None) or ())
@@ -334,7 +338,7 @@ def _dataset(text, path, split, image_size):
             "that they are brought to."
         )
     channels = 1 if shape[-1:] == (1,) else 3
-    data = DataConfig(name=os.fspath(path), image_size=size or 1, channels=channels)
+    data = DataConfig(name=os.fspath(path), image_size=size or 1, fit=how, channels=channels)
     source = open_split(data, split or "train", ())
     has_labels = hasattr(features.get("label"), "num_classes") and _labels(source, [0])[0] >= 0
     return ImageSet(

@@ -79,19 +79,16 @@ def statistics_of(reference, extractor, rows=10_000, quiet=False):
                 f"but not of {extractor}: give other --features, or another reference."
             )
         return Statistics(count=next(iter(given.values())).count, moments=given)
+    if len(images) < 2 and not given:
+        raise UserError(f"{reference.name} has one image: give a reference of two at least.")
     chosen = spread(len(images), rows)
     some = images if len(chosen) == len(images) else images.take(chosen)
-    names = tuple(name for name in WITH_MOMENTS if name in extractor.outputs)
     if given:
         count, moments = next(iter(given.values())).count, given
         features = _rows(some, extractor, ("features",), quiet)["features"]
-    elif some is images:
-        found = _rows(images, extractor, names, quiet)
-        count, features = len(images), found["features"]
-        moments = {name: Moments.of(found[name]) for name in names}
     else:
         count = len(images)
-        moments, features = _streamed(images, some, chosen, extractor, names, quiet)
+        moments, features = _of_images(images, some, chosen, extractor, quiet)
     return Statistics(count=count, moments=moments, features=features, rows=chosen, images=some)
 
 
@@ -118,13 +115,27 @@ def _rows(images, extractor, names, quiet):
     return found
 
 
-def _streamed(images, some, chosen, extractor, names, quiet):
-    """({output: Moments} of all images, features [R, D] of some), in one pass over the images."""
+def _of_images(images, some, chosen, extractor, quiet):
+    """({output: Moments} of all images, features [R, D] of some)."""
+    names = tuple(name for name in WITH_MOMENTS if name in extractor.outputs)
+    found = _load(*_place(images, extractor), names)
+    if found is None and some is images:
+        found = _rows(images, extractor, names, quiet)
+    if found:
+        return {n: Moments.of(found[n]) for n in names}, found["features"][chosen]
     path, settings = _place(images, extractor, ".moments")
     keys = {(name, part): f"{name}_{part}" for name in names for part in PARTS}
     if found := _load(path, settings, keys.values()):
         of = {n: Moments(*(found[keys[n, part]] for part in PARTS), len(images)) for n in names}
         return of, _rows(some, extractor, ("features",), quiet)["features"]
+    moments, features = _streamed(images, chosen, extractor, names, quiet)
+    content = {key: getattr(moments[name], part) for (name, part), key in keys.items()}
+    _save(images, [(path, settings, content), (*_place(some, extractor), {"features": features})])
+    return moments, features
+
+
+def _streamed(images, chosen, extractor, names, quiet):
+    """The same in one pass over the images, of which a batch is in memory at a time."""
     sums, parts, start = {name: Sums() for name in names}, [], 0
     for batch in extractor.stream(images, quiet):
         size = len(batch["features"])
@@ -133,11 +144,7 @@ def _streamed(images, some, chosen, extractor, names, quiet):
         for name in names:
             sums[name].add(batch[name])
         start += size
-    features = np.concatenate(parts)
-    moments = {name: sums[name].moments() for name in names}
-    arrays = {key: getattr(moments[name], part) for (name, part), key in keys.items()}
-    _save(images, [(path, settings, arrays), (*_place(some, extractor), {"features": features})])
-    return moments, features
+    return {name: sums[name].moments() for name in names}, np.concatenate(parts)
 
 
 def _place(images, extractor, what=""):

@@ -32,6 +32,7 @@ def evaluate(
     weights=None,
     split=None,
     image_size=None,
+    fit="crop",
     reference_images=10_000,
     kid_subsets=100,
     kid_size=1000,
@@ -48,7 +49,9 @@ def evaluate(
         "efficientnet-lite0", or a classifier's run.
       weights: folder of the networks' weights, or the file; None: $JAXDIFF_WEIGHTS.
       split: of a reference that is a dataset.
-      image_size: height and width that pictures are cropped and resized to; None: they have one.
+      image_size: height and width that images of another size are brought to; None: they must
+        have one.
+      fit: how: "crop": scaled and cropped; "pad": framed with black, as data.fit of the model.
       reference_images: most images of the reference for neighbours and KID.
       kid_subsets, kid_size: number and size of KID's subsets.
 
@@ -56,10 +59,10 @@ def evaluate(
       UserError: for samples, references, weights or metrics that cannot be used.
     """
     options = Options(reference_images, kid_subsets, kid_size)
-    samples = as_images(samples, image_size=image_size)
+    samples = as_images(samples, image_size=image_size, fit=fit)
     if reference is not None and not isinstance(reference, Reference):
         if isinstance(reference, str) or hasattr(reference, "__fspath__"):
-            reference = open_reference(reference, split=split, image_size=image_size)
+            reference = open_reference(reference, split=split, image_size=image_size, fit=fit)
         else:
             images = as_images(reference, name="reference")
             reference = Reference(name=images.name, digest=images.digest, images=images)

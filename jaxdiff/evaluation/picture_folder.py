@@ -29,6 +29,7 @@ class PictureFolder:
       shape: (H, W, C) that they have or are brought to.
       whites: as `jaxdiff.data.pictures.decode` takes them.
       is_fitted: whether they are brought to that shape.
+      how: they are, as `jaxdiff.data.images.fit` takes it.
       digest: SHA-256 of the names, the sizes and the contents; of more than 65,536 pictures, the
         contents of 4,096 spread evenly.
       labels: int [N], or None without class folders.
@@ -41,6 +42,7 @@ class PictureFolder:
     shape: tuple[int, int, int]
     whites: dict | None
     is_fitted: bool
+    how: str
     digest: str
     labels: np.ndarray | None
     class_names: tuple[str, ...]
@@ -59,12 +61,12 @@ class PictureFolder:
     def _image(self, path):
         image = _read(path, partial(decode, path, self.whites))
         if self.is_fitted:
-            return fit(image, self.shape[0], self.shape[2])
+            return fit(image, self.shape[0], self.shape[2], self.how)
         _check_size(path, image.shape[:2], self.shape[:2])
         return convert(image, self.shape[2])
 
 
-def open_folder(root, name, split, image_size):
+def open_folder(root, name, split, image_size, how):
     """The PictureFolder of a split of a local folder.
 
     Args:
@@ -72,6 +74,7 @@ def open_folder(root, name, split, image_size):
       name: as the user gave it.
       split: None: `train`, or the only one.
       image_size: height and width that pictures are brought to; None: they must have one size.
+      how: they are brought to it, as `jaxdiff.data.images.fit` takes it.
 
     Raises:
       UserError: if it holds no pictures in such an order, or pictures of several sizes without
@@ -106,6 +109,7 @@ def open_folder(root, name, split, image_size):
         shape=shape,
         whites=find_whites(None, paths) if is_deep else None,
         is_fitted=image_size is not None,
+        how=how,
         digest=digest.hexdigest(),
         labels=np.array([number[p.folder] for p in pictures]) if classes else None,
         class_names=tuple(classes),

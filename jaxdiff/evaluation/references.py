@@ -75,13 +75,13 @@ def key_of(extractor):
     return ", ".join(filter(None, (extractor.name, extractor.front_end)))
 
 
-def open_reference(text, *, split=None, image_size=None):
+def open_reference(text, *, split=None, image_size=None, fit="crop"):
     """The Reference at a path, local or in a bucket.
 
     Args:
       text: an npz file of OpenAI's, EDM's or `write_reference`; a pickle of EDM2's; or any images,
         as `jaxdiff.evaluation.images.open_images` opens them.
-      split, image_size: of the images, as there.
+      split, image_size, fit: of the images, as there.
 
     Raises:
       UserError: for a file that is corrupt or none of these.
@@ -94,7 +94,7 @@ def open_reference(text, *, split=None, image_size=None):
             return _pickled(text, path)
         if start == b"PK" and {"mu", OTHERS[0]} & (names := {*arrays.open_npz(path)}):
             return _npz(text, path, names, image_size)
-    images = open_images(text, split=split, image_size=image_size)
+    images = open_images(text, split=split, image_size=image_size, fit=fit)
     return Reference(name=images.name, digest=images.digest, images=images)
 
 

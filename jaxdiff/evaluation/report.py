@@ -234,11 +234,16 @@ def table(records):
 
 def title(record):
     """A value's whole name, such as "fid(inception-2015, tf1-bilinear, n=50000, ref=x.npz)"."""
-    parts = [record["features"], record["front_end"], f"n={record['n']}"]
+    parts = [_last(record["features"]), record["front_end"], f"n={record['n']}"]
     if record["reference"]:
-        parts.append(f"ref={epath.Path(record['reference']).name or record['reference']}")
+        parts.append(f"ref={_last(record['reference'])}")
         parts.append(f"m={record['reference_images'] or 'unknown'}")
     return f"{record['metric']}({', '.join(filter(None, parts))})"
+
+
+def _last(path):
+    """The last part of a path."""
+    return path.rstrip("/").rpartition("/")[2] or path
 
 
 def _shown(record):

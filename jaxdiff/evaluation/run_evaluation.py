@@ -26,6 +26,7 @@ class Request:
     reference: str | None = None
     split: str | None = None
     image_size: int | None = None
+    fit: str = "crop"
     features: str = "inception"
     weights: str | None = None
     metrics: tuple[str, ...] | None = None
@@ -46,11 +47,10 @@ def run(request):
     """
     place = report.place_of(request.out, request.samples[0])
     extractor = open_extractor(request.features, request.weights, batch_size=request.batch_size)
-    sets = [open_images(text, image_size=request.image_size) for text in request.samples]
+    fit = {"image_size": request.image_size, "fit": request.fit}
+    sets = [open_images(text, **fit) for text in request.samples]
     _check_repeats(request, sets)
-    reference = request.reference and open_reference(
-        request.reference, split=request.split, image_size=request.image_size
-    )
+    reference = request.reference and open_reference(request.reference, split=request.split, **fit)
     names, left_out = _chosen(request, sets, reference, extractor)
     if request.nearest is not None:
         nearest.check(request.nearest, sets[0], reference, place)
@@ -192,7 +192,7 @@ def make_reference(request, out):
     if files.exists(path):
         raise UserError(f"--make_reference {out} is there already: give another name.")
     text = request.reference or request.samples[0]
-    images = open_images(text, split=request.split, image_size=request.image_size)
+    images = open_images(text, split=request.split, image_size=request.image_size, fit=request.fit)
     extractor = open_extractor(request.features, request.weights, batch_size=request.batch_size)
     extractor.check(images.shape)
     _say(f"images    {_about(images, len(images), images.shape)}", f"features  {extractor}")

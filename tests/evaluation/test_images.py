@@ -165,7 +165,7 @@ def test_corrupt_npz_files(tmp_path):
 # Folders of pictures.
 
 
-def test_pictures_in_the_order_of_their_names(tmp_path):
+def test_pictures_in_the_order_of_their_names(tmp_path, monkeypatch):
     for number in (3, 0, 10, 2):
         picture(tmp_path / f"{number:03d}.png", IMAGES[number])
     (tmp_path / "notes.txt").write_text("x")
@@ -174,6 +174,8 @@ def test_pictures_in_the_order_of_their_names(tmp_path):
     assert (images.lossy, images.labels) == (0, None)
     assert os.fspath(images.folder) == f"{tmp_path}.features"
     assert "1 with .txt" in images.notes[0]
+    monkeypatch.chdir(tmp_path)
+    assert open_images(".").folder == images.folder
     before = images.digest
     picture(tmp_path / "002.png", IMAGES[5])
     assert open_images(str(tmp_path)).digest != before
@@ -311,7 +313,8 @@ def test_images_are_brought_to_a_size(tmp_path):
 
 @pytest.mark.skipif("JAXDIFF_TEST_DATA" not in os.environ, reason="needs the photographs")
 def test_photographs(tmp_path):
-    shutil.unpack_archive(os.path.join(os.environ["JAXDIFF_TEST_DATA"], "caltech12.tar"), tmp_path)
+    archive = os.path.join(os.environ["JAXDIFF_TEST_DATA"], "caltech12.tar")
+    shutil.unpack_archive(archive, tmp_path, filter="data")
     images = open_images(str(tmp_path / "caltech12"), image_size=64)
     assert (len(images), images.shape, images.lossy) == (1447, (64, 64, 3), 1447)
     assert np.bincount(images.labels).sum() == 1447

@@ -113,7 +113,10 @@ def test_a_set_can_be_samples_and_reference(images):
     kept.features_of(images, extractor)  # which needs the logits too
     kept.statistics_of(reference(images), extractor)
     kept.features_of(images, extractor)
+    few = kept.statistics_of(reference(images), extractor, rows=8)
     assert extractor.calls == [40, 40]
+    np.testing.assert_array_equal(few.features, Projection()(IMAGES)["features"][::5])
+    assert few.moments["features"].count == 40
 
 
 def test_the_file_s_moments_are_for_distances_and_its_images_for_neighbours(tmp_path):
@@ -134,6 +137,11 @@ def test_the_file_s_moments_are_for_distances_and_its_images_for_neighbours(tmp_
     assert (found.features, found.rows, found.labels) == (None, None, None)
     with pytest.raises(UserError, match="has no images, and moments of inception-2015, tf1-bil"):
         kept.statistics_of(open_reference(str(tmp_path / "y.npz")), other)
+
+
+def test_one_image_is_no_reference():
+    with pytest.raises(UserError, match="mine has one image"):
+        kept.statistics_of(reference(of_arrays(IMAGES[:1], name="mine")), Projection())
 
 
 def test_features_in_a_bucket(bucket):

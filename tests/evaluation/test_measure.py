@@ -143,7 +143,7 @@ REFUSED = [  # metric, words, samples, reference, extractor, options
     ("mss", "no labels", images(30, labels=False), None, OTHER, SMALL),
     ("mss", "no two of the 3", images(3), None, OTHER, SMALL),
     ("fd", "4x4 pixels.*8x8", images(30), against(images(30, size=8)), OTHER, SMALL),
-    ("vendi", "1 samples", images(1), None, OTHER, SMALL),
+    ("vendi", "of x is 1", images(1), None, OTHER, SMALL),
     ("vendi", "not finite", dataclasses.replace(images(9), non_finite=(4,)), None, OTHER, SMALL),
 ]
 
@@ -175,7 +175,7 @@ def test_what_means_something_is_measured_by_default():
     assert set(METRICS) >= set(full)
 
 
-def test_python_measures_arrays_and_samples():
+def test_python_measures_arrays_and_samples_and_paths(tmp_path):
     samples, real = images(30), images(30, 1).fetch(np.arange(30))
     given = jaxdiff.Samples(images=samples.fetch(np.arange(30)), cond={"label": np.arange(30) % 3})
     with mock.patch.object(module, "open_extractor", return_value=OTHER):
@@ -183,6 +183,13 @@ def test_python_measures_arrays_and_samples():
     assert list(found) == ["fd", "mss"]
     assert found["fd"].value == measured(samples, of_arrays(real), ("fd",), OTHER)["fd"].value
     assert "3 conditions" in found["mss"].note
+    np.savez(tmp_path / "small.npz", arr_0=real[:, 1:3, 1:3])
+    framed = np.zeros_like(real)
+    framed[:, 1:3, 1:3] = real[:, 1:3, 1:3]
+    how = {"image_size": 4, "fit": "pad"}
+    with mock.patch.object(module, "open_extractor", return_value=OTHER):
+        found = jaxdiff.evaluate(framed, tmp_path / "small.npz", ("fd",), **how)
+    assert found["fd"].value == pytest.approx(0, abs=1e-9)
     bad = dataclasses.replace(given, non_finite=np.array([2]))
     with (
         mock.patch.object(module, "open_extractor", return_value=OTHER),
