@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from jaxdiff.config import METRICS
+from jaxdiff.evaluation import table
 from jaxdiff.evaluation.ranking import best, pareto_front, worst
 
 
@@ -50,3 +52,7 @@ def test_points_without_values_are_never_best():
     del measured["c"], measured["d"]
     assert best(measured, "fd") is best(measured, "recall") is best({}, "fd") is None
     assert pareto_front(measured, ("fd", "recall")) == []
+
+
+def test_settings_and_measurements_know_the_same_metrics():
+    assert set(METRICS) == set(table.METRICS)

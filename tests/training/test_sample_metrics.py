@@ -144,25 +144,24 @@ def test_samples_that_are_not_finite_are_the_worst_and_a_signal_ends_a_measureme
     ("changed", "words"),
     [
         ({"metrics": ("fd", "kid")}, "kid cannot be measured, as its subsets of 1000"),
-        ({"metrics": ("fid",)}, "FID has the features inception"),
+        ({"metrics": ("fid",)}, "fid cannot be measured"),
         ({"num_samples": 3}, "recall cannot be measured"),
         ({"reference": "nowhere"}, "no split nowhere"),
-        ({"features": "inception", "weights": "{}"}, "inception"),
+        ({"features": "inception", "weights": ""}, "inception-2015"),
         ({"features": "efficientnet"}, "efficientnet-lite0"),
-        ({"guidance": (Autoguidance("{}/guide", 2),)}, "guide"),
+        ({"guidance": (Autoguidance("nowhere/guide", 2),)}, "guide"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_training(features, tmp_path, changed, words):
-    where = str(tmp_path / "nothing")
     if "weights" in changed:
-        changed = {**changed, "weights": changed["weights"].format(where)}
+        changed = {**changed, "weights": str(tmp_path)}
     with pytest.raises(UserError, match=words):
         loop.train(config(features, changed), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_guidance_that_the_network_was_not_trained_for_is_refused(features, tmp_path):
-    without = config(features, diffusion__condition_dropout=0.0)
+    without = jaxdiff.config.replaced(config(features), {"diffusion.condition_dropout": 0.0})
     with pytest.raises(UserError, match="CFG needs a network that was trained with"):
         loop.train(without, tmp_path / "run")
 
