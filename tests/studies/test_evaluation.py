@@ -164,10 +164,11 @@ def test_a_conversion_is_measured_against_the_way_it_is_compared_with():
     rows = conversions.measure(found, features(small)[::-1], features)
     assert [len(row) for row in rows] == [len(conversions.COLUMNS)] * len(found)
     moved = {row[0]: row[2:] for row in rows}
-    between, to_others, _ = moved["features in bfloat16"]
+    between, before, moves = moved["features in bfloat16"]
     # The others are the same rows, so the distance to them was 0.
     assert between == pytest.approx(9, abs=1e-6)
-    assert to_others == pytest.approx(9, abs=1e-6)
+    assert before == pytest.approx(0, abs=1e-6)
+    assert moves == pytest.approx(9, abs=1e-6)
     assert moved["bytes truncated"][0] > 0
 
 
