@@ -1,8 +1,8 @@
 r"""Scores of the digits' and Fashion-MNIST's models, beside label agreement and diversity.
 
-    python sample.py --model runs/digits --num_samples 1000 --out samples/digits_ddpm
+    python sample.py --model runs/digits --num_samples 1000 --out samples/thousand
     python sample.py --model runs/fashion_edm --num_samples 1000 --out samples/fashion
-    python -m studies.evaluation.models --digits samples/digits_ddpm \
+    python -m studies.evaluation.models --digits samples/thousand \
         --fashion_samples samples/fashion --fashion data/fashion --out samples/scores
 
 Each list holds folders of samples, with commas. Features are those of EfficientNet-Lite0, of images
