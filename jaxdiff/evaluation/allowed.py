@@ -46,6 +46,7 @@ def _check_sets(samples, count, reference, extractor):
     real = reference and reference.images
     if real is None:
         return
+    real.check_finite()
     if tuple(real.shape[:2]) != tuple(samples.shape[:2]):
         height, width = samples.shape[:2]
         advice = "give a reference of the samples' size"
