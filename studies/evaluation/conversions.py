@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff import cli, files
 
-COUNT, SIZE, LARGE = 360, 64, 192
+COUNT, SIZE, LARGE = 360, 64, 200
 COLUMNS = (
     ("what differs", ""),
     ("instead of", ""),
@@ -79,7 +79,7 @@ def ways(small, large):
 
     Args:
       small: photographs uint8 [N, 64, 64, 3].
-      large: the same ones, uint8 [N, 192, 192, 3].
+      large: the same ones, uint8 [N, 200, 200, 3].
     """
     from studies.evaluation import images
 
@@ -90,7 +90,7 @@ def ways(small, large):
     ]
     shrunk = resized(large, SIZE, "torch_bicubic_antialias")
     exact = (rounded(shrunk), {})
-    what = "data from 192 to 64"
+    what = f"data from {LARGE} to {SIZE}"
     for name in ("torch_bilinear", "torch_bicubic", "torch_bilinear_antialias"):
         text = "torch bilinear, antialiased" if "anti" in name else FRONT_ENDS[name]
         other = rounded(resized(large, SIZE, name)), {}
