@@ -46,6 +46,7 @@ def _check_sets(samples, count, reference, extractor):
     real = reference and reference.images
     if real is None:
         return
+    real.check_finite()
     if tuple(real.shape[:2]) != tuple(samples.shape[:2]):
         height, width = samples.shape[:2]
         advice = "give a reference of the samples' size"
@@ -108,5 +109,5 @@ def _obstacle_of_reference(name, metric, count, reference, extractor, options):
         return why, f"give {metric.k + 1} or more"
     if name == "kid" and fewest < options.kid_size:
         why = f"its subsets of {options.kid_size} are larger than the {fewest} {what}"
-        return why, "give more images, or a smaller --kid_size"
+        return why, "give more images, or take smaller subsets (kid_size)"
     return None

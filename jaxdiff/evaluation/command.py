@@ -20,7 +20,7 @@ from jaxdiff import cli
 from jaxdiff.config import Range
 from jaxdiff.config.training import Seed
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation.table import METRICS, checked
+from jaxdiff.evaluation.table import METRICS, RANGES, checked
 
 Count = Annotated[int, Range(1, 2**31 - 1)]
 Size = Annotated[int, Range(1, 2**14)]
@@ -74,9 +74,14 @@ def parser():
         tuple[Seed, ...],
         help="Of the random subsets, such as 0,1,2: the mean, lowest and highest value over them",
     )
-    add("reference_images", Count, 10_000, "Most real images for neighbours and KID, spread evenly")
-    add("kid_subsets", Count, 100, "Number of KID's subsets")
-    add("kid_size", Annotated[int, Range(2, 2**31 - 1)], 1000, "Size of each of them")
+    add(
+        "reference_images",
+        RANGES["reference_images"],
+        10_000,
+        "Most real images for neighbours and KID, spread evenly",
+    )
+    add("kid_subsets", RANGES["kid_subsets"], 100, "Number of KID's subsets")
+    add("kid_size", RANGES["kid_size"], 1000, "Size of each of them")
     add(
         "nearest",
         Count,
@@ -85,7 +90,7 @@ def parser():
     add(
         "make_reference", help="Write a reference file OUT.npz of --reference or --samples, and end"
     )
-    add("out", help="Folder of metrics.json and metrics.csv; default: the first samples' folder")
+    add("out", help="Folder of metrics.json and metrics.csv; default: that of the first samples")
     add(
         "batch_size",
         Count,

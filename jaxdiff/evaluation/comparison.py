@@ -6,12 +6,11 @@ from functools import cached_property
 import numpy as np
 
 from jaxdiff import files
-from jaxdiff.data.record import checksum
 from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.allowed import chosen
 from jaxdiff.evaluation.extractors import Extractor
-from jaxdiff.evaluation.images import FEATURES, ImageSet
+from jaxdiff.evaluation.images import FEATURES, ImageSet, digest_of
 from jaxdiff.evaluation.measure import real_of
 from jaxdiff.evaluation.references import Reference
 from jaxdiff.evaluation.table import METRICS
@@ -107,7 +106,7 @@ def reference_of(config, split, folder, source=None):
     name = getattr(data, "name", "") or getattr(data, "prepare", "") or data.kind
     images = ImageSet(
         name=f"{name}:{split}",
-        digest=checksum(source),
+        digest=digest_of(source, data),
         shape=first.shape[1:],
         fetch=lambda rows: source.fetch(rows)["x"],
         count=len(source),

@@ -176,6 +176,12 @@ def open_images(text, *, split=None, image_size=None, fit="crop"):
     return _pictures(text, path, split, image_size, fit)
 
 
+def is_of_sampling(path):
+    """Whether a folder is one that sample.py wrote, which holds files of results as well."""
+    names = files.names(path)
+    return any(name in (MANIFEST, SETTINGS) or name.startswith("samples_") for name in names)
+
+
 def beside(path):
     """Where features are kept of what is not a folder that sample.py wrote: NAME.features."""
     path = path if path.name else files.absolute(path)  # as of "."
@@ -189,7 +195,7 @@ def _sized(images, size, how):
     channels = images.shape[2]
     return dataclasses.replace(
         images,
-        digest=derived(images.digest, size),
+        digest=derived(images.digest, size, how),
         shape=(size, size, channels),
         fetch=lambda rows: np.stack(
             [fitted(each, size, channels, how) for each in images.fetch(rows)]
@@ -201,7 +207,7 @@ def _sized(images, size, how):
 
 
 def _npz(text, path, split):
-    _refuse_split(text, split)
+    refuse_split(text, split)
     found, recorded, names = arrays.open_npz(path), None, ()
     if {MANIFEST, SETTINGS} <= {*files.names(path.parent)}:
         manifest = files.read_json(path.parent / MANIFEST, ("sha256",))
@@ -251,7 +257,7 @@ def _digest(path, recorded):
 
 def _shards(text, folder, split):
     """The samples of a job that is not merged yet, of which no shard may be missing."""
-    _refuse_split(text, split)
+    refuse_split(text, split)
     settings = files.read_json(folder / SETTINGS, ("num_samples", "shard"))
     count, size = settings["num_samples"], settings["shard"]
     paths, there = shard_paths(folder, count, size), {*files.names(folder / SHARDS)}
@@ -283,7 +289,8 @@ def _shards(text, folder, split):
     )
 
 
-def _refuse_split(text, split):
+def refuse_split(text, split):
+    """Raises UserError if a split is given of what has none."""
     if split is not None:
         raise UserError(f"--split is {split}, but {text} holds no splits: leave it out.")
 

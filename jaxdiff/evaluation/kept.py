@@ -21,6 +21,7 @@ from jaxdiff.parallel import processes
 
 WITH_MOMENTS = ("features", "spatial")  # outputs whose moments are of use
 PARTS = ("mean", "covariance")
+CODE = 1  # raised when a network or front end computes something else: older files are not read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,6 +155,7 @@ def _place(images, extractor, what=""):
         "shape": [len(images), *images.shape],
         "extractor": str(extractor),
         "digest": extractor.digest,
+        "code": CODE,
     }
     name = f"{extractor.key}.{images.digest[:8]}{what}.npz"
     return images.folder and images.folder / name, settings

@@ -9,14 +9,13 @@ Value holds. A value that would mean nothing is refused before any features are 
 
 import dataclasses
 
-import numpy as np
-
+from jaxdiff.config.fields import checked_value
 from jaxdiff.evaluation.allowed import chosen
 from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.images import ImageSet, of_arrays, open_images
 from jaxdiff.evaluation.kept import features_of, statistics_of
 from jaxdiff.evaluation.references import Reference, open_reference
-from jaxdiff.evaluation.table import METRICS
+from jaxdiff.evaluation.table import METRICS, RANGES
 from jaxdiff.evaluation.values import OPTIONS, Options, Sides, Value, values_of
 from jaxdiff.sampling.settings import label_of
 
@@ -58,7 +57,9 @@ def evaluate(
     Raises:
       UserError: for samples, references, weights or metrics that cannot be used.
     """
-    options = Options(reference_images, kid_subsets, kid_size)
+    given = (reference_images, kid_subsets, kid_size)
+    named = zip(RANGES.items(), given, strict=True)
+    options = Options(*(checked_value(name, value, hint) for (name, hint), value in named))
     samples = as_images(samples, image_size=image_size, fit=fit)
     if reference is not None and not isinstance(reference, Reference):
         if isinstance(reference, str) or hasattr(reference, "__fspath__"):
@@ -78,7 +79,7 @@ def as_images(given, name="samples", **options):
         return given
     if isinstance(given, str) or hasattr(given, "__fspath__"):
         return open_images(given, **options)
-    if isinstance(given, np.ndarray):
+    if not hasattr(given, "cond"):  # NumPy's, JAX's or another's
         return of_arrays(given, name=name)
     labels = given.cond.get(label_of(given.cond))
     images = of_arrays(given.images, labels, name=name, class_names=given.class_names)

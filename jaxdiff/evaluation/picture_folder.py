@@ -30,8 +30,8 @@ class PictureFolder:
       whites: as `jaxdiff.data.pictures.decode` takes them.
       is_fitted: whether they are brought to that shape.
       how: they are, as `jaxdiff.data.images.fit` takes it.
-      digest: SHA-256 of the names, the sizes and the contents; of more than 65,536 pictures, the
-        contents of 4,096 spread evenly.
+      digest: SHA-256 of the names, the sizes and the contents, and of how they are brought to
+        their shape; of more than 65,536 pictures, the contents of 4,096 spread evenly.
       labels: int [N], or None without class folders.
       class_names: of the labels.
       lossy: how many files are JPEG or another format that loses detail.
@@ -101,7 +101,7 @@ def open_folder(root, name, split, image_size, how):
     is_grey = count == len(paths) and all(each.is_grey for each in headers)
     is_deep = any(each.is_deep for each in headers)
     shape = (image_size or height, image_size or width, 1 if is_grey else 3)
-    digest.update(str(shape).encode())
+    digest.update(f"{shape} {how if image_size else ''}".encode())
     classes = sorted({picture.folder for picture in pictures} - {""})
     number = {folder: n for n, folder in enumerate(classes)}
     return PictureFolder(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxdiff import arrays, claims, files
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import kept
-from jaxdiff.evaluation.images import ImageSet, open_images
+from jaxdiff.evaluation.images import ImageSet, open_images, refuse_split
 from jaxdiff.evaluation.metrics.frechet import Moments
 from jaxdiff.tensor_files import numpy_pickle
 
@@ -91,8 +91,10 @@ def open_reference(text, *, split=None, image_size=None, fit="crop"):
         with files.opened(path) as file:
             start = file.read(2)
         if start[:1] == b"\x80":  # the first byte of pickles
+            refuse_split(text, split)
             return _pickled(text, path)
         if start == b"PK" and {"mu", OTHERS[0]} & (names := {*arrays.open_npz(path)}):
+            refuse_split(text, split)
             return _npz(text, path, names, image_size)
     images = open_images(text, split=split, image_size=image_size, fit=fit)
     return Reference(name=images.name, digest=images.digest, images=images)
@@ -108,8 +110,15 @@ def _npz(text, path, names, image_size):
         )
     wanted = {name for pair in (*NAMES.values(), OTHERS) for name in pair} | {MADE_OF, COUNT}
     held = arrays.load_npz(path, sorted(wanted & names))
-    count = int(held[COUNT]) if COUNT in held else None
-    name, front_end, weights = map(str, held.get(MADE_OF, ("inception-2015", "tf1-bilinear", "")))
+    count, made_of = _count(path, held.get(COUNT)), held.get(MADE_OF)
+    if made_of is None or made_of.shape != (3,) or made_of.dtype.kind != "U":
+        if "mu" not in names:
+            raise UserError(
+                f"{path} does not say what its moments are of, as its array {MADE_OF} is "
+                f"{_described(made_of)}: make it again by --make_reference."
+            )
+        made_of = (*INCEPTION.split(", "), "")  # others may call something else so
+    name, front_end, weights = map(str, made_of)
     key = ", ".join(filter(None, (name, front_end)))
     pairs = NAMES if "mu" in names else {"features": OTHERS}
     found = {
@@ -129,12 +138,11 @@ def _npz(text, path, names, image_size):
 def _pickled(text, path):
     """The Reference of an EDM2 pickle."""
     held = numpy_pickle.read(path)
-    count, found = held.get(COUNT), {}
+    count, found = _count(path, held.get(COUNT)), {}
     for metric, extractor in EDM2.items():
         if isinstance(pair := held.get(metric), dict):
             names = (f"{metric}/mu", f"{metric}/sigma")
             values = [pair.get("mu"), pair.get("sigma")]
-            count = None if count is None else int(count)
             found[extractor] = {"features": _moments(path, values, names, count)}
     if not found:
         raise UserError(
@@ -142,6 +150,19 @@ def _pickled(text, path):
             "another reference."
         )
     return Reference(name=str(text), digest=files.sha256(path), images=None, moments=found)
+
+
+def _count(path, value):
+    """How many images a file says that its moments are of; None where it does not."""
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.shape or array.dtype.kind not in "iu" or array < 2:
+        shown = str(value) if isinstance(value, int) else _described(value)
+        raise UserError(
+            f"{path}: its {COUNT} is {shown}, not a whole number of 2 at least: download it again."
+        )
+    return int(array)
 
 
 def _moments(path, values, names, count):

@@ -15,6 +15,7 @@ from etils import epath
 
 from jaxdiff import claims, files
 from jaxdiff.errors import UserError
+from jaxdiff.evaluation.images import is_of_sampling
 from jaxdiff.evaluation.table import METRICS
 from jaxdiff.evaluation.values import Value
 from jaxdiff.version import __version__
@@ -38,7 +39,8 @@ class Place:
 
     Attributes:
       folder: of the files.
-      prefix: of their names: empty, or "NAME." beside a file NAME.npz of samples.
+      prefix: of their names: empty, or "NAME." beside a file NAME.npz of samples, and beside a
+        folder NAME of pictures, of which nearest.png would be one.
     """
 
     folder: epath.Path
@@ -62,8 +64,11 @@ def place_of(out, samples):
         path = files.parse_path(samples, "--samples")
         if not files.exists(path):
             raise UserError(f"--out is missing: {samples} is no folder or file to write beside.")
-        is_folder = files.is_folder(path)
-        place = Place(path) if is_folder else Place(path.parent, f"{path.stem}.")
+        path = path if path.name else files.absolute(path)  # as of "."
+        if not files.is_folder(path):
+            place = Place(path.parent, f"{path.stem}.")
+        else:
+            place = Place(path) if is_of_sampling(path) else Place(path.parent, f"{path.name}.")
     if not place.prefix:
         for name, kind in claims.OTHERS.items():
             if files.exists(place.folder / name):
@@ -90,7 +95,9 @@ def read(place):
             )
         return []
     records = files.read_json(path, ("records",), advice=ADVICE)["records"]
-    if not isinstance(records, list) or any(set(each) != set(FIELDS) for each in records):
+    if not isinstance(records, list) or any(
+        not isinstance(each, dict) or set(each) != set(FIELDS) for each in records
+    ):
         raise UserError(f"{path} is not a file of this command: {ADVICE}.")
     return records
 

@@ -56,7 +56,7 @@ def run(request):
         nearest.check(request.nearest, sets[0], reference, place)
     _say(*_head(sets, reference, extractor))
     # Those of the samples first: where one is not finite, that is known soon.
-    rows = [features_of(images, extractor) for images in sets]
+    rows = [_rows(images, extractor, names) for images in sets]
     is_needed = request.nearest is not None or any(METRICS[name].compares for name in names)
     real = real_of(reference, extractor, request.options) if is_needed else None
     repeats = _measured(request, sets, rows, real, names)
@@ -104,6 +104,13 @@ def _check_repeats(request, sets):
                 f"--num_samples {count} is all samples of {images.name}, so that the subsets of "
                 "all --seeds are the same: give fewer, or one seed."
             )
+
+
+def _rows(images, extractor, names):
+    """{output: [N, D]} of the features, and of what else the metrics read; the rest is large."""
+    wanted = {"features", *(METRICS[name].output for name in names)}
+    found = features_of(images, extractor)
+    return {output: rows for output, rows in found.items() if output in wanted}
 
 
 def _chosen(request, sets, reference, extractor):

@@ -4,8 +4,9 @@ Nothing here imports JAX, so that a command line can check names at once.
 """
 
 import dataclasses
+from typing import Annotated
 
-from jaxdiff.config.fields import nearest, shown
+from jaxdiff.config.fields import Range, nearest, shown
 from jaxdiff.errors import UserError
 
 
@@ -63,7 +64,12 @@ METRICS = {
 # What is measured where nothing is asked for, as far as features and inputs allow it.
 DEFAULT = ("fid", "fd", "sfid", "is", "kid", "precision", "recall", "density", "coverage")
 DEFAULT += ("vendi", "mss")
-FEWEST_OF_FIT = 100  # samples for `fd_infinity`, whose smallest set is a tenth of them
+# Numbers that values depend on, see jaxdiff.evaluation.values.Options.
+RANGES = {
+    "reference_images": Annotated[int, Range(2, 2**31 - 1)],
+    "kid_subsets": Annotated[int, Range(1, 2**31 - 1)],
+    "kid_size": Annotated[int, Range(2, 2**31 - 1)],
+}
 
 
 def checked(names):

@@ -6,6 +6,7 @@ or since protocol 5 as a call of `_frombuffer`; a NumPy number as a call of `sca
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 
@@ -23,7 +24,8 @@ ADMITTED = {
     **{"numpy.dtype": "dtype", "numpy.ndarray": "ndarray"},
 }
 BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-KINDS = "fiub"  # of numbers that arrays hold
+NUMBERS = re.compile("[<>|=]?[fiub][0-9]{1,2}")  # types of what arrays hold
+DEPTH = 4  # of dicts in dicts
 EXPECTED = "give a file of a dict of NumPy arrays"
 
 
@@ -53,7 +55,7 @@ def read(path):
     with files.opened(path) as file:
         try:
             machine = Machine(_named, _called, _set_state, frozenset(VALUES | BYTES))
-            return _finished(expect(machine.load(file), dict), 0)
+            return _finished(expect(machine.load(file), dict), {})
         except Refusal as refusal:
             raise UserError(f"{path} {refusal}") from None
         except Exception as error:  # a corrupt file can make pickletools and NumPy raise anything
@@ -71,7 +73,9 @@ def _named(name):
 
 def _called(name, arguments):
     if name == "dtype":
-        return _Type(np.dtype(expect(arguments[0], str)))
+        if not NUMBERS.fullmatch(expect(arguments[0], str)):
+            raise ValueError(f"a dtype {arguments[0][:80]}")
+        return _Type(np.dtype(arguments[0]))
     if name == RECONSTRUCT:
         return _Array()
     if name == SCALAR:
@@ -95,7 +99,7 @@ def _set_state(value, state):
 def _array(shape, kind, order, content):
     """The numbers in some bytes; a view of them."""
     dtype = expect(kind, _Type).dtype
-    if dtype.kind not in KINDS or type(content) not in (bytes, bytearray):
+    if type(content) not in (bytes, bytearray):
         raise ValueError(f"an array of {dtype}")
     if min((expect(side, int) for side in expect(shape, tuple)), default=0) < 0:
         raise ValueError("a negative length")
@@ -104,14 +108,23 @@ def _array(shape, kind, order, content):
     return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
-def _finished(value, depth):
-    """The same value with arrays as such."""
+def _finished(value, done, depth=0):
+    """The same value with arrays as such.
+
+    Args:
+      value: of a pickle.
+      done: {id of a dict: what it became}, as a few that hold each other many times are many.
+      depth: how many dicts hold it.
+    """
     if type(value) is _Array:
         return value.values
     if type(value) is dict:
-        if depth > 3:
+        if depth == DEPTH:
             raise ValueError("nested too deeply")
-        return {expect(name, str): _finished(each, depth + 1) for name, each in value.items()}
+        if id(value) not in done:
+            content = value.items()
+            done[id(value)] = {expect(k, str): _finished(v, done, depth + 1) for k, v in content}
+        return done[id(value)]
     if type(value) not in (int, float, str, bool, type(None)):
         raise ValueError(f"a value of {type(value)}")
     return value

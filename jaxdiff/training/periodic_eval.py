@@ -61,8 +61,11 @@ class Evaluation:
     held_out: HeldOut | None
 
     def __call__(self, run, writer, number, params):
-        """Measures, reports and writes the row; see the parts."""
+        """Measures, reports and writes the row; none if the program was asked to stop meanwhile."""
+        found = self.samples(run, writer, number, params)
+        if not found:  # the checkpoint comes first
+            return
         losses = self.held_out(run, writer, number, params) if self.held_out else {}
-        row = {"step": number, **self.samples(run, writer, number, params)}
+        row = {"step": number, **found}
         row |= {f"held_out_{name}": value for name, value in losses.items()}
         in_first(tables.put_row, run.metrics, row)

@@ -100,6 +100,18 @@ def test_results_of_an_npz_file_are_beside_it_and_all_that_can_be_is_measured(wo
     assert f"Left out: mss, as {work / 'c.npz'} has no labels." in printed
 
 
+def test_results_of_a_folder_of_pictures_are_no_pictures_of_it(work, tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for number, image in enumerate(np.load(work / "c.npz")["arr_0"][:5]):
+        Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    for _ in range(2):
+        given = flags(work, f"--samples={folder}", "--metrics=vendi", "--nearest=2", samples=())
+        assert call(command.main, *given) == 0
+    assert written(tmp_path, "x.")["vendi", 1]["n"] == len(list(folder.iterdir())) == 5
+    assert (tmp_path / "x.nearest.png").exists()
+
+
 def test_a_copy_of_a_real_image_is_the_nearest(work, tmp_path, capsys):
     out = f"--out={tmp_path}"
     assert call(command.main, *flags(work, "--metrics=vendi", "--nearest=4", out)) == 0
@@ -177,6 +189,7 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(work, tmp_path, caps
         ("--num_samples=30", "--seeds=0,1", one): "are the same",
         (one, one): "hold the same images",
         ("--nearest=31", one): "--nearest 31",
+        ("--nearest=2", "--reference_images=1", one): "--reference_images",
         (f"--samples={tmp_path / 'float.npz'}",): "uint8",
         (f"--samples={tmp_path / 'empty'}",): "empty",
         (f"--samples={tmp_path / 'nothing'}",): "nothing",

@@ -202,6 +202,7 @@ def test_pictures_of_several_sizes(tmp_path):
     expected = [fit(image, 8, 3) for image in shown.values()]
     np.testing.assert_array_equal(everything(images), expected)
     assert open_images(str(tmp_path), image_size=9).digest != images.digest
+    assert open_images(str(tmp_path), image_size=8, fit="pad").digest != images.digest
 
 
 def test_grey_pictures_have_one_channel(tmp_path):
@@ -307,6 +308,8 @@ def test_images_are_brought_to_a_size(tmp_path):
     images = open_images(str(tmp_path / "x.npz"), image_size=4)
     np.testing.assert_array_equal(everything(images), [fit(image, 4, 3) for image in IMAGES])
     assert open_images(str(tmp_path / "x.npz"), image_size=8).digest != images.digest
+    padded = open_images(str(tmp_path / "x.npz"), image_size=4, fit="pad")
+    assert padded.digest != images.digest
     same = open_images(str(tmp_path / "x.npz"))
     assert open_images(str(tmp_path / "x.npz"), image_size=8).digest == same.digest
 

@@ -3,6 +3,7 @@
 import dataclasses
 from unittest import mock
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -145,6 +146,10 @@ REFUSED = [  # metric, words, samples, reference, extractor, options
     ("fd", "4x4 pixels.*8x8", images(30), against(images(30, size=8)), OTHER, SMALL),
     ("vendi", "of x is 1", images(1), None, OTHER, SMALL),
     ("vendi", "not finite", dataclasses.replace(images(9), non_finite=(4,)), None, OTHER, SMALL),
+    (
+        *("fd", "y: 1 of 9 samples are not finite", images(9)),
+        *(against(dataclasses.replace(images(9, name="y"), non_finite=(4,))), OTHER, SMALL),
+    ),
 ]
 
 
@@ -183,6 +188,12 @@ def test_python_measures_arrays_and_samples_and_paths(tmp_path):
     assert list(found) == ["fd", "mss"]
     assert found["fd"].value == measured(samples, of_arrays(real), ("fd",), OTHER)["fd"].value
     assert "3 conditions" in found["mss"].note
+    with mock.patch.object(module, "open_extractor", return_value=OTHER):
+        of_jax = jaxdiff.evaluate(jnp.asarray(given.images), real, ("fd",))
+        assert of_jax["fd"].value == found["fd"].value
+        for name, value in (("kid_size", 1), ("reference_images", 1), ("kid_subsets", 2.5)):
+            with pytest.raises(UserError, match=f"{name} is {value}"):
+                jaxdiff.evaluate(given, real, **{name: value})
     np.savez(tmp_path / "small.npz", arr_0=real[:, 1:3, 1:3])
     framed = np.zeros_like(real)
     framed[:, 1:3, 1:3] = real[:, 1:3, 1:3]

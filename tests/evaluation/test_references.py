@@ -76,6 +76,9 @@ def test_edm2_s_pickles_hold_moments_of_two_networks(tmp_path):
     (tmp_path / "y.pkl").write_bytes(pickle.dumps({"num_images": 3}))
     with pytest.raises(UserError, match="holds num_images, and neither of fid, fd_dinov2"):
         open_reference(str(tmp_path / "y.pkl"))
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps({**values, "num_images": "many"}))
+    with pytest.raises(UserError, match="its num_images is str .*, not a whole number"):
+        open_reference(str(tmp_path / "y.pkl"))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,8 @@ def test_edm2_s_pickles_hold_moments_of_two_networks(tmp_path):
         ({"sigma": np.full((6, 6), np.nan)}, "not all finite"),
         ({"sigma": np.triu(np.ones((6, 6)))}, "symmetric"),
         ({"sigma": -np.eye(6)}, "diagonal is not negative"),
+        ({"num_images": 1}, "its num_images is int64 .*, not a whole number of 2 at least"),
+        ({"num_images": np.arange(3)}, r"its num_images is int64 \[3\]"),
     ],
 )
 def test_moments_are_checked(tmp_path, changes, words):
@@ -99,6 +104,21 @@ def test_moments_of_another_number_of_features(tmp_path):
     other = Projection(outputs={"features": 2048, "spatial": 2023, "logits": 1008})
     with pytest.raises(UserError, match="moments of 6 features .*makes 2048"):
         reference.moments_of(other)
+
+
+def test_an_array_of_others_called_features_says_nothing(tmp_path):
+    reference = open_reference(openai(tmp_path / "x.npz", features=np.zeros((40, 6))))
+    assert {*reference.moments_of(INCEPTION)} == {"features", "spatial"}
+    changes = {"mu": None, "mu_features": np.zeros(6), "sigma_features": np.eye(6)}
+    with pytest.raises(UserError, match="does not say what its moments are of"):
+        open_reference(openai(tmp_path / "x.npz", **changes))
+
+
+def test_files_of_moments_have_no_splits(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"fid": {}}))
+    for path in (openai(tmp_path / "x.npz"), str(tmp_path / "x.pkl")):
+        with pytest.raises(UserError, match="--split is test, but .* holds no splits"):
+            open_reference(path, split="test")
 
 
 def test_any_images_are_a_reference(tmp_path):

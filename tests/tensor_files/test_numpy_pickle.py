@@ -74,11 +74,20 @@ def test_nothing_runs(tmp_path):
         {"a": [np.zeros(2)]},
         {"a": {"b": {"c": {"d": {"e": {}}}}}},
         {"a": np.dtype("f4")},
+        {"a": np.zeros(1, "M8[s]")},
     ],
 )
 def test_what_is_no_dict_of_arrays(tmp_path, value):
     with pytest.raises(UserError, match=r"x\.pkl is incomplete, corrupt, or no pickle of arrays"):
         read(write(tmp_path / "x.pkl", pickle.dumps(value, 4)))
+
+
+def test_few_dicts_that_hold_each_other_many_times_are_few(tmp_path):
+    value = {"mu": np.zeros(2)}
+    for _ in range(3):  # a walk through all would see 10^9 of them
+        value = dict.fromkeys(map(str, range(1000)), value)
+    found = read(write(tmp_path / "x.pkl", pickle.dumps(value, 4)))
+    assert found["0"] is found["999"]
 
 
 def test_changed_bytes_make_arrays_or_a_sentence(tmp_path):

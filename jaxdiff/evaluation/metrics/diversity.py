@@ -46,11 +46,12 @@ def vendi(features, labels=None, q=1):
 
 def units(features):
     """Rows divided by their lengths, float64, so that K_ii = 1; ValueError if a row is 0."""
-    features = np.asarray(features, np.float64)
-    lengths = np.sqrt((features**2).sum(1, keepdims=True))
+    rows = np.array(features, np.float64)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     if not lengths.all():
-        raise ValueError(f"Row {lengths[:, 0].argmin()} of the features is 0: it has no direction.")
-    return features / lengths
+        raise ValueError(f"Row {lengths.argmin()} of the features is 0: it has no direction.")
+    rows /= lengths[:, None]
+    return rows
 
 
 def mss_of_units(rows):
