@@ -189,7 +189,7 @@ def _sized(images, size, how):
     channels = images.shape[2]
     return dataclasses.replace(
         images,
-        digest=derived(images.digest, size),
+        digest=derived(images.digest, size, how),
         shape=(size, size, channels),
         fetch=lambda rows: np.stack(
             [fitted(each, size, channels, how) for each in images.fetch(rows)]

@@ -101,7 +101,7 @@ def open_folder(root, name, split, image_size, how):
     is_grey = count == len(paths) and all(each.is_grey for each in headers)
     is_deep = any(each.is_deep for each in headers)
     shape = (image_size or height, image_size or width, 1 if is_grey else 3)
-    digest.update(str(shape).encode())
+    digest.update(str((*shape, image_size and how)).encode())
     classes = sorted({picture.folder for picture in pictures} - {""})
     number = {folder: n for n, folder in enumerate(classes)}
     return PictureFolder(
