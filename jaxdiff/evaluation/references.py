@@ -216,7 +216,7 @@ def write_reference(path, images, extractor, count_of_images=CHOSEN, quiet=False
     """
     images.check_finite()
     if len(images) < 2:
-        raise UserError(f"{images.name} holds one image, and a covariance is of two at least.")
+        raise UserError(f"{images.name} holds one image: give two at least.")
     path = files.parse_path(path, "The path of the reference")
     made_of = (extractor.name, extractor.front_end, extractor.digest)
     settings = {"images": images.digest, "extractor": list(made_of), "chosen": count_of_images}
