@@ -69,6 +69,10 @@ class Reference:
                 )
         return found
 
+    def has_weights_of(self, extractor):
+        """Whether the file says which weights its moments of an extractor's features are of."""
+        return key_of(extractor) in self.weights
+
 
 def key_of(extractor):
     """What identifies an extractor's features, but for its weights."""

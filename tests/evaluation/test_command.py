@@ -188,7 +188,7 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(work, tmp_path, caps
         ("--metrics=fid,kdi", one): "did you mean kid?",
         ("--metrics=", one): "No metrics",
         ("--metrics=fid", one): "ask for fd",
-        ("--metrics=kid", one): "--kid_size",
+        ("--metrics=kid", one): "kid_size",
         ("--seeds=0,1", one): "--num_samples",
         ("--seeds=1,1", "--num_samples=9", one): "repeats one",
         ("--num_samples=31", one): "more than the 30",
