@@ -50,9 +50,12 @@ def parse_path(text, name):
       name: where it was given, for the message: "--out", "data.name".
 
     Raises:
-      UserError: for an address of another kind, or one whose package is not installed.
+      UserError: for an empty text, an address of another kind, or one whose package is not
+        installed.
     """
     text = os.fspath(text)
+    if not text:
+        raise UserError(f"{name} is empty: give a path, or . for the folder you are in.")
     if not (match := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/[^/])?", text)):
         return epath.Path(text)
     kind, package = match[1], buckets.PACKAGES.get(match[1])

@@ -34,6 +34,7 @@ class Statistics:
       features: float32 [R, D] of some of its images; None where it has no images.
       rows: int [R], their numbers in the reference's set.
       images: the ImageSet of these R, or None.
+      warning: why distances from the moments may mislead; empty: nothing is known.
     """
 
     count: int | None
@@ -41,6 +42,7 @@ class Statistics:
     features: np.ndarray | None = None
     rows: np.ndarray | None = None
     images: ImageSet | None = None
+    warning: str = ""
 
     @property
     def labels(self):
@@ -73,13 +75,20 @@ def statistics_of(reference, extractor, rows=10_000, quiet=False):
       UserError: if it has neither images nor moments of these features; as `features_of`.
     """
     images, given = reference.images, reference.moments_of(extractor)
+    warning = ""
+    if given and not (extractor.public or reference.has_weights_of(extractor)):
+        warning = (
+            f"{reference.name} does not say which weights its moments are of, and these are not "
+            "the public ones: the distance means something only if they are the same"
+        )
     if images is None:
         if not given:
             raise UserError(
                 f"{reference.name} has no images, and moments of {' and '.join(reference.moments)} "
                 f"but not of {extractor}: give other --features, or another reference."
             )
-        return Statistics(count=next(iter(given.values())).count, moments=given)
+        count = next(iter(given.values())).count
+        return Statistics(count=count, moments=given, warning=warning)
     if len(images) < 2 and not given:
         raise UserError(f"{reference.name} has one image: give a reference of two at least.")
     chosen = spread(len(images), rows)
@@ -90,7 +99,14 @@ def statistics_of(reference, extractor, rows=10_000, quiet=False):
     else:
         count = len(images)
         moments, features = _of_images(images, some, chosen, extractor, quiet)
-    return Statistics(count=count, moments=moments, features=features, rows=chosen, images=some)
+    return Statistics(
+        count=count,
+        moments=moments,
+        features=features,
+        rows=chosen,
+        images=some,
+        warning=warning,
+    )
 
 
 def spread(count, most):

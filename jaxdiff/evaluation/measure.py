@@ -10,6 +10,7 @@ Value holds. A value that would mean nothing is refused before any features are 
 import dataclasses
 
 from jaxdiff.config.fields import checked_value
+from jaxdiff.errors import UserError
 from jaxdiff.evaluation.allowed import chosen
 from jaxdiff.evaluation.extractors import open_extractor
 from jaxdiff.evaluation.images import ImageSet, of_arrays, open_images
@@ -17,6 +18,7 @@ from jaxdiff.evaluation.kept import features_of, statistics_of
 from jaxdiff.evaluation.references import Reference, open_reference
 from jaxdiff.evaluation.table import METRICS, RANGES
 from jaxdiff.evaluation.values import OPTIONS, Options, Sides, Value, values_of
+from jaxdiff.sampling.run_sampling import Samples
 from jaxdiff.sampling.settings import label_of
 
 __all__ = ["METRICS", "OPTIONS", "Options", "Sides", "Value", "evaluate", "measure"]
@@ -68,7 +70,8 @@ def evaluate(
             images = as_images(reference, name="reference")
             reference = Reference(name=images.name, digest=images.digest, images=images)
     extractor = open_extractor(features, weights)
-    names, _ = chosen(metrics, samples, reference, extractor, options)
+    names = metrics.split(",") if isinstance(metrics, str) else metrics
+    names, _ = chosen(names, samples, reference, extractor, options)
     values = measure(samples, reference, extractor, names, options=options)
     return {each.metric: each for each in values}
 
@@ -79,8 +82,13 @@ def as_images(given, name="samples", **options):
         return given
     if isinstance(given, str) or hasattr(given, "__fspath__"):
         return open_images(given, **options)
-    if not hasattr(given, "cond"):  # NumPy's, JAX's or another's
+    if hasattr(given, "__array__"):  # NumPy's, JAX's or another's
         return of_arrays(given, name=name)
+    if not isinstance(given, Samples):
+        raise UserError(
+            f"{name} is a {type(given).__name__}: give a path, uint8 images [N, H, W, C] of NumPy, "
+            "or jaxdiff.Samples."
+        )
     labels = given.cond.get(label_of(given.cond))
     images = of_arrays(given.images, labels, name=name, class_names=given.class_names)
     return dataclasses.replace(images, non_finite=tuple(given.non_finite.tolist()))

@@ -69,6 +69,10 @@ class Reference:
                 )
         return found
 
+    def has_weights_of(self, extractor):
+        """Whether the file says which weights its moments of an extractor's features are of."""
+        return key_of(extractor) in self.weights
+
 
 def key_of(extractor):
     """What identifies an extractor's features, but for its weights."""
@@ -216,7 +220,7 @@ def write_reference(path, images, extractor, count_of_images=CHOSEN, quiet=False
     """
     images.check_finite()
     if len(images) < 2:
-        raise UserError(f"{images.name} holds one image, and a covariance is of two at least.")
+        raise UserError(f"{images.name} holds one image: give two at least.")
     path = files.parse_path(path, "The path of the reference")
     made_of = (extractor.name, extractor.front_end, extractor.digest)
     settings = {"images": images.digest, "extractor": list(made_of), "chosen": count_of_images}

@@ -60,6 +60,8 @@ def place_of(out, samples):
     """
     if out is not None:
         place = Place(files.parse_path(out, "--out"))
+        if files.exists(place.folder) and not files.is_folder(place.folder):
+            raise UserError(f"--out is {out}, which is a file: give a folder.")
     else:
         path = files.parse_path(samples, "--samples")
         if not files.exists(path):
@@ -95,9 +97,10 @@ def read(place):
             )
         return []
     records = files.read_json(path, ("records",), advice=ADVICE)["records"]
-    if not isinstance(records, list) or any(
-        not isinstance(each, dict) or set(each) != set(FIELDS) for each in records
-    ):
+    is_ours = isinstance(records, list) and all(
+        isinstance(each, dict) and set(each) == set(FIELDS) for each in records
+    )
+    if not is_ours:
         raise UserError(f"{path} is not a file of this command: {ADVICE}.")
     return records
 

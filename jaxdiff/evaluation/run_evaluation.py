@@ -50,7 +50,9 @@ def run(request):
     fit = {"image_size": request.image_size, "fit": request.fit}
     sets = [open_images(text, **fit) for text in request.samples]
     _check_repeats(request, sets)
-    reference = request.reference and open_reference(request.reference, split=request.split, **fit)
+    reference = None
+    if request.reference is not None:
+        reference = open_reference(request.reference, split=request.split, **fit)
     names, left_out = _chosen(request, sets, reference, extractor)
     if request.nearest is not None:
         nearest.check(request.nearest, sets[0], reference, place)

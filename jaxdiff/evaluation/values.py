@@ -133,7 +133,8 @@ def _distance(name, sides):
     real, rows = sides.real.moments[output], sides.rows[output]
     value = frechet.distance(real, frechet.Moments.of(rows))
     count = sides.real.count
-    return [Value(name, value, warning=_few(rows, count), reference_images=count)]
+    warning = "; ".join(filter(None, (sides.real.warning, _few(rows, count))))
+    return [Value(name, value, warning=warning, reference_images=count)]
 
 
 def _few(rows, count):

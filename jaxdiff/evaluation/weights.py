@@ -239,7 +239,7 @@ def _fitting(tensors, shapes, otherwise):
     for wrong, what in ((shapes.keys() - tensors, "lacks"), (tensors.keys() - shapes, "has")):
         if wrong:
             raise UserError(
-                f"{otherwise}, as it {what} {min(wrong)!r:.90} and {len(wrong) - 1} more tensors: "
+                f"{otherwise}, as it {what} {min(wrong)!r:.90} ({len(wrong)} in all): "
                 "give the file of this network."
             )
     for name, shape in shapes.items():

@@ -25,6 +25,7 @@ class Projection:
     shape: tuple | None = None
     calls: list = dataclasses.field(default_factory=list)
     change: Callable = lambda rows: rows
+    public: bool = True
 
     def __str__(self):
         return f"{self.name}, {self.front_end}"

@@ -161,7 +161,13 @@ def test_files_that_are_not_ours_stay(work, tmp_path, capsys):
     assert call(command.main, *both) == 0
     file = tmp_path / "metrics.json"
     good = file.read_text()
-    for text in (good.replace('"n": 30', '"n": 31'), good[:-40], '{"records": 3}', "[]"):
+    for text in (
+        good.replace('"n": 30', '"n": 31'),
+        good[:-40],
+        '{"records": 3}',
+        '{"records": [3]}',
+        "[]",
+    ):
         file.write_text(text)
         refused(command.main, capsys, [(both, "give another --out")])
         assert file.read_text() == text
@@ -182,7 +188,7 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(work, tmp_path, caps
         ("--metrics=fid,kdi", one): "did you mean kid?",
         ("--metrics=", one): "No metrics",
         ("--metrics=fid", one): "ask for fd",
-        ("--metrics=kid", one): "--kid_size",
+        ("--metrics=kid", one): "kid_size",
         ("--seeds=0,1", one): "--num_samples",
         ("--seeds=1,1", "--num_samples=9", one): "repeats one",
         ("--num_samples=31", one): "more than the 30",
@@ -194,11 +200,15 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(work, tmp_path, caps
         (f"--samples={tmp_path / 'empty'}",): "empty",
         (f"--samples={tmp_path / 'nothing'}",): "nothing",
         (): "--samples is missing",
+        ("--samples=",): "is empty",
+        ("--out=", one): "--out is empty",
+        (f"--out={tmp_path / 'float.npz'}", one): "which is a file",
     }
     refused(command.main, capsys, [([*line, *others], words) for line, words in lines.items()])
     without = [one, others[1]]
     refused(command.main, capsys, [([*without, "--nearest=2"], "--nearest needs --reference")])
     refused(command.main, capsys, [([*without, "--metrics=fd"], "there is no reference")])
+    refused(command.main, capsys, [([*without, "--reference="], "reference is empty")])
     both = [f"--make_reference={tmp_path / 'x.npz'}", one, *others]
     refused(command.main, capsys, [(both, "2 are given")])
     assert {path.name for path in tmp_path.iterdir()} == {"float.npz", "empty"}

@@ -308,8 +308,12 @@ def test_images_are_brought_to_a_size(tmp_path):
     images = open_images(str(tmp_path / "x.npz"), image_size=4)
     np.testing.assert_array_equal(everything(images), [fit(image, 4, 3) for image in IMAGES])
     assert open_images(str(tmp_path / "x.npz"), image_size=8).digest != images.digest
-    padded = open_images(str(tmp_path / "x.npz"), image_size=4, fit="pad")
-    assert padded.digest != images.digest
+    picture(tmp_path / "pictures" / "a.png", noise(6, 9, 3))
+    np.savez(tmp_path / "wide.npz", arr_0=noise(2, 6, 9, 3))
+    for name in ("pictures", "wide.npz"):  # else kept features of the one were those of the other
+        both = [open_images(str(tmp_path / name), image_size=4, fit=how) for how in ("crop", "pad")]
+        assert both[0].digest != both[1].digest
+        assert np.any(everything(both[0]) != everything(both[1]))
     same = open_images(str(tmp_path / "x.npz"))
     assert open_images(str(tmp_path / "x.npz"), image_size=8).digest == same.digest
 

@@ -123,6 +123,18 @@ def moments_only(extractor="inception-2015, tf1-bilinear"):
     )
 
 
+def test_moments_of_unknown_weights_are_warned_of_beside_other_than_the_public_ones():
+    known = dataclasses.replace(moments_only(), weights={"inception-2015, tf1-bilinear": "ab" * 32})
+    other = dataclasses.replace(INCEPTION, public=False)
+    for reference, extractor, is_warned in (
+        (moments_only(), other, True),
+        (known, other, False),
+        (moments_only(), INCEPTION, False),
+    ):
+        (value,) = measure(images(30), reference, extractor, ("fid",))
+        assert ("which weights" in value.warning) == is_warned
+
+
 REFUSED = [  # metric, words, samples, reference, extractor, options
     ("kid", "subsets of 1000", images(30), against(images(30, 1)), INCEPTION, Options()),
     ("kid", "larger than the 9 reference", images(30), against(images(9)), INCEPTION, SMALL),
