@@ -96,7 +96,11 @@ def _obstacle_of_reference(name, metric, count, reference, extractor, options):
             why = f"{reference.name} has moments of {extractor}, but not of its {metric.output}"
             return None if metric.output in given else (why, leave)
         if images is None:
-            return f"{reference.name} has neither images nor moments of {extractor}", leave
+            held = " and ".join(reference.moments)
+            return (
+                f"{reference.name} has no images, and moments of {held}, not of {extractor}",
+                leave,
+            )
         if len(images) < 2:
             return f"{reference.name} has only one image", "give a reference of more"
         return None

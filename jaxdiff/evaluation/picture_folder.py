@@ -145,12 +145,15 @@ def _read(path, function):
     """What a decoder makes of a picture; UserError if it is none, or not a whole one."""
     try:
         return function()
-    except UserError:
-        raise
     except UnidentifiedImageError:
         reason = "Pillow knows no such format"
     except Exception as error:  # the decoders of a dozen formats raise what they like
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        cause = error
+        if isinstance(error, UserError):  # of the disk, or of an OSError that Pillow raised itself
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno is not None:
+                raise
+        reason = (" ".join(str(cause).split()) or type(cause).__name__)[:200]
     raise UserError(f"{path} is no whole picture ({reason}): restore it, or remove it.")
 
 
