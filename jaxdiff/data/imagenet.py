@@ -38,7 +38,7 @@ FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 ON_THE_WAY = r"ILSVRC|Data|CLS-LOC|ILSVRC2012_devkit_t12|Imagenet\d+_\w*npz"  # looked into
 # What a picture takes, for the lines before the work begins.
 PNG_SHARE = 0.7  # of height x width x 3 bytes
-SECONDS = 1 / 166  # of one core
+SECONDS = 1 / 200  # of one core, see benchmarks/imagenet_preparation.py
 
 
 @dataclasses.dataclass(frozen=True)
