@@ -164,6 +164,11 @@ def test_classes_that_train_does_not_have_are_left_out_of_validation(pictures, t
     assert dataset.classes == CLASSES[1:3]
     assert report.sizes == {"train": 12, "validation": 4}
     assert any("Left out" in note and note.endswith(": 4.") for note in dataset.notes)
+    fifth = synthetic.WNIDS[4]
+    none = synthetic.Pictures({fifth: synthetic.make(classes=5).train[fifth]}, pictures.val)
+    paths = synthetic.archives(none, tmp_path / "in")
+    report = prepare_here("imagenet", *paths, out=tmp_path / "other", image_size=SIZE, workers=0)
+    assert report.sizes == {"train": 6}
 
 
 def test_an_interrupted_preparation_continues(made, tmp_path, small_shards, monkeypatch):

@@ -66,6 +66,11 @@ def an_inner_page(folder):
     (folder / synthetic.TRAIN).write_bytes(synthetic.tar(inner))
 
 
+def no_pictures(folder):
+    (folder / synthetic.VAL).unlink()
+    (folder / synthetic.TRAIN).write_bytes(synthetic.tar({"n01440764.tar": synthetic.tar({})}))
+
+
 def other_inner_names(folder):
     (folder / synthetic.TRAIN).write_bytes(synthetic.tar({"cats.tar": synthetic.tar({})}))
 
@@ -93,6 +98,7 @@ def more_pictures(folder):
         (cut_devkit, "devkit_t12.tar.gz is not the development kit"),
         (cut_within, "n01440764.tar in .*img_train.tar is not whole"),
         (an_inner_page, "n01440764.tar in .*img_train.tar is no tar archive"),
+        (no_pictures, "holds no picture"),
         (other_inner_names, "holds cats.tar"),
         (a_class_outside, "in line 2 the class 1001"),
         (more_pictures, "val_00000099.JPEG, whose class"),
