@@ -189,7 +189,7 @@ def open_imagenet(paths, name, values, out, mapped):
     claim(out, name, request)
     cache = None if files.exists(out / INFO) else out / PROGRESS
     found = {split: read(mapped, cache) for split, (_, read) in readers.items()}
-    classes = sorted(set(found["train" if "train" in found else "validation"].wnids.tolist()))
+    classes = np.unique(found["train" if "train" in found else "validation"].wnids).tolist()
     if not classes:
         raise UserError(f"{paths[0]} holds no picture: give the files as they were downloaded.")
     notes, parts = [], []
