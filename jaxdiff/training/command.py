@@ -22,6 +22,13 @@ def main():
         False,
         "Move what the run holds into its folder before-restart-1, and begin at step 0",
     )
+    cli.add_flag(
+        parser,
+        "profile",
+        tuple[int, ...],
+        (),
+        "START,STEPS: write a trace of steps START + 1 to START + STEPS for TensorBoard",
+    )
     cli.add_flag(parser, "distributed", bool, False, "Whether many hosts run this program together")
     cli.run(_train, parser)
 
@@ -32,5 +39,5 @@ def _train(args):
         cli.start_jax(args.distributed)
         from jaxdiff.training.loop import train
 
-        train(args.config, workdir, interrupt, args.restart)
+        train(args.config, workdir, interrupt, args.restart, args.profile)
     sys.exit(interrupt.status)

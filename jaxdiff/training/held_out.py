@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import batch_sharding, from_global
-from jaxdiff.training.metrics_logging import quartiles
+from jaxdiff.training.metrics import quartiles
 from jaxdiff.training.step import QUARTILES, add_sums, means, zero_sums
 
 BATCH = 256
