@@ -93,18 +93,19 @@ def _train(config, run, interrupt, restart, profile):
     if processes.is_first():
         screens.start(config, run, source, mesh, template, constants)
     state, number = workdir_lib.start(run, task, template)
+    profile = Profile(profile, run, number, training.num_steps)
     sums = zeros = jax.device_put(zero_sums(task.objective.terms), replicated(mesh))
     profiles, dtype = list(state.ema), training.snapshot_dtype
     with contextlib.ExitStack() as stack:
         # Whatever ends the loop, what has been begun is written to the end.
-        data, checkpoints, snapshots, writer, profile, bar = (
+        data, checkpoints, snapshots, writer, _, bar = (
             stack.enter_context(contextlib.closing(resource))
             for resource in (
                 _data(config, source, number),
                 Checkpointer(run.checkpoints, KEEP_CHECKPOINTS),
                 Checkpointer(run.snapshots),
                 Writer(run, columns(task.objective.terms), number),
-                Profile(profile, run, number, training.num_steps),
+                profile,
                 progress_bar(training.num_steps, "step", number, quiet=not processes.is_first()),
             )
         )

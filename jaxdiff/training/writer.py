@@ -39,8 +39,8 @@ class Writer:
             local = None
             if files.is_remote(run.folder):
                 local = self._stack.enter_context(files.temporary_folder())
-            self._events = _Events(run.tensorboard, steps_done, local)
             self._table = _Table(run.metrics, ("step", *columns), steps_done, local)
+            self._events = _Events(run.tensorboard, steps_done, local)
             self._thread = concurrent.futures.ThreadPoolExecutor(1, "writer")
 
     def write_metrics(self, step, scalars):

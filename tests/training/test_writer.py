@@ -25,6 +25,15 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
+def write(writer, scalars):
+    for step in range(6, 100):
+        if scalars.keys() <= {*COLUMNS}:
+            writer.write_metrics(step, scalars)
+        else:
+            writer.write_scalars(step, scalars)
+    writer.flush()
+
+
 def test_what_is_written_is_there_after_a_flush(run):
     writer = Writer(run, COLUMNS, 7)
     writer.write_metrics(8, {"norm": np.float32(2), "loss": 0.5})
@@ -79,25 +88,28 @@ def test_a_full_disk_is_raised_by_the_next_call_and_keeps_nobody_waiting(run, wh
     writer.flush()
     if what == "metrics.csv":
         monkeypatch.setattr(writer._events, "add", lambda events: None)
-    scalars = {"loss": 0.5, "norm": 1.0}
-    with small_files(60), pytest.raises(UserError, match=rf"{what} cannot be written \(File"):
-        for step in range(6, 100):
-            writer.write_metrics(step, scalars)
-        writer.flush()
+    many = {"loss": 0.5, **{f"loss_q{n}": 0.25 for n in range(100)}}
+    few = {"loss": 0.5, "norm": 1.0}
+    size, scalars = (30, few) if what == "metrics.csv" else (1000, many)
+    refused = pytest.raises(UserError, match=rf"{what} cannot be written \(File")
+    with small_files(size), refused:
+        write(writer, scalars)
     # Whoever asks again whether all is written hears the same, and what there was is whole.
     with pytest.raises(files.WriteError, match=what):
         writer.flush()
     writer.close()
     assert threading.active_count() == threads
-    assert events.read(run.tensorboard)["loss"] == {5: 0.5}
+    assert events.read(run.tensorboard)["loss"][5] == 0.5
     Writer(run, COLUMNS, 5).close()
     assert rows(run) == [{"step": "5", "loss": "0.5", "norm": ""}]
 
 
 def test_what_nobody_asked_about_is_raised_at_the_end(run):
     writer = Writer(run, COLUMNS, 0)
-    with small_files(20), pytest.raises(UserError, match="cannot be written"):
+    with small_files(20):
         writer.write_metrics(5, {"loss": 0.5})
+        writer._thread.submit(lambda: None).result()
+    with pytest.raises(UserError, match="cannot be written"):
         writer.close()
 
 
