@@ -78,7 +78,7 @@ def append_row(path, columns, row):
     """Adds {column: number} to the end of a local table that `begin` has made ready."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    # Nine digits tell any two float32 apart.
+    # As many decimals as tell any two float32 apart.
     writer.writerow({n: x if isinstance(x, int) else f"{x:.9g}" for n, x in row.items()})
     files.append_text(path, text.getvalue())
 
