@@ -13,6 +13,7 @@ import pytest
 from etils import epath
 from PIL import Image as Picture
 
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.config import ADM, EDM, Heun, Image, Label, Vector
@@ -20,6 +21,8 @@ from jaxdiff.data.source import from_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
 from jaxdiff.training import loop, workdir
+from jaxdiff.training.compiled import state_template
+from jaxdiff.training.space import space
 from jaxdiff.training.state import all_finite
 from tests import tiny
 from tests.disk import small_files
@@ -170,6 +173,18 @@ def test_the_folder_holds_what_the_docs_say(finished):
 
     assert fingerprints(finished.snapshots, 20) == fingerprints(finished.checkpoints, 20)
     assert fingerprints(finished.snapshots, 5) != fingerprints(finished.snapshots, 20)
+
+
+def test_the_folder_takes_the_space_that_was_said(finished):
+    config, mesh = linear.config(), mesh_lib.make_mesh()
+    said = space(config, state_template(Task.of(config), mesh))
+    for folder, each, count in (
+        (finished.checkpoints, said.checkpoint, said.checkpoints),
+        (finished.snapshots, said.snapshot, said.snapshots),
+    ):
+        taken = sum(files.walk(folder).values())
+        # Compressed, and with some files beside the arrays.
+        assert 0.85 * each * count < taken < (1.05 * each + 50_000) * count, folder
 
 
 def test_a_run_of_another_config_is_refused_and_untouched(finished):

@@ -7,6 +7,7 @@ from etils import epath
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.errors import UserError
 from jaxdiff.training import loop
+from jaxdiff.training.profile import Profile
 from tests import programs
 from tests.training import events, linear
 
@@ -25,15 +26,24 @@ def test_a_trace_holds_the_steps_that_were_asked_for(tmp_path, capfd):
     assert steps == ["5", "6", "7"]
     (run.tensorboard / "plugins").rmtree()
     assert list(events.read(run.tensorboard)["loss"]) == [5, 10]
-    # Of a run that continues, these steps are past.
-    with pytest.raises(UserError, match="--profile is 4,3, .* from step 10 and ends at 20"):
-        loop.train(linear.config(), tmp_path, profile=(4, 3))
 
 
-@pytest.mark.parametrize("asked", [(5,), (-1, 3), (5, 0), (1, 2, 3)])
-def test_other_numbers_are_refused(asked, tmp_path):
-    with pytest.raises(UserError, match="give START,STEPS"):
-        loop.train(linear.config(), tmp_path, profile=asked)
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ((5,), "give START,STEPS"),
+        ((-1, 3), "give START,STEPS"),
+        ((5, 0), "give START,STEPS"),
+        ((1, 2, 3), "give START,STEPS"),
+        ((4, 3), "steps 5 to 7, .* from step 10 and ends at 20"),
+        ((18, 3), "steps 19 to 21, .* from step 10 and ends at 20"),
+    ],
+)
+def test_other_numbers_and_steps_are_refused(asked, why):
+    with pytest.raises(UserError, match=why):
+        Profile(asked, Run(epath.Path("runs/a")), 10, 20)
+    for fits in ((), (10, 10), (19, 1)):
+        Profile(fits, Run(epath.Path("runs/a")), 10, 20)
 
 
 def test_what_is_no_number_is_refused(capsys):
