@@ -98,7 +98,7 @@ def _train(config, run, interrupt, restart, profile):
     profiles, dtype = list(state.ema), training.snapshot_dtype
     with contextlib.ExitStack() as stack:
         # Whatever ends the loop, what has been begun is written to the end.
-        data, checkpoints, snapshots, writer, _, bar = (
+        data, checkpoints, snapshots, writer, _ = (
             stack.enter_context(contextlib.closing(resource))
             for resource in (
                 _data(config, source, number),
@@ -106,7 +106,6 @@ def _train(config, run, interrupt, restart, profile):
                 Checkpointer(run.snapshots),
                 Writer(run, columns(task.objective.terms), number),
                 profile,
-                progress_bar(training.num_steps, "step", number, quiet=not processes.is_first()),
             )
         )
         # What steps after this one left: averages of two courses of training would not mix.
@@ -115,8 +114,10 @@ def _train(config, run, interrupt, restart, profile):
         last = number >= training.num_steps
         if not last:
             writer.say(_doing(number, training.num_steps))
-            arguments = state, sums, to_devices(data.peek(), mesh)
-            step = _compiled(jitted_step(task, template, mesh), arguments, writer)
+            step = jitted_step(task, template, mesh)
+            step = _compiled(step, writer, state, sums, to_devices(data.peek(), mesh))
+        bar = progress_bar(training.num_steps, "step", number, quiet=not processes.is_first())
+        stack.enter_context(contextlib.closing(bar))
         metrics, pace = Metrics(writer, bar, constants, data, mesh, number), Pace()
         profile.at(number, state)
         while not last:
@@ -195,7 +196,7 @@ def _doing(number, num_steps):
     )
 
 
-def _compiled(step, arguments, writer):
+def _compiled(step, writer, *arguments):
     """A jitted step as it is compiled for its arguments."""
     begun = time.perf_counter()
     step = step.lower(*arguments).compile()

@@ -24,6 +24,7 @@ from jaxdiff.training import loop, workdir
 from jaxdiff.training.compiled import state_template
 from jaxdiff.training.space import space
 from jaxdiff.training.state import all_finite
+from jaxdiff.training.task import Task
 from tests import tiny
 from tests.disk import small_files
 from tests.training import events, linear
