@@ -53,7 +53,7 @@ def start(config, run, source, mesh, template, constants):
         begin = f"{name:<{INDENT}}"
         print(textwrap.fill(text, WIDTH, initial_indent=begin, subsequent_indent=" " * INDENT))
     sys.stdout.flush()
-    _warn_of_space(run, needs)
+    _warn_of_space(run, needs, config.training.snapshot_dtype)
 
 
 def _settings(settings):
@@ -160,7 +160,7 @@ def _disk(needs, free):
     )
 
 
-def _warn_of_space(run, needs):
+def _warn_of_space(run, needs, dtype):
     """Says so where the disk has no room for what is still to be written."""
     free = files.free(run.folder)
     if free is None:
@@ -175,8 +175,8 @@ def _warn_of_space(run, needs):
     if (missing := needs.total - there - free) > 0:
         print(
             f"Warning: the checkpoints and snapshots of this run take {size_text(missing)} more "
-            f"than is free at {run.folder}: make room, raise training.snapshot_every, or set "
-            "training.snapshot_dtype to bfloat16.",
+            f"than is free at {run.folder}: make room, or raise training.snapshot_every"
+            f"{' or set training.snapshot_dtype to bfloat16' * (dtype == 'float32')}.",
             file=sys.stderr,
         )
 
