@@ -5,8 +5,9 @@ Imports JAX only when the loop asks, so that a program can begin to listen befor
 
 import os
 import signal
-import sys
 import threading
+
+from jaxdiff.parallel import watchdog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -95,13 +96,16 @@ class Interrupt:
 
 
 def _end_program(number, caught):
-    program, name = os.path.basename(sys.argv[0]), signal.Signals(number).name
+    name = signal.Signals(number).name
     what = (
         f"Stopped by {name} before there was anything to save"
         if caught == 1
         else f"Stopped by a second signal, {name}, whatever was being saved"
     )
-    os.write(2, f"{program}: {what}; the same command starts again.\n".encode())
+    sentence = f"{what}; the same command starts again."
+    watchdog.say(sentence)
+    if watchdog.place():
+        watchdog.end(128 + number, sentence)
     os._exit(128 + number)
 
 
