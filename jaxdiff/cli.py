@@ -14,8 +14,10 @@ import argparse
 import gc
 import logging as python_logging
 import os
+import re
 import signal
 import sys
+import traceback
 
 from absl import logging
 
@@ -24,6 +26,10 @@ from jaxdiff.config.fields import checked_value, expected, hints, meanings, near
 from jaxdiff.config.overrides import config_from, described, parsed
 from jaxdiff.config.serialization import import_modules, to_dict
 from jaxdiff.errors import UserError, user_errors
+from jaxdiff.parallel import watchdog
+
+# What the error of a computation, or of a barrier, says where another process has ended.
+LOST = re.compile(r"Gloo|NCCL|connection|socket closed|barrier|heartbeat|peer", re.IGNORECASE)
 
 
 def run(main, parser, arguments=None):
@@ -44,11 +50,26 @@ def run(main, parser, arguments=None):
     try:
         main(parser.parse_args(arguments))
     except UserError as error:
-        _say(error)
-        sys.exit(1)
+        _end(1, error, error.is_elsewhere)
     except KeyboardInterrupt:
-        _say("Stopped by Ctrl-C.")
-        sys.exit(128 + signal.SIGINT)
+        _end(128 + signal.SIGINT, "Stopped by Ctrl-C.")
+    except Exception as error:
+        if watchdog.place() is None:
+            raise
+        is_elsewhere = bool(LOST.search(str(error)) or watchdog.other())
+        if not is_elsewhere:
+            traceback.print_exc()
+        _end(1, f"{type(error).__name__}: {str(error)[:500]}", is_elsewhere)
+
+
+def _end(status, sentence, is_elsewhere=False):
+    """Prints why this program ends, and ends it; where several processes run it, all of them."""
+    watchdog.say(sentence)
+    if watchdog.place() is None:
+        sys.exit(status)
+    if is_elsewhere and (cause := watchdog.other(wait=5)):
+        watchdog.follow(cause)
+    watchdog.end(status, sentence)
 
 
 def _silence_libraries():
@@ -56,12 +77,6 @@ def _silence_libraries():
     logging.set_verbosity(logging.ERROR)
     logging.get_absl_logger().addFilter(lambda r: "/orbax/" not in r.pathname)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-
-
-def _say(message):
-    """Prints a sentence on one line, whatever the parts of it that libraries wrote."""
-    line = " ".join(str(message).split())
-    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

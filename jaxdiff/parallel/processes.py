@@ -5,6 +5,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.parallel import cluster as cluster_lib
+from jaxdiff.parallel import watchdog
 
 # Seconds after which a process that sends no heartbeat is lost. JAX's own is 100.
 HEARTBEAT_TIMEOUT = 30
@@ -37,6 +38,7 @@ def initialize(cluster):
             f"the others at {cluster.address} ({error}): start all of them, and let that address "
             "be reached from each; or give --nodistributed to run this process alone."
         ) from None
+    watchdog.begin(cluster.process_id, cluster.num_processes)
 
 
 def index():

@@ -6,8 +6,9 @@ Imports JAX only when the loop asks, so that a program can begin to listen befor
 import itertools
 import os
 import signal
-import sys
 import threading
+
+from jaxdiff.parallel import watchdog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _questions = itertools.count(1)  # of this process to the others, as all of them count
@@ -111,13 +112,16 @@ class Interrupt:
 
 
 def _end_program(number, caught):
-    program, name = os.path.basename(sys.argv[0]), signal.Signals(number).name
+    name = signal.Signals(number).name
     what = (
         f"Stopped by {name} before there was anything to save"
         if caught == 1
         else f"Stopped by a second signal, {name}, whatever was being saved"
     )
-    os.write(2, f"{program}: {what}; the same command starts again.\n".encode())
+    sentence = f"{what}; the same command starts again."
+    watchdog.say(sentence)
+    if watchdog.place():
+        watchdog.end(128 + number, sentence)
     os._exit(128 + number)
 
 
