@@ -5,6 +5,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 from etils import epath
 
 from jaxdiff.checkpoints import checkpointer
