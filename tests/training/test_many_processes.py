@@ -20,13 +20,10 @@ TOLERANCE = 1e-4
 OFTEN = {"training.checkpoint_every": 2, "training.snapshot_every": 2, "training.log_every": 2}
 
 
-def case(folder, name, steps, *, trap=None, ends=False, **fields):
-    values = {
-        **OFTEN,
-        "training.num_steps": steps,
-        **{k.replace("__", "."): v for k, v in fields.items()},
-    }
-    return {"workdir": str(folder / name), "config": values, "trap": trap, "ends": ends}
+def case(folder, name, steps, fields=(), **others):
+    """A training of linear.config up to a step."""
+    values = {**OFTEN, "training.num_steps": steps, **dict(fields)}
+    return {"workdir": str(folder / name), "config": values, **others}
 
 
 def together(folder, cases, count=2, devices=2):
