@@ -61,12 +61,15 @@ def place():
     return _place
 
 
-def say(message):
-    """Prints a sentence on stderr as one line: `PROGRAM: process 3 of 16: MESSAGE`."""
+def line(message):
+    """A sentence on one line, as a program ends with: `PROGRAM: process 3 of 16: MESSAGE`."""
     where = "process {} of {}: ".format(*_place) if _place else ""
-    line = f"{os.path.basename(sys.argv[0])}: {where}{' '.join(str(message).split())}\n"
-    # Not by print, which a thread or a signal may have interrupted.
-    os.write(2, line.encode())
+    return f"{os.path.basename(sys.argv[0])}: {where}{' '.join(str(message).split())}"
+
+
+def say(message):
+    """Writes the line to stderr, from any thread and whatever the main one is doing."""
+    os.write(2, f"{line(message)}\n".encode())
 
 
 def other(wait=0.0):
