@@ -30,7 +30,7 @@ from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import check_batch_size, make_mesh, replicated, to_devices
+from jaxdiff.parallel.mesh import check_batch_size, make_mesh, replicated, rows_here, to_devices
 from jaxdiff.progress import progress_bar
 from jaxdiff.training import screens
 from jaxdiff.training import workdir as workdir_lib
@@ -101,7 +101,7 @@ def _train(config, run, interrupt, restart, profile):
         data, checkpoints, snapshots, writer, _ = (
             stack.enter_context(contextlib.closing(resource))
             for resource in (
-                _data(config, source, number),
+                _data(config, source, mesh, number),
                 Checkpointer(run.checkpoints, KEEP_CHECKPOINTS),
                 Checkpointer(run.snapshots),
                 Writer(run, columns(task.objective.terms), number),
@@ -126,8 +126,9 @@ def _train(config, run, interrupt, restart, profile):
             pace(sums)
             number += 1
             bar.update()
+            checkpoints.check(), snapshots.check()
             profile.at(number, sums)
-            last = interrupt.asked(number) or number == training.num_steps
+            last = interrupt.asked() or number == training.num_steps
 
             if last or number % training.log_every == 0:
                 metrics.push(number, sums)
@@ -149,7 +150,9 @@ def _train(config, run, interrupt, restart, profile):
                 for evaluate in due:
                     evaluate(run, writer, number, state.ema[profiles[0]])
             except Exception:
-                keep_checkpoint = True  # an evaluation that fails costs no steps
+                # An evaluation that fails costs no steps, unless it fails in some processes alone:
+                # the others are in a computation, and would not come to save.
+                keep_checkpoint = processes.meet(f"failed-evaluation-{number}", seconds=10)
                 raise
             finally:
                 if keep_checkpoint:
@@ -162,18 +165,18 @@ def _train(config, run, interrupt, restart, profile):
         screens.end(run, number, training, overall, restart)
 
 
+def _data(config, source, mesh, number):
+    """This process's parts of the batches from step `number` on."""
+    size, workers = config.training.batch_size, config.data.workers
+    return Timed(batches(source, size, config.seed, number, workers, rows_here(mesh, size)))
+
+
 def _mesh(config):
     """The devices, which must divide a batch."""
     with user_errors():
         mesh = make_mesh(config.mesh.fsdp)
         check_batch_size(config.training.batch_size, mesh, config.training.accumulate)
     return mesh
-
-
-def _data(config, source, number):
-    """The batches from step `number` on."""
-    size, workers = config.training.batch_size, config.data.workers
-    return Timed(batches(source, size, config.seed, number, workers))
 
 
 def _constants(config, source, mesh):

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import batch_sharding, replicated
+from jaxdiff.parallel.mesh import replicated, to_devices
 from jaxdiff.training.optimizer import learning_rate
 from jaxdiff.training.state import IN_A_ROW
 from jaxdiff.training.step import means, zero_sums
@@ -187,8 +187,7 @@ def _largest(mesh, values):
     if processes.count() == 1:
         return np.asarray(values)
     mine = np.tile(np.asarray(values, np.float32), (len(mesh.local_devices), 1))
-    everybodys = jax.make_array_from_process_local_data(batch_sharding(mesh), mine)
-    return _maximum(mesh)(everybodys)
+    return _maximum(mesh)(to_devices(mine, mesh))
 
 
 @functools.cache
