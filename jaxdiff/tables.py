@@ -80,7 +80,8 @@ def append_row(path, columns, row):
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     # As many decimals as tell any two float32 apart.
     writer.writerow({n: x if isinstance(x, int) else f"{x:.9g}" for n, x in row.items()})
-    files.append_text(path, text.getvalue())
+    with files.writing(path), open(path, "ab") as file:
+        file.write(text.getvalue().encode("utf-8"))
 
 
 def write_rows(path, rows, columns=None):

@@ -35,6 +35,7 @@ def start(config, run, source, mesh, template, constants):
       template: a State of shapes with shardings.
       constants: of jaxdiff.training.metrics.
     """
+    free = None if files.is_remote(run.folder) else files.room(run.config_file)[0]
     number = max(checkpointer.complete_steps(run.checkpoints), default=0)
     needs = space(config, template)
     rows = {
@@ -47,13 +48,14 @@ def start(config, run, source, mesh, template, constants):
         "Mesh": _mesh(mesh),
         "Memory": _memory(template),
         "Speed": _speed(constants, number),
-        "Disk": _disk(needs, files.free(run.folder)),
+        "Disk": _disk(needs, free),
     }
     for name, text in rows.items():
         begin = f"{name:<{INDENT}}"
         print(textwrap.fill(text, WIDTH, initial_indent=begin, subsequent_indent=" " * INDENT))
     sys.stdout.flush()
-    _warn_of_space(run, needs, config.training.snapshot_dtype)
+    if free is not None:
+        _warn_of_space(run, needs, free, config.training.snapshot_dtype)
 
 
 def _settings(settings):
@@ -160,11 +162,8 @@ def _disk(needs, free):
     )
 
 
-def _warn_of_space(run, needs, dtype):
+def _warn_of_space(run, needs, free, dtype):
     """Says so where the disk has no room for what is still to be written."""
-    free = files.free(run.folder)
-    if free is None:
-        return
     folders = (run.checkpoints, run.snapshots)
     there = sum(
         size or 0

@@ -57,7 +57,7 @@ def test_a_disk_without_room_is_said_before_the_run(capsys, one_device, tmp_path
     config, run = digits.get_config(), Run(epath.Path(tmp_path))
     needs = 3 * 13_248_556 + 6 * 3_312_136
     for free, warned in ((needs, False), (needs - 2**20, True)):
-        monkeypatch.setattr(files, "free", lambda path, free=free: free)
+        monkeypatch.setattr(files, "room", lambda path, free=free: (free, path))
         _, err = screen(config, one_device, run.folder, capsys)
         assert err.startswith("Warning:") == warned
     assert "1.0 MiB more than is free" in err
@@ -65,16 +65,6 @@ def test_a_disk_without_room_is_said_before_the_run(capsys, one_device, tmp_path
     (run.checkpoints / "500").mkdir(parents=True)
     (run.checkpoints / "500" / "file").write_bytes(b"0" * 2**20)
     assert screen(config, one_device, run.folder, capsys).err == ""
-
-
-def test_a_bucket_has_no_end(capsys, one_device):
-    assert files.free(epath.Path("gs://bucket/run")) is None
-
-
-def test_a_folder_that_is_not_there_yet_is_on_a_disk(tmp_path):
-    here = files.free(epath.Path(tmp_path))
-    there = files.free(epath.Path(tmp_path) / "a" / "b")
-    assert there == pytest.approx(here, rel=0.1)
 
 
 @pytest.mark.parametrize(
