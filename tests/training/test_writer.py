@@ -104,12 +104,14 @@ def test_a_full_disk_is_raised_by_the_next_call_and_keeps_nobody_waiting(run, wh
     assert rows(run) == [{"step": "5", "loss": "0.5", "norm": ""}]
 
 
-def test_what_nobody_asked_about_is_raised_at_the_end(run):
+def test_what_nobody_asked_about_is_raised_at_the_end(run, monkeypatch):
+    def refused(events):
+        raise files.WriteError(run.tensorboard, "No space left on device")
+
     writer = Writer(run, COLUMNS, 0)
-    with small_files(20):
-        writer.write_metrics(5, {"loss": 0.5})
-        writer._thread.submit(lambda: None).result()
-    with pytest.raises(UserError, match="cannot be written"):
+    monkeypatch.setattr(writer._events, "add", refused)
+    writer.write_scalars(5, {"loss": 0.5})
+    with pytest.raises(UserError, match="No space left"):
         writer.close()
 
 
