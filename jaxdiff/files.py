@@ -145,15 +145,16 @@ def size(path):
         return path.stat().length
 
 
-def free(path):
-    """Bytes that are free where a local path is, or will be; None for a bucket."""
-    if is_remote(path):
-        return None
-    path = absolute(path)
-    with reading(path):
-        while not os.path.exists(path):
-            path = path.parent
-        return shutil.disk_usage(path).free
+def room(path):
+    """(free bytes, folder) of the disk that `path` is or will be on.
+
+    Of a bucket it is the disk on which files for it are written first.
+    """
+    folder = epath.Path(tempfile.gettempdir()) if is_remote(path) else absolute(path)
+    with reading(folder):
+        while not folder.is_dir():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free, folder
 
 
 def walk(folder):
@@ -369,13 +370,19 @@ def remove_if_empty(folder):
             os.rmdir(folder)
 
 
-def move(path, to):
-    """Moves a file or a folder to a place where there is nothing; in a bucket, file by file."""
+def move(path, to, last=None):
+    """Moves a file or a folder to a place where there is nothing; in a bucket, file by file.
+
+    Args:
+      path, to: from where and to where.
+      last: name of the files whose presence says that the folders they are in are whole: in a
+        bucket they are the last to come, and the first to go.
+    """
     if exists(to):
         raise WriteError(to, "there is something of that name")
     with writing(to):
         if is_remote(path):
-            buckets.move(path, to)
+            buckets.move(path, to, last)
         else:
             os.makedirs(to.parent, exist_ok=True)
             os.rename(path, to)

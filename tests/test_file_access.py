@@ -11,12 +11,16 @@ ALLOWED = {
     "jaxdiff/buckets.py",  # what files is made of
     "jaxdiff/claims.py",  # locks
     "jaxdiff/arrays.py",  # npz, of open files
+    "jaxdiff/tables.py",  # rows at the end of a table
     "jaxdiff/cli.py",  # the folder of the user's cache
     "jaxdiff/plan/cache.py",  # the same
     "jaxdiff/plan/early.py",  # what a compiler dumps on this machine
     "jaxdiff/config/overrides.py",  # reads the config file, a program of the user's
     "jaxdiff/stopping.py",  # pipes of signals
     "jaxdiff/training/interrupt.py",
+    "jaxdiff/parallel/watchdog.py",  # the last line of a program
+    "jaxdiff/parallel/cluster.py",  # this machine's devices
+    "jaxdiff/parallel/metadata.py",  # the same
 }
 
 MODULES = {"fcntl", "glob", "pathlib", "shutil", "tempfile"}  # not imported at all

@@ -22,7 +22,7 @@ def main():
     cli.add_flag(parser, "step", step, help="Of a snapshot; default: the latest")
     cli.add_flag(parser, "length", tuple[float, ...], (), "Lengths (sigma_rel), such as 0.05,0.1")
     cli.add_flag(parser, "out", help="Folder of a run to make; default: keep them in this one")
-    cli.add_flag(parser, "distributed", bool, False, "Join other hosts")
+    cli.add_distributed(parser)
     cli.add_imports(parser)
     cli.run(_rebuild, parser)
 
@@ -33,7 +33,7 @@ def _rebuild(args):
     from jaxdiff.checkpoints.run import Run, export
     from jaxdiff.parallel import processes
 
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     run = Run(files.parse_path(args.run, "The run"))
     run.config()  # refuses what is no run
     lengths = tuple(dict.fromkeys(cli.require("length", args.length, "lengths such as 0.05,0.1")))

@@ -341,7 +341,7 @@ def plan(dataset, out, workers):
     height, width, channels = dataset.shapes["image"]
     size = count * height * width * channels * (1 if dataset.encoding == "raw" else PNG_SHARE)
     there = sum(each or 0 for each in files.walk(out).values()) if files.exists(out) else 0
-    free = files.free(out)
+    free, _ = files.room(out)
     if size - there > free:
         raise UserError(
             f"{out} needs about {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there: make "

@@ -96,7 +96,7 @@ def parser():
         Count,
         help="How many images at once, over all devices; default: as suits them",
     )
-    add("distributed", bool, False, "Whether many hosts run this program together")
+    cli.add_distributed(parser)
     cli.add_imports(made)
     return made
 
@@ -104,7 +104,7 @@ def parser():
 def _evaluate(args):
     metrics = None if args.metrics is None else checked(args.metrics)
     _check(args)
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     # Imported here, so that --help and a misspelt flag are answered at once.
     from jaxdiff.evaluation import run_evaluation
     from jaxdiff.evaluation.values import Options

@@ -30,14 +30,14 @@ def main():
     )
     cli.add_flag(parser, "num_images", Count, help="The first so many of the split; default: all")
     cli.add_imports(parser)
-    cli.add_flag(parser, "distributed", bool, False, "Many hosts run this program")
+    cli.add_distributed(parser)
     cli.run(_measure, parser)
 
 
 def _measure(args):
     model = cli.require("model", args.model, "the folder of a run")
     split = cli.require("split", args.split, "a part of the run's dataset, such as test")
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     from jaxdiff.evaluation import bits
 
     bits.run(

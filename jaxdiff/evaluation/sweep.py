@@ -59,7 +59,7 @@ def main():
     add("features", help="Network whose features are compared, NAME[:FRONT_END]; or a run")
     add("feature_weights", help="Folder of its weights; default: $JAXDIFF_WEIGHTS")
     add("out", default="samples/sweep", help="Folder of the table and the picture")
-    add("distributed", bool, False, "Many hosts run this program")
+    cli.add_distributed(parser)
     cli.add_imports(parser)
     cli.run(_sweep, parser)
 
@@ -69,7 +69,7 @@ def _sweep(args):
     known = "efficientnet-lite0, inception, or a classifier's run"
     features = cli.require("features", args.features, known)
     metrics = tuple(dict.fromkeys(cli.require("metrics", args.metrics, "names such as fd,recall")))
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     from jaxdiff import files
     from jaxdiff.evaluation import run_sweep
     from jaxdiff.evaluation.search import Search, grid

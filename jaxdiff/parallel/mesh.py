@@ -18,7 +18,10 @@ FSDP_MIN_SIZE = 2**14
 
 
 def make_mesh(fsdp=1, devices=None):
-    """A mesh of all devices, `fsdp` of them along the axis of that name.
+    """A mesh of devices, by default all of them, `fsdp` of them along the axis of that name.
+
+    A mesh of the devices of one process needs no other process, neither here nor in what runs on
+    it.
 
     Devices along `fsdp` are neighbours on the fast network where they report how they are
     connected. TPUs of several slices have `data` alone across slices.
@@ -33,7 +36,7 @@ def make_mesh(fsdp=1, devices=None):
             f"mesh.fsdp {fsdp} does not divide the {len(devices)} devices: choose a divisor."
         )
     mesh = Mesh(arrange(devices, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
-    if processes.count() > 1:
+    if processes.count() > 1 and mesh.is_multi_process:
         _connect(mesh)
     return mesh
 
@@ -127,10 +130,32 @@ def check_batch_size(batch_size, mesh, accumulate=1):
         )
 
 
+def rows_here(mesh, size):
+    """Rows of a batch [size, ...] that this process's devices hold: int [size / processes].
+
+    In order; on meshes of TPUs they need not follow each other.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    return np.sort(np.concatenate([np.arange(size)[index] for index in slices]))
+
+
 def to_devices(tree, mesh):
-    """This process's parts of a batch [B / processes, ...] as global arrays sharded by sample."""
+    """The rows of a batch that `rows_here` names as global arrays sharded by sample."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+    count = len({device.process_index for device in mesh.devices.flat})
+
+    def place(x):
+        size = len(x) * count
+        rows = rows_here(mesh, size)
+
+        def part(index):
+            start, stop, _ = index[0].indices(size)
+            first = np.searchsorted(rows, start)
+            return x[first : first + stop - start]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, tree)
 
 
 def from_global(array, sharding):

@@ -6,6 +6,7 @@ python train.py --config configs/NAME.py --workdir runs/NAME
 import sys
 
 from jaxdiff import cli
+from jaxdiff.parallel import metadata
 from jaxdiff.training.interrupt import Interrupt
 
 
@@ -22,15 +23,23 @@ def main():
         False,
         "Move what the run holds into its folder before-restart-1, and begin at step 0",
     )
-    cli.add_flag(parser, "distributed", bool, False, "Whether many hosts run this program together")
+    cli.add_flag(
+        parser,
+        "profile",
+        tuple[int, ...],
+        (),
+        "START,STEPS: write a trace of steps START + 1 to START + STEPS for TensorBoard",
+    )
+    cli.add_distributed(parser)
     cli.run(_train, parser)
 
 
 def _train(args):
     workdir = cli.require("workdir", args.workdir, "a folder such as runs/NAME")
     with Interrupt(ends_program=True) as interrupt:
-        cli.start_jax(args.distributed)
+        cluster = cli.start_jax(args.distributed, args.compilation_cache)
+        metadata.watch(cluster)
         from jaxdiff.training.loop import train
 
-        train(args.config, workdir, interrupt, args.restart)
+        train(args.config, workdir, interrupt, args.restart, args.profile)
     sys.exit(interrupt.status)
