@@ -235,6 +235,11 @@ def require(name, value, example):
     return value
 
 
+def start_jax_alone():
+    """Readies JAX for a program that works without the others."""
+    start_jax()
+
+
 def start_jax(distributed=False):
     """Readies JAX: compiled programs are kept for the next start, and other hosts are joined.
 

@@ -157,7 +157,7 @@ def shapes(folder, step, item):
     """
     path = files.absolute(folder) / str(step) / item
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _reader() as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
@@ -218,7 +218,7 @@ def _restore(path, template, partly):
     )
     args = ocp.args.PyTreeRestore(template, restore_args, partial_restore=partly)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _reader() as checkpointer:
             tree = checkpointer.restore(path, args=args)
         return _placed(tree, template) if through_host else tree
     # tensorstore, orbax and the file system raise errors of many kinds for corrupt files.
@@ -227,6 +227,15 @@ def _restore(path, template, partly):
         raise CorruptCheckpoint(
             f"{path.name} cannot be read ({type(error).__name__}: {message})"
         ) from error
+
+
+def _reader():
+    """What reads trees of arrays, which does not wait for processes that JAX alone knows of."""
+    together = ocp.options.MultiprocessingOptions()
+    if processes.count() != jax.process_count():
+        together = ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=together)
+    return ocp.Checkpointer(handler, multiprocessing_options=together)
 
 
 def _placed(arrays, template):

@@ -100,9 +100,10 @@ def _whole(tree):
 def _stop_if_asked(mesh):
     """Ends the processes that work on a mesh together, before a batch, where one received SIGTERM.
 
-    JAX catches the signal then, and makes them agree; a process that works alone ends by its own
-    handler. Previews are sampled within training, which asks by the numbers of its own steps.
+    JAX catches the signal then, and makes them agree. Previews are sampled within training, which
+    asks by the numbers of its own steps.
     """
+    stopping.check()
     if not (mesh.is_multi_process and stopping.is_listening()):
         return
     if multihost_utils.reached_preemption_sync_point(next(_batches)):

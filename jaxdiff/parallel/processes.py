@@ -1,5 +1,6 @@
 """One program in many processes: their numbers, and what is done in one of them or in all."""
 
+import contextlib
 import os
 
 import jax
@@ -7,6 +8,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.numbers import whole
+
+_works_alone = False
 
 
 def initialize(distributed):
@@ -60,19 +63,39 @@ def _environment():
     return known
 
 
+@contextlib.contextmanager
+def alone():
+    """While it is open this process works without the others that JAX may know of.
+
+    So it does in programs that share nothing but a folder: none waits for another, whatever the
+    others do. On a TPU pod JAX knows of all hosts, asked or not.
+    """
+    global _works_alone
+    before, _works_alone = _works_alone, True
+    try:
+        yield
+    finally:
+        _works_alone = before
+
+
 def index():
     """This process's number."""
-    return jax.process_index()
+    return 0 if _works_alone else jax.process_index()
 
 
 def count():
     """How many processes run the program."""
-    return jax.process_count()
+    return 1 if _works_alone else jax.process_count()
+
+
+def devices():
+    """The devices of the processes that run the program."""
+    return jax.local_devices() if _works_alone else jax.devices()
 
 
 def is_first():
     """Whether this process is the one that prints and writes what is written once."""
-    return jax.process_index() == 0
+    return index() == 0
 
 
 def barrier(name):
