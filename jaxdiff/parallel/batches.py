@@ -73,7 +73,7 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
 
         def finished():
             rows, result = running.popleft()
-            result = jax.tree.map(lambda array: array[: len(rows)], _whole(result))
+            result = jax.tree.map(lambda array: array[: len(rows)], processes.gather(result))
             bar.update(len(rows))
             return result
 
@@ -87,14 +87,6 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
                 yield finished()
         while running:
             yield finished()
-
-
-def _whole(tree):
-    """A tree of arrays as NumPy; of those that are split over processes, in each of them."""
-    return jax.tree.map(
-        lambda array: np.asarray(array) if array.is_fully_addressable else processes.gather(array),
-        tree,
-    )
 
 
 def _stop_if_asked(mesh):
