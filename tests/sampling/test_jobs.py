@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,10 +24,11 @@ from tests.runs import make_run, random_params
 
 pytestmark = pytest.mark.slow
 
-# sample.py, which notes each shard that it begins and ends, and takes its time for one.
+# sample.py, which notes each shard that it begins and ends; together they end no more shards than a
+# file allows, however fast or slow the machine is.
 WORKER = """
 import os, sys, time
-from jaxdiff import locks
+from jaxdiff import locks, stopping
 from jaxdiff.sampling import command
 from jaxdiff.sampling.job import Job
 
@@ -34,14 +36,22 @@ locks.BEAT, locks.DEAD = 1, 8  # seconds, on gs://
 sys.argv[0] = "sample.py"
 sample = Job.sample
 
+NOTES = os.environ["NOTES"]
+
 def note(what, numbers):
-    with open(os.environ["NOTES"], "a") as notes:
+    with open(NOTES, "a") as notes:
         notes.write(f"{what} {numbers[0]} {os.getpid()}\\n")
+
+def has_to_wait():
+    with open(NOTES) as notes, open(NOTES + ".allowed") as allowed:
+        return notes.read().count("end") >= int(allowed.read() or 0)
 
 def noted(job, params, numbers, *args, **kwargs):
     note("begin", numbers)
     found = sample(job, params, numbers, *args, **kwargs)
-    time.sleep(float(os.environ["PAUSE"]))
+    while has_to_wait():
+        time.sleep(0.1)
+        stopping.check()
     note("end", numbers)
     return found
 
@@ -55,7 +65,7 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "run", tiny.config())
 
 
-def launch(run, out, notes, index, *flags, count=4, pause=0.0, **variables):
+def launch(run, out, notes, index, *flags, count=4, **variables):
     """A process of a job of several, which find themselves by variables, and never join."""
     where = {
         "JAX_COORDINATOR_ADDRESS": "localhost:1",  # where nobody is
@@ -63,8 +73,13 @@ def launch(run, out, notes, index, *flags, count=4, pause=0.0, **variables):
         "JAX_PROCESS_ID": str(index),
     }
     arguments = ["-c", WORKER, f"--model={run}", f"--out={out}", *flags]
-    variables = {"NOTES": str(notes), "PAUSE": str(pause), "OMP_NUM_THREADS": "1", **variables}
+    variables = {"NOTES": str(notes), "OMP_NUM_THREADS": "1", **variables}
     return start(*arguments, **where, **variables)
+
+
+def allow(notes, count):
+    """Lets the processes end this many shards in all."""
+    files.write_text(epath.Path(f"{notes}.allowed"), str(count))
 
 
 def ended(program, status=0):
@@ -75,22 +90,32 @@ def ended(program, status=0):
     return out
 
 
-def kill_and_restart(make, kills, seconds, notes):
+def kill_and_restart(make, kills, notes):
     """Starts a process and kills it at random moments; starts it a last time.
+
+    Of two kills one is between the start and the first shard, or soon after, and one when it is on
+    a shard. The job proceeds by two shards with each.
 
     Returns:
       (the last process, pids of those that were killed).
     """
     rng, killed = random.Random(0), []
-    for _ in range(kills):
+    for number in range(kills):
+        allow(notes, 2 * number + 2)
         program = make()
-        until = time.monotonic() + rng.uniform(*seconds)
-        while time.monotonic() < until:
+
+        def on_a_shard(program=program):
             assert program.poll() is None, (len(killed), program.communicate())
-            time.sleep(0.02)
+            return notes.exists() and f" {program.pid}\n" in notes.read_text()
+
+        if number % 2:
+            wait_for(on_a_shard, 240)
+        time.sleep(rng.uniform(0, 2 if number % 2 else 12))
+        assert program.poll() is None, (len(killed), program.communicate())
         program.send_signal(signal.SIGKILL)
         program.communicate()
         killed.append(program.pid)
+    allow(notes, 10**6)
     return make(), killed
 
 
@@ -113,18 +138,19 @@ def check_notes(notes, total, killed):
 def test_four_processes_of_which_one_is_killed_twenty_times(run, tmp_path):
     """5,000 samples in shards of 100 are, byte for byte, those that one process makes."""
     flags, notes = ["--num_samples=5000", "--shard_size=100", "--batch_size=100"], tmp_path / "n"
-    out, alone = tmp_path / "out", tmp_path / "alone"
+    out, alone = tmp_path / "out", tmp_path / "samples"
     begin = time.monotonic()
-    others = [launch(run, out, notes, index, *flags, pause=12) for index in (0, 1, 2)]
-    make = lambda: launch(run, out, notes, 3, *flags, pause=2)  # noqa: E731
-    last, killed = kill_and_restart(make, 20, (1, 14), notes)
+    allow(notes, 0)
+    others = [launch(run, out, notes, index, *flags) for index in (0, 1, 2)]
+    last, killed = kill_and_restart(partial(launch, run, out, notes, 3, *flags), 20, notes)
     said = [ended(program) for program in (*others, last)]
     print(f"4 processes, 20 kills, 50 shards: {time.monotonic() - begin:.0f} s")
     repeated = check_notes(notes, 50, killed)
     print(f"{repeated} shards were sampled again")
     assert repeated >= 3, "some kills were within a shard"
     assert sum("5000 samples are in" in text for text in said) == 1
-    ended(launch(run, alone, tmp_path / "alone.n", 0, *flags, count=1))
+    allow(tmp_path / "alone", 10**6)
+    ended(launch(run, alone, tmp_path / "alone", 0, *flags, count=1))
     for name in ("samples_5000x8x8x1.npz", "grid.png", "settings.json", "manifest.json"):
         assert (out / name).read_bytes() == (alone / name).read_bytes(), name
     assert len(files.names(out)) == 4
@@ -133,18 +159,20 @@ def test_four_processes_of_which_one_is_killed_twenty_times(run, tmp_path):
 def test_two_processes_on_gs_of_which_one_is_killed_five_times(run, tmp_path, bucket):
     """500 samples in shards of 25; the locks of killed processes are taken over."""
     flags, notes = ["--num_samples=500", "--shard_size=25", "--batch_size=25"], tmp_path / "n"
-    out, alone = bucket / "jobs" / "out", tmp_path / "alone"
+    out, alone = bucket / "jobs" / "out", tmp_path / "samples"
     port = int(os.environ["STORAGE_EMULATOR_HOST"].rpartition(":")[2])
     fields = {"count": 2, **environment(port)}
     begin = time.monotonic()
-    other = launch(run, out, notes, 0, *flags, pause=5, **fields)
-    make = lambda: launch(run, out, notes, 1, *flags, pause=3, **fields)  # noqa: E731
-    last, killed = kill_and_restart(make, 5, (6, 16), notes)
+    allow(notes, 0)
+    other = launch(run, out, notes, 0, *flags, **fields)
+    make = partial(launch, run, out, notes, 1, *flags, **fields)
+    last, killed = kill_and_restart(make, 5, notes)
     said = [ended(program) for program in (other, last)]
     print(f"2 processes on gs://, 5 kills, 20 shards: {time.monotonic() - begin:.0f} s")
     print(f"{check_notes(notes, 20, killed)} shards were sampled again")
     assert sum("500 samples are in" in text for text in said) == 1
-    ended(launch(run, alone, tmp_path / "alone.n", 0, *flags, count=1))
+    allow(tmp_path / "alone", 10**6)
+    ended(launch(run, alone, tmp_path / "alone", 0, *flags, count=1))
     name = "samples_500x8x8x1.npz"
     assert files.read_bytes(out / name) == (alone / name).read_bytes()
     assert sorted(files.names(out)) == ["grid.png", "manifest.json", name, "settings.json"]
@@ -153,11 +181,13 @@ def test_two_processes_on_gs_of_which_one_is_killed_five_times(run, tmp_path, bu
 def test_the_same_command_twice_at_once_and_another(run, tmp_path):
     out, notes = tmp_path / "out", tmp_path / "n"
     flags = ["--num_samples=40", "--shard_size=10"]
-    programs = [launch(run, out, notes, 0, *flags, count=1, pause=3) for _ in range(2)]
-    wait_for(lambda: (out / "settings.json").exists())
+    allow(notes, 0)
+    programs = [launch(run, out, notes, 0, *flags, count=1) for _ in range(2)]
+    wait_for(lambda: notes.exists() and notes.read_text().count("begin") == 2)
     other = launch(run, out, notes, 0, *flags, "--seed=1", count=1)
     assert "with another seed" in other.communicate(timeout=240)[1]
     assert other.returncode == 1
+    allow(notes, 10**6)
     said = [ended(program) for program in programs]
     assert check_notes(notes, 4, []) == 0
     assert sum("40 samples are in" in text for text in said) == 1
@@ -167,12 +197,14 @@ def test_the_same_command_twice_at_once_and_another(run, tmp_path):
 def test_a_signal_frees_the_shard_and_leaves_nothing_half_written(run, tmp_path, number, status):
     out, notes = tmp_path / "out", tmp_path / "n"
     flags = ["--num_samples=40", "--shard_size=20", "--batch_size=10"]
-    program = launch(run, out, notes, 0, *flags, pause=2)
+    allow(notes, 1)
+    program = launch(run, out, notes, 0, *flags)
     wait_for(lambda: notes.exists() and notes.read_text().count("begin") == 2)
     program.send_signal(number)
-    assert "merged" not in ended(program, status)
+    ended(program, status)
     assert files.names(out) == ["settings.json", "shards"]
-    assert set(files.names(out / "shards")) <= {"00000-of-00002.npz", "00001-of-00002.npz"}
+    assert files.names(out / "shards") == ["00000-of-00002.npz"]
+    allow(notes, 2)
     ended(launch(run, out, notes, 1, *flags))
     assert (out / "manifest.json").exists()
 
