@@ -38,10 +38,8 @@ def run(job, out, shard_size=None, place=None):
             "works on its own: give it a mesh of jax.local_devices()."
         )
     place, settings = place or Place(), _claim(job, out, shard_size)
-    shards, can_lock = (
-        Shards(out, job.num_samples, settings["shard"]),
-        locks.has_locks(out / SETTINGS),
-    )
+    shards = Shards(out, job.num_samples, settings["shard"])
+    can_lock = locks.has_locks(out / SETTINGS)
     with stopping.deferred():
         try:
             manifest = merge.finished(out, settings)
