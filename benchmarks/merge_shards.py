@@ -2,9 +2,9 @@
 
 python benchmarks/merge_shards.py --folder /tmp --num_samples 50000 --image_size 256
 
-Shards of 1,024 synthetic samples are written below the folder, which may be in a bucket, and merged;
-the largest resident memory of the process that merges is printed. Everything is then removed. It
-takes twice the room of the samples: 20 GB for 50,000 of 256 x 256 x 3.
+Shards of 1,024 synthetic samples are written below the folder, which may be in a bucket, and
+merged; the largest resident memory of the process that merges is printed. Everything is then
+removed. It takes twice the room of the samples: 20 GB for 50,000 of 256 x 256 x 3.
 """
 
 import argparse
