@@ -28,6 +28,7 @@ from jaxdiff.config.serialization import import_modules, to_dict
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.parallel import watchdog
 
+SECONDS_TO_SAY_WHY = 5.0  # in which a process that failed writes why
 ABOUT = "about.txt"  # in a folder of compiled programs
 # What the error of a computation, or of a barrier, says where another process has ended.
 LOST = re.compile(r"Gloo|NCCL|connection|socket closed|barrier|heartbeat|peer", re.IGNORECASE)
@@ -68,7 +69,7 @@ def _end(status, sentence, is_elsewhere=False):
     print(watchdog.line(sentence), file=sys.stderr, flush=True)
     if watchdog.place() is None:
         sys.exit(status)
-    if is_elsewhere and (cause := watchdog.other(wait=5)):
+    if is_elsewhere and (cause := watchdog.other(wait=SECONDS_TO_SAY_WHY)):
         watchdog.follow(cause)
     watchdog.end(status, sentence)
 

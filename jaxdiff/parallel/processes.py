@@ -95,3 +95,14 @@ def agree(number):
 def any_process(flag):
     """Whether `flag` is true in any process; every process must ask."""
     return bool(flag) if count() == 1 else bool(multihost_utils.process_allgather(flag).any())
+
+
+def everywhere(number):
+    """An int of each process, in the order of their numbers; every process asks."""
+    return [number] if count() == 1 else multihost_utils.process_allgather(number).tolist()
+
+
+def first_where(flag):
+    """The first process where `flag` is true, by its number; None: in none. Every process asks."""
+    flags = everywhere(int(flag))
+    return flags.index(1) if any(flags) else None
