@@ -2,6 +2,7 @@
 
 import threading
 
+import jax
 import pytest
 
 from jaxdiff import cli
@@ -131,7 +132,7 @@ def test_a_bug_keeps_its_traceback(store, capfd):
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("Gloo all-reduce failed: Connection closed by peer"),
+        jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection closed by peer"),
         elsewhere(UserError("Process 2 says it.")),
     ],
     ids=["connection", "sentence"],
@@ -148,5 +149,5 @@ def test_who_did_not_fail_says_whose_failure_it_is(store, capfd, error):
 
 def test_a_lost_process_is_named_by_nobody(store, capfd, monkeypatch):
     monkeypatch.setattr(cli, "SECONDS_TO_SAY_WHY", 0.1)
-    assert run(RuntimeError("Connection closed by peer")) == 1
+    assert run(jax.errors.JaxRuntimeError("Connection closed by peer")) == 1
     assert "Connection closed by peer" in store["jaxdiff/failed"]
