@@ -57,6 +57,8 @@ def _here(leaf):
 
 KILLED, ABORTED, FULL = -signal.SIGKILL, -signal.SIGABRT, "cannot be written"
 FAILED = "ZeroDivisionError"
+# Python says it where a connection is closed; JAX aborts what waits for a checkpoint to be written.
+LOST = None
 CASES = {
     "a bug in process 1": ("bug", 1, None, [1, 1], FAILED),
     "a bug in process 0": ("bug", 0, None, [1, 1], FAILED),
@@ -64,9 +66,9 @@ CASES = {
     "a device's memory": ("device_memory", 0, None, [1, 1], "memory does not suffice"),
     "the disk of process 0": ("disk", 0, None, [1, 1], FULL),
     "the disk of process 1": ("disk", 1, None, [1, 1], FULL),
-    "process 1 killed": ("nothing", 1, signal.SIGKILL, [1, KILLED], "Connection"),
-    "process 0 killed": ("nothing", 0, signal.SIGKILL, [KILLED, ABORTED], "Connection"),
-    "process 1 stopped": ("nothing", 1, signal.SIGSTOP, [ABORTED, KILLED], "heartbeat"),
+    "process 1 killed": ("nothing", 1, signal.SIGKILL, [LOST, KILLED], "process was lost"),
+    "process 0 killed": ("nothing", 0, signal.SIGKILL, [KILLED, ABORTED], "another task died"),
+    "process 1 stopped": ("nothing", 1, signal.SIGSTOP, [ABORTED, KILLED], "not been heard of"),
     "SIGTERM in process 1": ("nothing", 1, signal.SIGTERM, [143, 143], "saved at step"),
     "one of four": ("bug", 2, None, [1, 1, 1, 1], FAILED),
 }
@@ -77,9 +79,9 @@ def test_the_others_end_too_and_the_run_continues(tmp_path, case):
     fault, process, send, statuses, words = CASES[case]
     ends, seconds = failing(tmp_path, fault, process, send, len(statuses))
     print(f"{case}: {[status for status, _, _ in ends]} after {seconds:.0f} s")
-    for status, (ended_with, out, err) in zip(statuses, ends, strict=True):
-        assert ended_with == status, err
-        assert status == KILLED or words in out + err
+    for expected, (status, _, err) in zip(statuses, ends, strict=True):
+        assert status == expected or (expected == LOST and status in (1, ABORTED)), err
+    assert any(words in out + err for _, out, err in ends)
     if words == FAILED:
         assert all(f"Process {process} of {len(ends)} (" in err for _, _, err in ends[:process])
     assert seconds < SECONDS

@@ -20,9 +20,9 @@ def store(monkeypatch):
     """What the store holds; this process is 1 of 3."""
     values = {}
 
-    def attempt(method, key, value=None):
+    def attempt(method, key, value=None, overwrite=False):
         if method == "key_value_set":
-            values.setdefault(key, value)
+            values[key] = value if overwrite else values.get(key, value)
         elif method == "key_value_try_get":
             return values.get(key)
         elif method == "key_value_dir_get":
@@ -114,6 +114,29 @@ def test_process_0_waits_for_no_lost_process(store, monkeypatch):
     monkeypatch.setattr(watchdog, "_place", (0, 3))
     with pytest.raises(Ended):
         watchdog.end(1, "The disk is full.")
+
+
+def test_process_0_says_of_whom_it_has_not_heard(store, monkeypatch, capfd):
+    clock = [0.0]
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: clock[0])
+    heard = {}
+
+    def beat(*processes):
+        for process in (*processes, 0):
+            monkeypatch.setattr(watchdog, "_place", (process, 3))
+            watchdog._beat(heard)
+        return capfd.readouterr().err
+
+    assert beat(1, 2) == ""
+    for clock[0], processes, said in (
+        (6.0, (1, 2), False),
+        (12.0, (1,), False),
+        (17.0, (1,), True),
+        (18.0, (1,), False),  # once
+        (19.0, (1, 2), False),  # there again
+        (30.0, (1,), True),
+    ):
+        assert ("Process 2 of 3 (" in beat(*processes)) == said, clock
 
 
 def test_errors_carry_the_process(store, capfd):
