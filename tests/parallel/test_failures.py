@@ -1,5 +1,6 @@
 """What ends one process of a training run ends all, within a minute, and no step is half saved."""
 
+import re
 import signal
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from etils import epath
 
 from jaxdiff.checkpoints import checkpointer
+from tests.parallel.test_metadata import NONE, Server
 from tests.programs import ended, run_together, start_together
 
 pytestmark = pytest.mark.slow
@@ -90,3 +92,16 @@ def test_the_others_end_too_and_the_run_continues(tmp_path, case):
     first, *_ = run_together("train.py", *command(tmp_path, goal), count=len(ends))
     assert f"Continuing from step {goal - 10} " in first if steps else "Training from" in first
     assert f"Trained to step {goal}" in first
+
+
+def test_a_maintenance_notice_saves_all(tmp_path):
+    server = Server(NONE)
+    arguments = ("-m", "tests.parallel.faults", "nothing", 0, STEP, *command(tmp_path, 100_000))
+    programs = start_together(*arguments, **server.environ)
+    while (line := programs[1].stdout.readline()) != f"at {STEP}\n":
+        assert line, programs[1].communicate()
+    server.set("preempted", "TRUE")
+    ends = ended(programs, 2 * SECONDS)
+    assert [status for status, _, _ in ends] == [143, 143], ends
+    (saved,) = re.findall(r"Stopped and saved at step (\d+)", ends[0][1])
+    assert whole_steps(epath.Path(tmp_path / "run" / "checkpoints"))[-1] == int(saved)

@@ -3,6 +3,8 @@ import time
 import jax
 import pytest
 
+from jaxdiff import cli
+from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes, watchdog
 from jaxdiff.parallel.cluster import Cluster
 
@@ -56,3 +58,42 @@ def test_numbers_of_all_processes(monkeypatch):
     for flags, first in (([0, 1, 1], 1), ([0, 0, 0], None), ([1, 0, 1], 0)):
         monkeypatch.setattr(processes, "everywhere", lambda _, flags=flags: flags)
         assert processes.first_where(False) == first
+
+
+def test_the_others_are_joined_without_a_flag(joined, monkeypatch):
+    for name, value in (
+        ("JAX_COORDINATOR_ADDRESS", "host0:1234"),
+        ("JAX_NUM_PROCESSES", "2"),
+        ("JAX_PROCESS_ID", "1"),
+    ):
+        monkeypatch.setenv(name, value)
+        if name != "JAX_PROCESS_ID":
+            with pytest.raises(UserError, match="JAX_PROCESS_ID"):
+                cli.start_jax()
+    assert cli.start_jax(False) is None
+    assert cli.start_jax_alone() == CLUSTER
+    assert joined == []
+    for distributed in (None, True):
+        assert cli.start_jax(distributed) == CLUSTER
+    assert [each[0][:3] for each in joined[::2]] == [("host0:1234", 2, 1)] * 2
+
+
+def test_others_that_are_required_must_be_named(joined):
+    assert cli.start_jax() is None
+    with pytest.raises(UserError, match="--distributed finds no other processes"):
+        cli.start_jax(True)
+    assert joined == []
+
+
+def test_processes_that_sample_divide_the_gpus_of_a_host(monkeypatch):
+    names = {"SIZE": "4", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_SIZE": "4"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    changed = {}
+    monkeypatch.setattr(
+        type(jax.config), "update", lambda _, name, value: changed.update({name: value})
+    )
+    found = cli.start_jax_alone()
+    assert (found.kind, found.process_id) == ("Open MPI", 1)
+    assert changed["jax_cuda_visible_devices"] == "2,3"
