@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
+import threading
 
 import jax
 import numpy as np
@@ -20,6 +22,8 @@ from jaxdiff.claims import in_first
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
+# The file that orbax writes last into a step; in a bucket a step without it is not whole.
+LAST = "commit_success.txt"
 ASIDE = "set_aside"  # the folder of a run for steps that it does not continue from
 # How tensorstore says what the disk refuses: `...: No space left on device [os_error_code='28'...`.
 DISK = re.compile(r"([^:\s][^:\n]*) \[os_error_code=")
@@ -42,8 +46,15 @@ class Checkpointer:
 
     def __init__(self, folder, keep=None):
         self.folder = files.absolute(folder)
+        # Processes wait for each other at barriers that orbax names by the step alone: a snapshot
+        # and a checkpoint of one step that are written at once would meet at each other's.
+        prefix = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=_barrier),
+            multiprocessing_options=prefix,
         )
         with _writing(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -79,10 +90,26 @@ class Checkpointer:
         with _writing(self.folder):
             self._manager.wait_until_finished()
 
+    def check(self):
+        """Raises what went wrong so far while a step was written; does not wait."""
+        with _writing(self.folder):
+            self._manager.check_for_errors()
+
     def close(self):
         """Waits, and ends the manager's threads."""
         with _writing(self.folder), contextlib.closing(self._manager):
             self.wait()
+
+
+def _barrier(*, key, timeout_ms):
+    """Where orbax's threads wait for those of all processes; not in one that failed.
+
+    It would be the only one there: the others are at an earlier barrier, for up to 20 minutes. What
+    failed is raised at once instead, and ends them.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main or sys.exc_info()[0] is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 @contextlib.contextmanager
@@ -101,11 +128,17 @@ def _set_aside(folder, after):
     late = [step for step in complete_steps(folder) if step > after]
     for step in late:
         place = folder.parent / ASIDE / f"{folder.name}-{step}"
-        files.remove_tree(place)  # of an earlier time
-        files.move(folder / str(step), place)
+        remove(place)  # of an earlier time
+        files.move(folder / str(step), place, LAST)
     if late:
         steps = ", ".join(map(str, late))
         print(f"Moved {folder.name} after step {after} to {ASIDE}/: {steps}.")
+
+
+def remove(step):
+    """Removes the folder of a step, which at no time looks whole; in one process."""
+    files.remove(step / LAST)
+    files.remove_tree(step)
 
 
 def is_step(name):
@@ -202,8 +235,10 @@ def in_all(function, *args):
         result = function(*args)
     except CorruptCheckpoint as error:
         problem = error
-    if processes.any_process(problem is not None):
-        raise problem or CorruptCheckpoint("another process cannot read it")
+    if (failed := processes.first_where(problem is not None)) is not None:
+        raise problem or CorruptCheckpoint(
+            f"process {failed} of {processes.count()} cannot read it"
+        )
     return result
 
 
@@ -218,8 +253,10 @@ def _restore(path, template, partly):
     )
     args = ocp.args.PyTreeRestore(template, restore_args, partial_restore=partly)
     try:
-        with _reader() as checkpointer:
-            tree = checkpointer.restore(path, args=args)
+        # Not by an ocp.Checkpointer, which waits for the other processes at the end: one that
+        # cannot read a file would leave them waiting there.
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+            tree = handler.restore(path, args=args)
         return _placed(tree, template) if through_host else tree
     # tensorstore, orbax and the file system raise errors of many kinds for corrupt files.
     except Exception as error:

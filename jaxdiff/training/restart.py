@@ -7,7 +7,7 @@ from jaxdiff.errors import UserError
 
 # What training writes into a run's folder, and what evaluations keep there.
 PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "set_aside", "features")
-TABLES = ("metrics.csv",)
+TABLES = ("evaluation.csv", "metrics.csv")
 ASIDE = "before-restart"  # what there was is moved to RUN/before-restart-1, and so on
 
 
@@ -83,5 +83,5 @@ def _set_history_aside(run):
         if name.endswith(".json"):
             files.copy(run.folder / name, aside / name)
     for name in moved:
-        files.move(run.folder / name, aside / name)
+        files.move(run.folder / name, aside / name, checkpointer.LAST)
     print(f"Moved what {run.folder} held to {aside}.")
