@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
+import threading
 
 import jax
 import numpy as np
@@ -51,6 +53,7 @@ class Checkpointer:
             max_to_keep=keep,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=_barrier),
             multiprocessing_options=prefix,
         )
         with _writing(self.folder):
@@ -96,6 +99,17 @@ class Checkpointer:
         """Waits, and ends the manager's threads."""
         with _writing(self.folder), contextlib.closing(self._manager):
             self.wait()
+
+
+def _barrier(*, key, timeout_ms):
+    """Where orbax's threads wait for those of all processes; not in one that failed.
+
+    It would be the only one there: the others are at an earlier barrier, for up to 20 minutes. What
+    failed is raised at once instead, and ends them.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main or sys.exc_info()[0] is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 @contextlib.contextmanager
@@ -176,7 +190,7 @@ def shapes(folder, step, item):
     """
     path = files.absolute(folder) / str(step) / item
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _reader() as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
@@ -221,8 +235,10 @@ def in_all(function, *args):
         result = function(*args)
     except CorruptCheckpoint as error:
         problem = error
-    if processes.any_process(problem is not None):
-        raise problem or CorruptCheckpoint("another process cannot read it")
+    if (failed := processes.first_where(problem is not None)) is not None:
+        raise problem or CorruptCheckpoint(
+            f"process {failed} of {processes.count()} cannot read it"
+        )
     return result
 
 
@@ -248,6 +264,15 @@ def _restore(path, template, partly):
         raise CorruptCheckpoint(
             f"{path.name} cannot be read ({type(error).__name__}: {message})"
         ) from error
+
+
+def _reader():
+    """What reads trees of arrays, which does not wait for processes that JAX alone knows of."""
+    together = ocp.options.MultiprocessingOptions()
+    if processes.count() != jax.process_count():
+        together = ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=together)
+    return ocp.Checkpointer(handler, multiprocessing_options=together)
 
 
 def _placed(arrays, template):

@@ -1,5 +1,8 @@
 """One program in many processes: their numbers, and what is done in one of them or in all."""
 
+import contextlib
+import threading
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -7,8 +10,11 @@ from jax.experimental import multihost_utils
 from jaxdiff.parallel import cluster as cluster_lib
 from jaxdiff.parallel import watchdog
 
+SECONDS_TO_JOIN = 15.0  # after which a process says that it waits for the others
 # Seconds after which a process that sends no heartbeat is lost. JAX's own is 100.
 HEARTBEAT_TIMEOUT = 30
+
+_works_alone = False
 
 
 def initialize(cluster):
@@ -23,6 +29,13 @@ def initialize(cluster):
     if cluster is None:
         return
     local = cluster_lib.devices_of(cluster)
+    who = f"Process {cluster.process_id} of {cluster.num_processes} ({cluster.kind})"
+    advice = "start all of them, or give --nodistributed to run this process alone."
+    # JAX aborts the program, without an exception, when it has waited long enough.
+    waiting = f"{who} waits up to 5 minutes for the others at {cluster.address}: {advice}"
+    timer = threading.Timer(SECONDS_TO_JOIN, watchdog.say, [waiting])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             cluster.address,
@@ -30,30 +43,51 @@ def initialize(cluster):
             cluster.process_id,
             local,
             cluster_detection_method="deactivate",
+            initialization_timeout=300,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Process {cluster.process_id} of {cluster.num_processes} ({cluster.kind}) cannot join "
-            f"the others at {cluster.address} ({error}): start all of them, and let that address "
-            "be reached from each; or give --nodistributed to run this process alone."
+            f"{who} cannot join the others at {cluster.address} ({error}): {advice}"
         ) from None
+    finally:
+        timer.cancel()
     watchdog.begin(cluster.process_id, cluster.num_processes)
+
+
+@contextlib.contextmanager
+def alone():
+    """While it is open this process works without the others that JAX may know of.
+
+    So it does in programs that share nothing but a folder: none waits for another, whatever the
+    others do. On a TPU pod JAX knows of all hosts, asked or not.
+    """
+    global _works_alone
+    before, _works_alone = _works_alone, True
+    try:
+        yield
+    finally:
+        _works_alone = before
 
 
 def index():
     """This process's number."""
-    return jax.process_index()
+    return 0 if _works_alone else jax.process_index()
 
 
 def count():
     """How many processes run the program."""
-    return jax.process_count()
+    return 1 if _works_alone else jax.process_count()
+
+
+def devices():
+    """The devices of the processes that run the program."""
+    return jax.local_devices() if _works_alone else jax.devices()
 
 
 def is_first():
     """Whether this process is the one that prints and writes what is written once."""
-    return jax.process_index() == 0
+    return index() == 0
 
 
 def barrier(name):
@@ -95,3 +129,14 @@ def agree(number):
 def any_process(flag):
     """Whether `flag` is true in any process; every process must ask."""
     return bool(flag) if count() == 1 else bool(multihost_utils.process_allgather(flag).any())
+
+
+def everywhere(number):
+    """An int of each process, in the order of their numbers; every process asks."""
+    return [number] if count() == 1 else multihost_utils.process_allgather(number).tolist()
+
+
+def first_where(flag):
+    """The first process where `flag` is true, by its number; None: in none. Every process asks."""
+    flags = everywhere(int(flag))
+    return flags.index(1) if any(flags) else None
