@@ -79,7 +79,7 @@ def lock(path, what):
     Raises:
       UserError: if another program holds it, naming its process, host and when it began.
     """
-    take = {"": _take_local, "gs": _take_object}.get(buckets.kind(path), lambda *_: None)
+    take = KINDS.get(buckets.kind(path), lambda *_: None)
     release = in_first(take, path, what)
     try:
         yield
@@ -207,6 +207,14 @@ def _in_use(what, holder):
     return UserError(
         f"{what} is in use by {holder}: wait until that ends, or choose another place."
     )
+
+
+KINDS = {"": _take_local, "gs": _take_object}  # of storage, and how a lock is taken there
+
+
+def is_lockable(path):
+    """Whether what is at a path is protected by locks."""
+    return buckets.kind(path) in KINDS
 
 
 # Claims.

@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 OFTEN = {"training.checkpoint_every": 2, "training.snapshot_every": 2, "training.log_every": 2}
 
 
-def case(folder, name, steps, fields=(), **others):
+def case(folder, name, steps, fields=(), /, **others):
     """A training of linear.config up to a step."""
     values = {**OFTEN, "training.num_steps": steps, **dict(fields)}
     return {"workdir": str(folder / name), "config": values, **others}
@@ -118,15 +118,18 @@ def test_runs_continue_in_other_numbers_of_processes(tmp_path, monkeypatch, reco
 
 @pytest.mark.slow
 def test_the_toy_after_two_steps(tmp_path, monkeypatch):
-    """One device, one process of 4, and two processes of 2."""
+    """One device, one process of 4, and two processes of 2, whose devices take turns in one."""
     names = {"toy1": 1, "toy2": 2}
     cases = [case(tmp_path, n, 2, {"mesh.fsdp": size}, name="toy") for n, size in names.items()]
+    cases += [case(tmp_path, "again", 2, {"mesh.fsdp": 2}, name="toy")]
+    cases += [case(tmp_path, "mixed", 2, {"mesh.fsdp": 2}, name="toy", trap="all:order")]
     for status, problems, err in together(tmp_path, cases):
-        assert (status, problems) == (0, [""] * 2), err
+        assert (status, problems) == (0, [""] * 4), err
+    assert_close(tmp_path / "toy2", tmp_path / "again", 2, 0)  # bit for bit
     for devices in (1, 4):
         single = case(tmp_path, f"single{devices}", 2, name="toy")
         alone(single, devices, monkeypatch)
-        for name in names:
+        for name in (*names, "mixed"):
             largest = assert_close(single["workdir"], tmp_path / name, 2)
             print(f"{name} and {devices} devices: {largest:.2g}")
 
@@ -193,7 +196,8 @@ def test_a_long_evaluation_is_left_within_seconds_by_all(tmp_path):
 
 def children(pid):
     """Processes that a process has started, and those that these have."""
-    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    text = " ".join(each.read_text() for each in threads)
     return [each for child in map(int, text.split()) for each in (child, *children(child))]
 
 
