@@ -95,25 +95,21 @@ def test_two_processes_train_what_one_does_and_another_number_continues(tmp_path
 
 
 @pytest.mark.slow
-def test_runs_continue_in_other_numbers_of_processes(tmp_path, monkeypatch, record_property):
-    """Of 2 devices each: 4 processes, 2, 1, 2 and 4 again, 2 steps each; fsdp 1, 2 and 4."""
-    sizes = (1, 2, 4)
-    for turn, count in enumerate((4, 2, 1, 2, 4), 1):
-        cases = [case(tmp_path, f"many{n}", 2 * turn, {"mesh.fsdp": n}) for n in sizes]
+@pytest.mark.parametrize("sizes", [(4, 1, 2, 4, 2), (1, 2, 4, 2, 4), (2, 4, 1, 1, 1)])
+def test_a_run_continues_in_other_numbers_of_processes(tmp_path, monkeypatch, sizes):
+    """Two steps each in 4, 2, 1, 2 and 4 processes of 2 devices, with other fsdp each time."""
+    for turn, (count, size) in enumerate(zip((4, 2, 1, 2, 4), sizes, strict=True), 1):
+        several = case(tmp_path, "several", 2 * turn, {"mesh.fsdp": size})
         if count == 1:
-            for each in cases:
-                alone(each, 4, monkeypatch)
+            alone(several, 4, monkeypatch)
         else:
-            for status, problems, err in together(tmp_path, cases, count):
-                assert (status, problems) == (0, [""] * 3), err
-    for size in sizes:
-        alone(case(tmp_path, f"one{size}", 10, {"mesh.fsdp": size}), 8, monkeypatch)
-        many = tmp_path / f"many{size}"
-        assert checkpointer.complete_steps(many / "snapshots") == [2, 4, 6, 8, 10]
-        for step in (6, 8, 10):
-            largest = assert_close(tmp_path / f"one{size}", many, step, 5 * TOLERANCE)
-            record_property(f"fsdp {size}, step {step}", largest)
-            print(f"fsdp {size}, step {step}: {largest:.2g}")
+            for status, problems, err in together(tmp_path, [several], count):
+                assert (status, problems) == (0, [""]), err
+    alone(case(tmp_path, "one", 10), 8, monkeypatch)
+    assert checkpointer.complete_steps(tmp_path / "several" / "snapshots") == [2, 4, 6, 8, 10]
+    for step in (6, 8, 10):
+        largest = assert_close(tmp_path / "one", tmp_path / "several", step, 5 * TOLERANCE)
+        print(f"fsdp {sizes}, step {step}: {largest:.2g}")
 
 
 @pytest.mark.slow
