@@ -152,7 +152,7 @@ def _train(config, run, interrupt, restart, profile):
             except Exception:
                 # An evaluation that fails costs no steps, unless it fails in some processes alone:
                 # the others are in a computation, and would not come to save.
-                keep_checkpoint = processes.meet(f"failed-evaluation-{number}", seconds=10)
+                keep_checkpoint = processes.meet(f"failed-evaluation-{number}", seconds=20)
                 raise
             finally:
                 if keep_checkpoint:
