@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 HOST = 8  # GPUs of a host
+TPU_HOST = 4  # chips of a host of a slice that has several
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
 TALL = ("4x4x12", "4x4x16", "4x8x12", "8x8x12", "8x12x12", "8x16x16", "12x12x12", "12x16x16")
@@ -168,6 +169,12 @@ class Topology:
     def fast(self):
         """How many of the devices share the fast network."""
         return self.size // self.slices if self.chip.platform == "tpu" else min(self.size, HOST)
+
+    @property
+    def hosts(self):
+        """How many machines they are in; a slice of up to eight chips is taken to be in one."""
+        each = HOST if self.chip.platform == "gpu" or self.chips == HOST else TPU_HOST
+        return -(-self.chips // each)
 
     def devices(self):
         """Descriptions of the devices, which programs can be compiled for.
