@@ -145,6 +145,17 @@ def size(path):
         return path.stat().length
 
 
+def free(path):
+    """Bytes that are free where a local path is, or will be; None for a bucket."""
+    if is_remote(path):
+        return None
+    path = absolute(path)
+    with reading(path):
+        while not os.path.exists(path):
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+
 def walk(folder):
     """{path below a local folder: bytes} of all files in it, sorted by name.
 
@@ -184,6 +195,13 @@ def read_bytes(path):
     """The content of a file."""
     with opened(path) as file:
         return file.read()
+
+
+def read_part(path, offset, size):
+    """Bytes of a file from an offset on, fewer where it ends before."""
+    with opened(path) as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def read_text(path):

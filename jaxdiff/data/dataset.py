@@ -43,8 +43,8 @@ class Split:
     Attributes:
       name: such as "train"; letters, numbers and underscores.
       size: number of its sources, readable or not.
-      read: (start, stop) -> iterator over what becomes of these sources: {feature: PNG bytes of an
-        image, int of a label, or float32 vector}, or a `Skipped`.
+      read: (start, stop) -> iterator over what becomes of these sources: {feature: an image as
+        `stored` returns it, int of a label, or float32 vector}, or a `Skipped`.
     """
 
     name: str
@@ -62,7 +62,9 @@ class Dataset:
         labels.
       classes: names of the labels, in order; empty where there are none.
       request: JSON values that say what its examples are: settings, and a checksum of the sources.
-      notes: sentences on what was found and is none of its sources.
+      notes: sentences on what was found.
+      encoding: of the images: `png`, or `raw` for their bytes as they are.
+      texts: {name of a file beside the shards: its content}.
     """
 
     splits: tuple[Split, ...]
@@ -70,6 +72,13 @@ class Dataset:
     classes: tuple[str, ...]
     request: dict
     notes: tuple[str, ...] = ()
+    encoding: str = "png"
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def stored(image, encoding):
+    """A uint8 image [H, W, C] as it is stored: itself for `raw`, the bytes of a PNG for `png`."""
+    return image if encoding == "raw" else png(image)
 
 
 def png(image):
@@ -90,7 +99,7 @@ def check_classes(names, where):
             )
 
 
-def from_arrays(splits, class_names, request, image_size=None, channels=None):
+def from_arrays(splits, class_names, request, image_size=None, channels=None, encoding="png"):
     """A dataset of arrays.
 
     Args:
@@ -101,6 +110,7 @@ def from_arrays(splits, class_names, request, image_size=None, channels=None):
       image_size: what images are cropped and resized to, and with them condition images of the
         same size; None: they stay as they are.
       channels: 1 or 3, what images are converted to; None: as they are.
+      encoding: see `Dataset`.
 
     Raises:
       UserError: for arrays that are no examples, or splits that do not belong together.
@@ -116,7 +126,8 @@ def from_arrays(splits, class_names, request, image_size=None, channels=None):
         arrays = examples(name)
         shapes[name] = _shapes(arrays, image_size, channels)
         largest = max(largest, int(np.max(arrays["cond"].get("label", -1))))
-        read = functools.partial(_read, functools.partial(examples, name), image_size, channels)
+        load = functools.partial(examples, name)
+        read = functools.partial(_read, load, image_size, channels, encoding)
         parts.append(Split(name, len(arrays["x"]), read))
     first = next(iter(shapes))
     for name in shapes:
@@ -132,7 +143,8 @@ def from_arrays(splits, class_names, request, image_size=None, channels=None):
         raise UserError(
             f"There is a label {largest}, but {len(classes)} class names: give one for each class."
         )
-    return Dataset(tuple(parts), shapes[first], classes if largest >= 0 else (), request)
+    classes = classes if largest >= 0 else ()
+    return Dataset(tuple(parts), shapes[first], classes, request, encoding=encoding)
 
 
 def checked(arrays, where):
@@ -197,23 +209,23 @@ def _shapes(arrays, image_size, channels):
     return shapes
 
 
-def _read(load, image_size, channels, start, stop):
+def _read(load, image_size, channels, encoding, start, stop):
     """The examples of a split in [start, stop), as a `Split` reads them."""
     arrays = load()
     for number in range(start, stop):
         image = arrays["x"][number]
-        example = {"image": _encoded(image, image_size, channels or image.shape[2])}
+        example = {"image": _fitted(image, image_size, channels or image.shape[2], encoding)}
         for name, array in arrays["cond"].items():
             value = array[number]
             if value.ndim == 3:
                 size = image_size if value.shape[:2] == image.shape[:2] else None
-                value = _encoded(value, size, value.shape[2])
+                value = _fitted(value, size, value.shape[2], encoding)
             example[feature_of(name)] = value
         yield example
 
 
-def _encoded(image, size, channels):
-    return png(fit(image, size, channels) if size else convert(image, channels))
+def _fitted(image, size, channels, encoding):
+    return stored(fit(image, size, channels) if size else convert(image, channels), encoding)
 
 
 def check_features(value):

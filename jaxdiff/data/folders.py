@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from PIL import UnidentifiedImageError
 
 from jaxdiff.data import layout as layout_lib
-from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, feature_of, png
+from jaxdiff.data.dataset import Dataset, Skipped, Split, check_classes, feature_of, stored
 from jaxdiff.data.images import fit
 from jaxdiff.data.pictures import decode, find_whites
 from jaxdiff.errors import UserError
@@ -56,7 +56,7 @@ def open_folder(folder, values, conditions=None, mapped=map):
     @functools.cache
     def encoder():  # at the first shard that is to be written
         whites = {f: find_whites(values.bits, paths[f].values(), mapped) for f in paths}
-        return functools.partial(encoded, shapes=shapes, whites=whites)
+        return functools.partial(encoded, shapes=shapes, whites=whites, encoding=values.encoding)
 
     def read(pictures, start, stop):
         chosen = pictures[start:stop]
@@ -69,12 +69,12 @@ def open_folder(folder, values, conditions=None, mapped=map):
                 yield images | label
 
     parts = tuple(Split(n, len(p), functools.partial(read, p)) for n, p in splits.items())
-    asked = ("image_size", "channels", "held_out", "layout", "bits")
-    sources = [len(everything), _checksum((p.path, p.size) for p in everything)]
-    sources += [[feature, _checksum(others[feature].values())] for feature in others]
+    asked = ("image_size", "channels", "held_out", "layout", "bits", "encoding")
+    sources = [len(everything), checksum((p.path, p.size) for p in everything)]
+    sources += [[feature, checksum(others[feature].values())] for feature in others]
     request = {"kind": "folder", "sources": sources} | {n: getattr(values, n) for n in asked}
     labels = {"label": ()} if classes else {}
-    return Dataset(parts, labels | shapes, classes, request, (*notes, *more))
+    return Dataset(parts, labels | shapes, classes, request, (*notes, *more), values.encoding)
 
 
 def _depth(paths):
@@ -112,7 +112,7 @@ def _paired(folder, pictures):
     return {path: by_stem[stem] for path, stem in stems.items()}
 
 
-def _checksum(named_sizes):
+def checksum(named_sizes):
     """Of pictures' names and sizes, in their order."""
     listing = "".join(f"{name}\0{size}\n" for name, size in named_sizes)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
@@ -130,8 +130,11 @@ def pool(workers):
         yield functools.partial(executor.map, chunksize=8)
 
 
-def encoded(paths, shapes, whites):
-    """An example's pictures brought to a size: ({feature: PNG bytes}, None), or (None, why not)."""
+def encoded(paths, shapes, whites, encoding):
+    """An example's pictures brought to a size and stored: ({feature: image}, None), or (None, why).
+
+    A function of the module, as processes that read pictures are given it.
+    """
     try:
         pictures = {feature: decode(path, whites[feature]) for feature, path in paths.items()}
         height, width = pictures["image"].shape[:2]
@@ -139,11 +142,17 @@ def encoded(paths, shapes, whites):
             h, w = picture.shape[:2]
             if abs(h * width - w * height) > max(height, width):  # more than a pixel of its own
                 return None, f"it is {height}x{width}, and its {feature} {h}x{w}: another shape"
-        return {f: png(fit(picture, *shapes[f][1:])) for f, picture in pictures.items()}, None
-    except UnidentifiedImageError:
-        return None, "it is no picture that Pillow can read"
+        fitted = {f: fit(picture, *shapes[f][1:]) for f, picture in pictures.items()}
+        return {f: stored(image, encoding) for f, image in fitted.items()}, None
     except Exception as error:  # the decoders of a dozen formats raise what they like
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return None, reason(error)
+
+
+def reason(error):
+    """Why a file is skipped, of what a decoder has raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture that Pillow can read"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _held_out(root, splits, share):

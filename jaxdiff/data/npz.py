@@ -12,7 +12,7 @@ from jaxdiff.errors import UserError
 IMAGES, LABELS = ("images", "arr_0"), ("labels", "arr_1")
 
 
-def open_files(paths, image_size=None, channels=None, conditions=None):
+def open_files(paths, image_size=None, channels=None, conditions=None, encoding="png"):
     """A dataset of which each npz file is a split, named by the file.
 
     A file holds `images`, uint8 [N, H, W, C] or [N, H, W] with C 1 or 3; if wanted `labels`,
@@ -21,7 +21,7 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
 
     Args:
       paths: of the files, such as train.npz and test.npz.
-      image_size, channels: see `jaxdiff.data.dataset.from_arrays`.
+      image_size, channels, encoding: see `jaxdiff.data.dataset.from_arrays`.
       conditions: {condition's name: name of its array}, of vectors and images.
 
     Returns:
@@ -36,7 +36,7 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
         split = path.name.removesuffix(".npz")
         if split in loaders:
             raise UserError(f"Two files are called {path.name}, and so their splits: rename one.")
-        checksums = _checksums(path)
+        checksums = read_checksums(path)
         loaders[split] = functools.partial(_load, path, {**_keys(path, checksums), **conditions})
         names.append(class_names(path) if "class_names" in checksums else ())
         sources[path.name] = checksums
@@ -47,12 +47,13 @@ def open_files(paths, image_size=None, channels=None, conditions=None):
         "image_size": image_size,
         "channels": channels,
         "conditions": conditions,
+        "encoding": encoding,
         "sources": sources,
     }
-    return from_arrays(loaders, names[0], request, image_size, channels)
+    return from_arrays(loaders, names[0], request, image_size, channels, encoding)
 
 
-def _checksums(path):
+def read_checksums(path):
     """{array: [bytes, CRC-32]}, as the file has them."""
     load_npz(path, ())  # a UserError if it is no npz file
     with files.opened(path) as file, zipfile.ZipFile(file) as archive:

@@ -66,12 +66,35 @@ def decode(path, whites=None):
         else:
             picture.load()
             turn = _turn(picture)
-        picture = picture if turn is None else picture.transpose(turn)
-        if picture.mode in GREY:
-            return np.asarray(picture.convert("L"))[..., None]
-        if "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-        return np.asarray(picture.convert("RGB"))
+        return _array(picture if turn is None else picture.transpose(turn))
+
+
+def decode_as_stored(content):
+    """A picture file's bytes as ADM and torchvision read them: EXIF's orientation is not applied.
+
+    Args:
+      content: of a picture of 8 bits.
+
+    Returns:
+      uint8 [H, W, 1] for grey modes, else [H, W, 3].
+
+    Raises:
+      Exception: whatever Pillow raises for what is not a whole picture.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            return _array(picture)
+
+
+def _array(picture):
+    """A loaded picture of 8 bits as uint8 [H, W, 1 or 3]."""
+    if picture.mode in GREY:
+        return np.asarray(picture.convert("L"))[..., None]
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return np.asarray(picture.convert("RGB"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Makes a dataset for training from npz files, or from a folder of class folders.
+"""Makes a dataset for training from npz files, a folder of class folders, or ImageNet.
 
     python -m jaxdiff.data.prepare npz train.npz test.npz --name fashion --out data/fashion
     python -m jaxdiff.data.prepare folder photographs --name birds --image_size 64 --out data/birds
+    python -m jaxdiff.data.prepare imagenet downloads --image_size 64 --out data/imagenet64
 
 It ends with the lines that a config needs. The same command continues what was stopped.
 docs/data.md says what is read, and what is written.
@@ -17,7 +18,8 @@ from jaxdiff.config.fields import Range, hints, settings
 from jaxdiff.errors import UserError
 
 HALVED = 8  # images whose sides are multiples of it can be halved three times, as by default
-FOR_FOLDERS = ("held_out", "workers", "layout", "bits")
+FOR_FOLDERS = ("held_out", "layout", "bits")
+NOT_FOR_IMAGENET = ("vector", "condition_image", "channels", *FOR_FOLDERS)
 
 
 @settings(section="-")
@@ -25,7 +27,8 @@ class Preparation:
     """How a dataset is made of its sources.
 
     Attributes:
-      name: name of the dataset: lower-case letters, numbers, underscores.
+      name: name of the dataset: lower-case letters, numbers, underscores; imagenet by default
+        where it is that.
       out: folder of the dataset.
       image_size: size that images are cropped and resized to; optional for npz files.
       channels: 1 or 3; by default those of npz files, and 3 for folders.
@@ -36,7 +39,9 @@ class Preparation:
       held_out: share of the pictures of a folder that becomes the split test.
       layout: whether the folders in the folder are classes or splits, whatever their names.
       bits: number of bits that pictures of more than 8 use; by default it is found.
-      workers: number of processes that read a folder.
+      encoding: how images are stored: png, or raw, which takes more room and less time to read.
+      workers: number of processes that read pictures: 0 by default for a folder, whose pictures
+        this process reads, and one for each core for ImageNet.
     """
 
     name: str = ""
@@ -48,14 +53,19 @@ class Preparation:
     held_out: Annotated[float, Range(0, 1, below=True)] = 0.0
     layout: Literal["classes", "splits"] | None = None
     bits: Annotated[int, Range(8, 16)] | None = None
-    workers: Annotated[int, Range(0, 1024)] = 0
+    encoding: Literal["png", "raw"] = "png"
+    workers: Annotated[int, Range(0, 1024)] | None = None
 
 
 def main():
     """The command line."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("kind", help="npz or folder")
-    parser.add_argument("sources", nargs="+", help="npz files, or one folder of class folders")
+    parser.add_argument("kind", help="npz, folder or imagenet")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        help="npz files, one folder of class folders, or ImageNet's archives or folder",
+    )
     cli.add_settings(parser, Preparation)
     cli.run(_job, parser)
 
@@ -80,8 +90,8 @@ def prepare(kind, sources, values):
     """Writes a dataset.
 
     Args:
-      kind: npz or folder.
-      sources: npz files, or one folder.
+      kind: npz, folder or imagenet.
+      sources: npz files, one folder, or what `jaxdiff.data.imagenet.find` takes.
       values: a Preparation.
 
     Returns:
@@ -90,36 +100,82 @@ def prepare(kind, sources, values):
     Raises:
       UserError: if the sources cannot be used, or the folder cannot be written.
     """
-    from jaxdiff.data import folders, npz, prepared
-    from jaxdiff.files import parse_path
-
-    name = cli.require("name", values.name, "a name for the dataset, such as my_photographs")
-    out = parse_path(cli.require("out", values.out, "the folder of the dataset"), "--out")
-    _require_local("--out", out)
-    paths = [parse_path(source, "A source") for source in sources]
-    images, vectors = _named(values.condition_image, "image"), _named(values.vector, "vector")
-    if kind == "npz":
-        if given := [flag for flag in FOR_FOLDERS if getattr(values, flag)]:
-            raise UserError(f"--{given[0]} is for folders of pictures: leave it out.")
-        if both := vectors.keys() & images.keys():
-            raise UserError(f"Two arrays are the condition {min(both)}: rename one.")
-        conditions = {**vectors, **images}
-        dataset = npz.open_files(paths, values.image_size, values.channels, conditions)
-        return dataset, prepared.write(out, name, dataset)
-    if kind != "folder" or len(paths) > 1 or vectors:
-        wrong = kind if kind != "folder" else f"--vector {values.vector}" if vectors else paths[1]
+    kinds = {"npz": _of_npz, "folder": _of_folder, "imagenet": _of_imagenet}
+    if kind not in kinds:
         raise UserError(
-            f"{wrong} cannot be prepared: give `npz` and npz files, or `folder` and a folder."
+            f"{kind} cannot be prepared: give `npz` and npz files, `folder` and a folder, or "
+            "`imagenet` and its archives."
+        )
+    name = values.name or ("imagenet" if kind == "imagenet" else "")
+    name = cli.require("name", name, "a name for the dataset, such as my_photographs")
+    out = files.parse_path(cli.require("out", values.out, "the folder of the dataset"), "--out")
+    _require_local("--out", out)
+    return kinds[kind]([files.parse_path(each, "A source") for each in sources], name, out, values)
+
+
+def _of_npz(paths, name, out, values):
+    from jaxdiff.data import npz, prepared
+
+    images, vectors = _named(values.condition_image, "image"), _named(values.vector, "vector")
+    _refuse(values, (*FOR_FOLDERS, "workers"), "for folders of pictures")
+    if both := vectors.keys() & images.keys():
+        raise UserError(f"Two arrays are the condition {min(both)}: rename one.")
+    conditions = {**vectors, **images}
+    dataset = npz.open_files(paths, values.image_size, values.channels, conditions, values.encoding)
+    return dataset, prepared.write(out, name, dataset)
+
+
+def _of_folder(paths, name, out, values):
+    from jaxdiff.data import folders, prepared
+
+    if len(paths) > 1 or values.vector:
+        wrong = f"--vector {values.vector}" if values.vector else paths[1]
+        raise UserError(
+            f"{wrong} cannot be prepared: give `folder` one folder, or `npz` npz files."
         )
     cli.require("image_size", values.image_size, "the size of images, such as 64")
-    if files.absolute(paths[0]) in files.absolute(out).parents:
-        raise UserError(f"--out {out} is in {paths[0]}, which is to be read: choose another --out.")
-    images = {name: parse_path(path, "--condition_image") for name, path in images.items()}
+    _check_outside(paths, out)
+    images = _named(values.condition_image, "image")
+    images = {name: files.parse_path(path, "--condition_image") for name, path in images.items()}
     for path in (*paths, *images.values()):
         _require_local("The folder of pictures", path)
-    with folders.pool(values.workers) as mapped:
+    with folders.pool(values.workers or 0) as mapped:
         dataset = folders.open_folder(paths[0], values, images, mapped)
         return dataset, prepared.write(out, name, dataset)
+
+
+def _of_imagenet(paths, name, out, values):
+    from jaxdiff.data import folders, imagenet, prepared
+
+    _refuse(values, NOT_FOR_IMAGENET, "not for ImageNet")
+    _check_outside(paths, out)
+    for path in paths:
+        _require_local("A source", path)
+    workers = _cores() if values.workers is None else values.workers
+    with folders.pool(workers) as mapped:
+        dataset = imagenet.open_imagenet(paths, name, values, out, mapped)
+        if not files.exists(out / prepared.INFO):
+            for line in imagenet.plan(dataset, out, max(1, workers)):
+                print(line, flush=True)
+        return dataset, prepared.write(out, name, dataset)
+
+
+def _cores():
+    """Of this machine, those that this process may use where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _refuse(values, names, why):
+    """Refuses settings that another kind of source has."""
+    for name in names:
+        if getattr(values, name):
+            raise UserError(f"--{name} is {why}: leave it out.")
+
+
+def _check_outside(paths, out):
+    for path in paths:
+        if files.absolute(path) in files.absolute(out).parents:
+            raise UserError(f"--out {out} is in {path}, which is to be read: choose another --out.")
 
 
 def _require_local(name, path):

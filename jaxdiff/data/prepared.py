@@ -5,6 +5,7 @@ What a folder holds, and in which order it comes there:
     request.json                                what was asked for; another request is refused
     NAME-SPLIT.array_record-00000-of-00012      a shard, there when it is whole
     skipped.txt                                 sources that could not be read, if any
+    synset_words.txt                            of ImageNet: the classes in words, if they are known
     features.json, label.labels.txt             TFDS's description of an example
     summary.json                                examples and images of each class in every split
     dataset_info.json                           the last: it makes the folder a dataset
@@ -33,6 +34,9 @@ SHARD_SIZE = 1024  # sources
 SKIPPED = "skipped.txt"
 PROGRESS = ".progress"  # what became of each shard, until the dataset is finished
 NAME = "[a-z][a-z0-9_]{0,99}"
+# Of ArrayRecord's writer, by encoding. Records are read one at a time; compressing the bytes of
+# photographs saves little, and costs time at each reading.
+OPTIONS = {"png": "group_size:1", "raw": "group_size:1,uncompressed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ def prepare_arrays(folder, splits, class_names=()):
         except files.WriteError:
             if not files.exists(folder / INFO):  # written by another program meanwhile
                 raise
-    _claim(folder, folder.name, dataset)
+    claim(folder, folder.name, dataset.request)
     return os.fspath(folder)
 
 
@@ -120,12 +124,12 @@ def write(out, name, dataset, quiet=False):
 
 def _there(out, name, dataset):
     """The Report of a folder that is finished."""
-    _claim(out, name, dataset)
+    claim(out, name, dataset.request)
     return Report(**files.read_json(out / SUMMARY, advice=f"remove {out} and prepare it again"))
 
 
 def _write(out, name, dataset, quiet):
-    _claim(out, name, dataset)
+    claim(out, name, dataset.request)
     lengths, counts, skipped = _write_shards(out, name, dataset, quiet)
     if skipped:
         lines = (f"{each.source}: {each.reason}".replace("\n", "\\n") + "\n" for each in skipped)
@@ -138,6 +142,8 @@ def _write(out, name, dataset, quiet):
             )
     sizes = {split: sum(shards) for split, shards in lengths.items()}
     report = Report(sizes, counts, len(skipped))
+    for file, text in dataset.texts.items():
+        files.write_text(out / file, text)
     files.write_json(out / SUMMARY, dataclasses.asdict(report))
     _write_info(out, name, dataset, lengths)
     files.remove_tree(out / PROGRESS)
@@ -158,11 +164,20 @@ def _check_names(name, dataset):
             )
 
 
-def _claim(out, name, dataset):
-    """Makes the folder that of this dataset, or finds that it is."""
+def claim(out, name, request):
+    """Makes a folder that of a dataset, or finds that it is.
+
+    Args:
+      out: the folder.
+      name: of the dataset.
+      request: see `Dataset`.
+
+    Raises:
+      UserError: if it is another dataset's, or holds something else.
+    """
     from jaxdiff.claims import check_same
 
-    request = {"name": name, **dataset.request, "shard_size": SHARD_SIZE}
+    request = {"name": name, **request, "shard_size": SHARD_SIZE}
     if files.exists(out / REQUEST):
         advice = f"remove {out} and repeat the command"
         check_same(out, files.read_json(out / REQUEST, advice=advice), request)
@@ -192,7 +207,8 @@ def _write_shards(out, name, dataset, quiet):
                     bar.update(count)
                 else:
                     items = _counted(split.read(start, start + count), bar)
-                    files.write_json(note, _write_shard(file, note, items, serialize))
+                    options = OPTIONS[dataset.encoding]
+                    files.write_json(note, _write_shard(file, note, items, serialize, options))
                 known = files.read_json(note)
                 skipped += [Skipped(*pair) for pair in known["skipped"]]
                 lengths[split.name].append(count - len(known["skipped"]))
@@ -215,7 +231,7 @@ def _shard_files(out, name, split):
     ]
 
 
-def _write_shard(file, note, items, serialize):
+def _write_shard(file, note, items, serialize, options):
     """Writes a shard; {"skipped": [[source, reason]], "labels": {label: images}} of it."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -223,7 +239,7 @@ def _write_shard(file, note, items, serialize):
     partial = note.parent / secrets.token_hex(8)
     files.make_folder(note.parent)
     with _writing(file):
-        writer = ArrayRecordWriter(os.fspath(partial), "group_size:1")  # read one at a time
+        writer = ArrayRecordWriter(os.fspath(partial), options)
     for item in items:
         if isinstance(item, Skipped):
             skipped.append([item.source, item.reason])
@@ -253,6 +269,8 @@ def _features(dataset):
     from tensorflow_datasets import features
 
     def feature(shape):
+        if len(shape) == 3 and dataset.encoding == "raw":
+            return features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
         if len(shape) == 3:
             return features.Image(shape=shape, encoding_format="png")
         if shape:
@@ -263,7 +281,7 @@ def _features(dataset):
 
 
 def _serializer(dataset):
-    """A function from {feature: PNG bytes, label or vector} to the bytes of a record."""
+    """A function from an example, as a `Split` reads it, to the bytes of a record."""
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = _features(dataset)
