@@ -192,7 +192,7 @@ def ready(spec):
 
     from jaxdiff import cli
 
-    cli.start_jax()  # what an earlier run has compiled is kept
+    cli.start_jax(False)  # what an earlier run has compiled is kept
     made = {
         row["name"]: (Sampling if "guide" in row else Training)(row, spec) for row in spec["rows"]
     }

@@ -72,7 +72,7 @@ def main():
 
 
 def _measure(args):
-    cli.start_jax(distributed=False)
+    cli.start_jax(False)
     run_bare = bare_step()
     time_loop(FEW)  # compiles
     run_bare(FEW)

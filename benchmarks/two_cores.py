@@ -8,7 +8,7 @@ Four ways are timed in turn, a few steps at a time, in wall time:
     one core        one process on one core
     two threads     one process, one device of two threads: what happens by itself
     two devices     one process of two devices, --xla_force_host_platform_device_count=2, and a mesh
-    two processes   one device and one core each, joined by jax.distributed (gloo): --distributed
+    two processes   one device and one core each, joined by jax.distributed (gloo)
 
 The batch is the same in all, and divided where there are two devices. Cores should be idle: prints
 the load average of a minute before and after, the least and the median time of a step, and the
@@ -93,10 +93,10 @@ def ready(values):
 
     from benchmarks import network
     from jaxdiff.config import from_dict
-    from jaxdiff.parallel import processes
+    from jaxdiff.parallel import cluster, processes
     from jaxdiff.parallel.mesh import make_mesh
 
-    processes.initialize("JAX_PROCESS_ID" in os.environ)
+    processes.initialize(cluster.find())
     mesh = make_mesh()
     step, (*held, batch) = network.step_of(from_dict(values), values=True, mesh=mesh)
 

@@ -235,25 +235,77 @@ def require(name, value, example):
     return value
 
 
-def start_jax(distributed=False):
-    """Readies JAX: compiled programs are kept for the next start, and other hosts are joined.
+def add_distributed(parser):
+    """Adds --distributed and --nodistributed: `args.distributed`, None where neither is given."""
+    add_flag(
+        parser,
+        "distributed",
+        bool,
+        None,
+        "Require the other processes that run this program with this one; --nodistributed: run "
+        "alone. By default they are joined where variables of JAX, Open MPI, Slurm or a TPU name "
+        "them",
+    )
+
+
+def start_jax(distributed=None):
+    """Readies JAX: compiled programs are kept for the next start, and other processes are joined.
 
     They are kept in the user's cache folder, unless JAX is set to use another.
 
     Args:
-      distributed: whether many hosts run this program.
+      distributed: None: joins the processes that cluster.find names; True: requires that it names
+        some; False: this process is alone.
 
     Raises:
-      UserError: if the other hosts are not found.
+      UserError: if the others are required and not named, or not found.
     """
+    cluster = None if distributed is False else _find_cluster()
+    if distributed and cluster is None:
+        raise UserError(
+            "--distributed finds no other processes: start several by srun, mpirun or on the hosts "
+            "of a TPU, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        )
+    _configure_jax()
+    from jaxdiff.parallel import processes
+
+    with user_errors():
+        processes.initialize(cluster)
+
+
+def start_jax_alone():
+    """Readies JAX as start_jax does, but never joins other processes.
+
+    Where several share a host, each takes its own of the GPUs.
+
+    Returns:
+      What cluster.find names: a Cluster, or None.
+    """
+    cluster = _find_cluster()
+    _configure_jax()
     import jax
 
-    from jaxdiff.parallel import processes
+    from jaxdiff.parallel.cluster import devices_of
+
+    with user_errors():
+        devices = devices_of(cluster)
+    if devices is not None:
+        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, devices)))
+    return cluster
+
+
+def _find_cluster():
+    from jaxdiff.parallel import cluster
+
+    with user_errors():
+        return cluster.find()
+
+
+def _configure_jax():
+    import jax
 
     if jax.config.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxdiff", "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    with user_errors():
-        processes.initialize(distributed)

@@ -78,7 +78,7 @@ def _job(args):
     out = files.parse_path(cli.require("out", args.out, "a folder such as samples/scales"), "--out")
     names = cli.require("models", args.models, "folders of runs, separated by commas")
     classifier = cli.require("classifier", args.classifier, "the folder of a classifier's run")
-    cli.start_jax()
+    cli.start_jax(False)
     models = {name: jaxdiff.load(name) for name in names}
     networks = {name: digest(resolve(name)) for name in (*names, classifier)}
     settings = {"classifier": classifier, "num_samples": args.num_samples, "networks": networks}

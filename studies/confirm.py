@@ -258,7 +258,7 @@ def _job(args):
         raise UserError(f"--seeds holds {min(used)}, which the sweeps used: give others.")
     known = "efficientnet-lite0, inception, or a classifier's run"
     name = cli.require("features", args.features, known)
-    cli.start_jax()
+    cli.start_jax(False)
     from jaxdiff.claims import claimed_folder
     from jaxdiff.evaluation.extractors import open_extractor
     from studies.tables import markdown, save

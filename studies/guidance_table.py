@@ -151,7 +151,7 @@ def _job(args):
     )
     text = cli.require("out", args.out, "a folder such as samples/guidance")
     out = files.parse_path(text, "--out")
-    cli.start_jax()
+    cli.start_jax(False)
     model = jaxdiff.load(reference)
     names = ("model", "early", "small", "classifier", "num_samples", "steps")
     settings = {name: getattr(args, name) for name in names}

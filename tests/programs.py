@@ -31,29 +31,35 @@ def run(*arguments, devices=1):
     return process.returncode, out, err
 
 
-def start_together(*arguments, devices=1):
-    """Two processes of one program, each of some devices."""
+def start_together(*arguments, count=2, devices=1, **environment):
+    """Processes of one program that join each other, each of some devices."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
-    where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    where = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(count)}
     return [
-        start(*arguments, "--distributed", devices=devices, JAX_PROCESS_ID=str(i), **where)
-        for i in range(2)
+        start(*arguments, devices=devices, JAX_PROCESS_ID=str(i), **where, **environment)
+        for i in range(count)
     ]
 
 
-def run_together(*arguments, devices=1):
-    """What each of two processes of one program has printed, which must succeed."""
-    programs = start_together(*arguments, devices=devices)
+def ended(programs, seconds=480):
+    """[(status, stdout, stderr)] of processes; kills those that have not ended in time."""
     try:
-        ends = [program.communicate(timeout=480) for program in programs]
+        ends = [program.communicate(timeout=seconds) for program in programs]
     finally:
         for program in programs:
             program.kill()
-    for program, (_, err) in zip(programs, ends, strict=True):
-        assert program.returncode == 0, err
-    return [out for out, _ in ends]
+    return [(program.returncode, *end) for program, end in zip(programs, ends, strict=True)]
+
+
+def run_together(*arguments, count=2, devices=1, **environment):
+    """What each of several processes of one program has printed, which must succeed."""
+    programs = start_together(*arguments, count=count, devices=devices, **environment)
+    ends = ended(programs)
+    for status, _, err in ends:
+        assert status == 0, err
+    return [out for _, out, _ in ends]
 
 
 def wait_for(condition, seconds=120):

@@ -92,7 +92,7 @@ def test_two_processes_train_what_one_does_and_sample_together(tmp_path):
         np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=2e-4, err_msg=name)
     out = tmp_path / "samples"
     model = (f"--model={tmp_path / 'two'}", "--import=tests.training.linear")
-    run_together("sample.py", *model, "--num_samples=5", f"--out={out}")
+    run("sample.py", *model, "--num_samples=5", f"--out={out}")
     with np.load(out / "samples_5x4x4x1.npz") as arrays:
         np.testing.assert_array_equal(arrays["arr_1"], [0, 1, 2, 0, 1])
 

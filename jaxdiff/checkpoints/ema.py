@@ -22,7 +22,7 @@ def main():
     cli.add_flag(parser, "step", step, help="Of a snapshot; default: the latest")
     cli.add_flag(parser, "length", tuple[float, ...], (), "Lengths (sigma_rel), such as 0.05,0.1")
     cli.add_flag(parser, "out", help="Folder of a run to make; default: keep them in this one")
-    cli.add_flag(parser, "distributed", bool, False, "Join other hosts")
+    cli.add_distributed(parser)
     cli.add_imports(parser)
     cli.run(_rebuild, parser)
 

@@ -27,7 +27,7 @@ def main():
 
 def _print_table(args):
     model = cli.require("model", args.model, "the folder of a classifier's run")
-    cli.start_jax()
+    cli.start_jax(False)
     from jaxdiff.evaluation.noisy_accuracy import accuracies
 
     shares = accuracies(model, args.split, args.repeats)

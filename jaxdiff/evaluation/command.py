@@ -96,7 +96,7 @@ def parser():
         Count,
         help="How many images at once, over all devices; default: as suits them",
     )
-    add("distributed", bool, False, "Whether many hosts run this program together")
+    cli.add_distributed(parser)
     cli.add_imports(made)
     return made
 

@@ -30,7 +30,7 @@ def main():
     )
     cli.add_flag(parser, "num_images", Count, help="The first so many of the split; default: all")
     cli.add_imports(parser)
-    cli.add_flag(parser, "distributed", bool, False, "Many hosts run this program")
+    cli.add_distributed(parser)
     cli.run(_measure, parser)
 
 

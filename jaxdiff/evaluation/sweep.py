@@ -59,7 +59,7 @@ def main():
     add("features", help="Network whose features are compared, NAME[:FRONT_END]; or a run")
     add("feature_weights", help="Folder of its weights; default: $JAXDIFF_WEIGHTS")
     add("out", default="samples/sweep", help="Folder of the table and the picture")
-    add("distributed", bool, False, "Many hosts run this program")
+    cli.add_distributed(parser)
     cli.add_imports(parser)
     cli.run(_sweep, parser)
 

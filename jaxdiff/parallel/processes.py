@@ -1,63 +1,42 @@
 """One program in many processes: their numbers, and what is done in one of them or in all."""
 
-import os
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxdiff.numbers import whole
+from jaxdiff.parallel import cluster as cluster_lib
+
+# Seconds after which a process that sends no heartbeat is lost. JAX's own is 100.
+HEARTBEAT_TIMEOUT = 30
 
 
-def initialize(distributed):
-    """Joins this process to the others, if `distributed`; call before anything uses a device.
+def initialize(cluster):
+    """Joins this process to the others of a cluster; call before anything uses a device.
 
-    The others are found from the environment: TPU pods, Slurm and Open MPI are recognised, and
-    elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID count.
+    Args:
+      cluster: a Cluster; None: there are no others.
 
     Raises:
-      ValueError: in a whole sentence, if these variables are missing or contradict each other, or
-        if the others are not found.
+      ValueError: in a whole sentence, if the others are not found, or one is missing.
     """
-    if not distributed:
+    if cluster is None:
         return
-    known = _environment()
+    local = cluster_lib.devices_of(cluster)
     try:
-        jax.distributed.initialize(**known)
+        jax.distributed.initialize(
+            cluster.address,
+            cluster.num_processes,
+            cluster.process_id,
+            local,
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        )
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--distributed cannot find the other processes ({error}): set "
-            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+            f"Process {cluster.process_id} of {cluster.num_processes} ({cluster.kind}) cannot join "
+            f"the others at {cluster.address} ({error}): start all of them, and let that address "
+            "be reached from each; or give --nodistributed to run this process alone."
         ) from None
-
-
-def _environment():
-    """The variables of the environment as arguments of jax.distributed.initialize."""
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    host, _, port = address.rpartition(":")
-    if address and not (host and whole(port, 2**16 - 1)):
-        raise ValueError(
-            f"JAX_COORDINATOR_ADDRESS is {address!r}: give a host and a port, such as host0:1234."
-        )
-    known = {}
-    for name, variable in (
-        ("num_processes", "JAX_NUM_PROCESSES"),
-        ("process_id", "JAX_PROCESS_ID"),
-    ):
-        if (text := os.environ.get(variable)) is None:
-            continue
-        if whole(text) is None:
-            raise ValueError(f"{variable} is {text!r}: give a whole number.")
-        known[name] = int(text)
-    count, number = known.get("num_processes"), known.get("process_id")
-    if count == 0:
-        raise ValueError("JAX_NUM_PROCESSES is 0: give the number of processes, at least 1.")
-    if count is not None and number is not None and number >= count:
-        raise ValueError(
-            f"JAX_PROCESS_ID is {number}: of JAX_NUM_PROCESSES {count} processes the last is "
-            f"{count - 1}."
-        )
-    return known
 
 
 def index():
@@ -81,9 +60,11 @@ def barrier(name):
         multihost_utils.sync_global_devices(name)
 
 
-def gather(array):
-    """A global device array as NumPy, in every process."""
-    return multihost_utils.process_allgather(array, tiled=True)
+def gather(tree):
+    """Device arrays as NumPy; those that other processes hold parts of, in all of them at once."""
+    if all(array.is_fully_addressable for array in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def agree(number):

@@ -29,7 +29,7 @@ def main():
         "How many at once, over all devices",
     )
     cli.add_imports(parser)
-    cli.add_flag(parser, "distributed", bool, False, "Many hosts run this program")
+    cli.add_distributed(parser)
     cli.run(_encode, parser)
 
 

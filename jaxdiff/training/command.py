@@ -22,7 +22,7 @@ def main():
         False,
         "Move what the run holds into its folder before-restart-1, and begin at step 0",
     )
-    cli.add_flag(parser, "distributed", bool, False, "Whether many hosts run this program together")
+    cli.add_distributed(parser)
     cli.run(_train, parser)
 
 

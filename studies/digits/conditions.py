@@ -137,7 +137,7 @@ def _job(args):
     reference = cli.require("model", args.model, "a run such as runs/digits_vector")
     text = cli.require("out", args.out, "a folder such as samples/digits_vector")
     out = files.parse_path(text, "--out")
-    cli.start_jax()
+    cli.start_jax(False)
     model = jaxdiff.load(reference)
     names = [each.name for each in model.config.model.conditions]
     if names not in (["vector"], ["image"]):

@@ -134,7 +134,7 @@ def _job(args):
     given = cli.require("photographs", args.photographs, "a folder of class folders")
     text = cli.require("out", args.out, "a folder such as samples/conversions")
     folder, out = files.parse_path(given, "--photographs"), files.parse_path(text, "--out")
-    cli.start_jax()
+    cli.start_jax(False)
     with claimed_folder(out, {"photographs": given}, "study.json", OWN):
         small, labels, names = images.photographs(folder, SIZE)
         large, _, _ = images.photographs(folder, LARGE)

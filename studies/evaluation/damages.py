@@ -221,7 +221,7 @@ def _job(args):
     given = {name: cli.require(name, getattr(args, name), text) for name, text in texts.items()}
     paths = {name: files.parse_path(text, f"--{name}") for name, text in given.items()}
     out = paths["out"]
-    cli.start_jax()
+    cli.start_jax(False)
     extractor = open_extractor(NETWORK)
 
     def featured(name, images):

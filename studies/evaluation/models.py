@@ -84,7 +84,7 @@ def _job(args):
 
     text = cli.require("out", args.out, "a folder such as samples/scores")
     out = files.parse_path(text, "--out")
-    cli.start_jax()
+    cli.start_jax(False)
     given = {"digits": args.digits, "fashion_samples": args.fashion_samples}
     settings = {**{n: list(v) for n, v in given.items()}, "fashion": args.fashion}
     cases = [("digits", args.digits, digits)] if args.digits else []

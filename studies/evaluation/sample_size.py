@@ -116,7 +116,7 @@ def _job(args):
     fashion = cli.require("fashion", args.fashion, "a prepared dataset such as data/fashion")
     text = cli.require("out", args.out, "a folder such as samples/sample_size")
     folder, out = files.parse_path(fashion, "--fashion"), files.parse_path(text, "--out")
-    cli.start_jax()
+    cli.start_jax(False)
     settings = {"fashion": fashion, "draws": args.draws}
     with claimed_folder(out, settings, "study.json", OWN):
         extractor = open_extractor(NETWORK)

@@ -159,7 +159,7 @@ def _job(args):
     from studies.toy.figures import overview
 
     out = files.parse_path(cli.require("out", args.out, "a folder such as samples/toy"), "--out")
-    cli.start_jax()
+    cli.start_jax(False)
     runs = _runs(args)
     settings = {name: value for name, value in vars(args).items() if name != "out"}
     references = [*args.models, *args.guides, *args.unconditionals]
