@@ -37,6 +37,20 @@ def physical_memory():
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def device_memory():
+    """Bytes of a device of this process; CPU devices share what the machine has."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return physical_memory() / jax.local_device_count()
+
+
+def gib(size):
+    """Bytes as text."""
+    return f"{size / 2**30:,.2f} GiB"
+
+
 def _sentence(error, advice):
     size = re.search(r"[\d.]+ ?([KMGTPE]i?B|bytes)\b", str(error))
     asked = f" for {size[0]} more" if size else ""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.memory import out_of_memory
+from jaxdiff.memory import device_memory, gib, out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,8 @@ def test_other_errors_pass():
     other = jax.errors.JaxRuntimeError("INTERNAL: something else")
     with pytest.raises(jax.errors.JaxRuntimeError), out_of_memory("nothing"):
         raise other
+
+
+def test_this_machine_has_memory():
+    assert device_memory() > 2**20
+    assert gib(1536 * 2**20) == "1.50 GiB"

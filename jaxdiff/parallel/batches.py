@@ -54,15 +54,15 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
       bar: a progress bar to update, in place of a new one.
       even: make batches of `even_size`; otherwise each has batch_size.
       ahead: how many batches are fetched while the devices compute an earlier one; none where
-        there are several processes.
+        they belong to several processes.
 
     Yields:
-      The tree, of NumPy arrays [b, ...], in every process.
+      The tree, of NumPy arrays [b, ...], in every process of the devices.
     """
     size = even_size(count, batch_size) if even else batch_size
     size = -(-size // mesh.size) * mesh.size
     sharding = batch_sharding(mesh)
-    ahead = ahead if processes.count() == 1 else 0
+    ahead = 0 if mesh.is_multi_process else ahead
     running = collections.deque()
     quiet = quiet or not processes.is_first()
     with (
@@ -73,12 +73,12 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
 
         def finished():
             rows, result = running.popleft()
-            result = jax.tree.map(lambda array: array[: len(rows)], processes.gather(result))
+            result = jax.tree.map(lambda array: array[: len(rows)], _whole(result))
             bar.update(len(rows))
             return result
 
         for start in range(0, count, size):
-            _stop_if_asked()
+            _stop_if_asked(mesh)
             rows = np.arange(start, min(start + size, count))
             batch = fetch(np.resize(rows, size))
             batch = jax.tree.map(lambda array: from_global(array, sharding), batch)
@@ -89,13 +89,21 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
             yield finished()
 
 
-def _stop_if_asked():
-    """Ends the processes of a job together, before a batch, where one of them received SIGTERM.
+def _whole(tree):
+    """A tree of arrays as NumPy; of those that are split over processes, in each of them."""
+    return jax.tree.map(
+        lambda array: np.asarray(array) if array.is_fully_addressable else processes.gather(array),
+        tree,
+    )
 
-    JAX catches the signal then, and makes them agree; a single process ends by its own handler.
-    Previews are sampled within training, which asks by the numbers of its own steps.
+
+def _stop_if_asked(mesh):
+    """Ends the processes that work on a mesh together, before a batch, where one received SIGTERM.
+
+    JAX catches the signal then, and makes them agree; a process that works alone ends by its own
+    handler. Previews are sampled within training, which asks by the numbers of its own steps.
     """
-    if not (stopping.is_listening() and jax.distributed.is_initialized()):
+    if not (mesh.is_multi_process and stopping.is_listening()):
         return
     if multihost_utils.reached_preemption_sync_point(next(_batches)):
         stopping.stop()

@@ -18,7 +18,10 @@ FSDP_MIN_SIZE = 2**14
 
 
 def make_mesh(fsdp=1, devices=None):
-    """A mesh of all devices, `fsdp` of them along the axis of that name.
+    """A mesh of devices, by default all of them, `fsdp` of them along the axis of that name.
+
+    A mesh of the devices of one process needs no other process, neither here nor in what runs on
+    it.
 
     Devices along `fsdp` are neighbours on the fast network where they report how they are
     connected. TPUs of several slices have `data` alone across slices.
@@ -33,7 +36,7 @@ def make_mesh(fsdp=1, devices=None):
             f"mesh.fsdp {fsdp} does not divide the {len(devices)} devices: choose a divisor."
         )
     mesh = Mesh(arrange(devices, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
-    if processes.count() > 1:
+    if processes.count() > 1 and mesh.is_multi_process:
         _connect(mesh)
     return mesh
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.errors import UserError
-from jaxdiff.memory import physical_memory
+from jaxdiff.memory import device_memory, gib
 from jaxdiff.training.state import state_bytes
 
 
@@ -46,17 +46,3 @@ def check_fits(config, template, mesh, advice):
 def on_a_device(leaf):
     """The shape of one device's shard."""
     return jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
-
-
-def device_memory():
-    """Bytes of a device of this process; CPU devices share what the machine has."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return physical_memory() / jax.local_device_count()
-
-
-def gib(size):
-    """Bytes as text."""
-    return f"{size / 2**30:,.2f} GiB"

@@ -37,7 +37,3 @@ def test_devices_and_accumulation_share_a_batch(monkeypatch):
     check(STATE + share + 1000, monkeypatch, **fields)
     with pytest.raises(UserError, match="batch_size"):
         check(STATE + share - 1, monkeypatch, **fields)
-
-
-def test_this_machine_has_memory():
-    assert fitting.device_memory() > 2**20
