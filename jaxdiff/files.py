@@ -313,6 +313,12 @@ def write_text(path, text):
     write_bytes(path, text.encode("utf-8"))
 
 
+def append_text(path, text):
+    """Adds text to the end of a local file; one that a kill cuts off may end within it."""
+    with writing(path), open(path, "ab") as file:
+        file.write(text.encode("utf-8"))
+
+
 @contextlib.contextmanager
 def new_folder(path, last=None):
     """Yields a local folder to fill, which becomes `path` at the end: whole or not at all.

@@ -5,7 +5,8 @@ checkpoints/<step>/   training state: params, optimizer, EMA, step and data posi
 snapshots/<step>/     the EMA alone, kept permanently
 ema/<length>/<step>/  averages of other lengths, rebuilt from the snapshots
 previews/<step>.png   samples
-metrics.csv           metrics of samples and the loss on held-out images, by step
+evaluation.csv        metrics of samples and the loss on held-out images, by step
+metrics.csv           scalars of training, by step
 tensorboard/          scalars and images
 """
 
@@ -64,8 +65,13 @@ class Run:
         return self.folder / "previews"
 
     @property
+    def evaluation(self):
+        """Table of what periodic evaluation measured."""
+        return self.folder / "evaluation.csv"
+
+    @property
     def metrics(self):
-        """Table of what was measured during training."""
+        """Table of the scalars of training."""
         return self.folder / "metrics.csv"
 
     @property

@@ -50,7 +50,7 @@ def _held_out(task, mesh):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A row of RUN/metrics.csv: metrics of samples, and the loss on held-out images.
+    """A row of RUN/evaluation.csv: metrics of samples, and the loss on held-out images.
 
     Attributes:
       samples: the SampleMetrics.
@@ -68,4 +68,4 @@ class Evaluation:
         losses = self.held_out(run, writer, number, params) if self.held_out else {}
         row = {"step": number, **found}
         row |= {f"held_out_{name}": value for name, value in losses.items()}
-        in_first(tables.put_row, run.metrics, row)
+        in_first(tables.put_row, run.evaluation, row)

@@ -7,7 +7,7 @@ from jaxdiff.errors import UserError
 
 # What training writes into a run's folder, and what evaluations keep there.
 PARTS = ("checkpoints", "snapshots", "ema", "previews", "tensorboard", "set_aside", "features")
-TABLES = ("metrics.csv",)
+TABLES = ("evaluation.csv", "metrics.csv")
 ASIDE = "before-restart"  # what there was is moved to RUN/before-restart-1, and so on
 
 

@@ -66,7 +66,7 @@ class SampleMetrics:
         """Writes the metrics to TensorBoard, and prints a line.
 
         Returns:
-          {column: value} of a row of RUN/metrics.csv, without its step; empty if the program was
+          {column: value} of a row of RUN/evaluation.csv, without its step; empty if the program was
           asked to stop meanwhile.
 
         Raises:

@@ -59,7 +59,7 @@ def config(features, evaluation=(), **overrides):
 
 
 def rows(run):
-    return list(csv.DictReader(run.metrics.read_text().splitlines()))
+    return list(csv.DictReader(run.evaluation.read_text().splitlines()))
 
 
 def test_the_ema_is_sampled_and_measured_and_so_it_is_in_a_continued_run(
@@ -97,7 +97,7 @@ def test_the_ema_is_sampled_and_measured_and_so_it_is_in_a_continued_run(
     assert list(scalars["held_out/loss_q0"]) == [2, 4]
     set_history_aside(run)
     assert len(rows(Run(run.folder / "before-restart-1"))) == 2
-    assert not run.metrics.exists()
+    assert not run.evaluation.exists()
 
 
 def test_what_fails_costs_no_steps(features, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_what_fails_costs_no_steps(features, tmp_path, monkeypatch):
         loop.train(config(features, training__num_steps=3), tmp_path)
     run = Run(epath.Path(tmp_path))
     assert checkpointer.complete_steps(run.checkpoints) == [2]
-    assert not run.metrics.exists()
+    assert not run.evaluation.exists()
 
 
 class Lines:
@@ -143,7 +143,7 @@ def test_samples_that_are_not_finite_are_the_worst_and_a_signal_ends_a_measureme
     held_out = mock.Mock()
     Evaluation(measure, held_out)(run, writer, 7, params)
     assert not held_out.called
-    assert not run.metrics.exists()
+    assert not run.evaluation.exists()
 
 
 @pytest.mark.parametrize(
