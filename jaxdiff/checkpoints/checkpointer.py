@@ -42,8 +42,14 @@ class Checkpointer:
 
     def __init__(self, folder, keep=None):
         self.folder = files.absolute(folder)
+        # Processes wait for each other at barriers that orbax names by the step alone: a snapshot
+        # and a checkpoint of one step that are written at once would meet at each other's.
+        prefix = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+            multiprocessing_options=prefix,
         )
         with _writing(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
