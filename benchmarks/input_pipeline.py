@@ -7,7 +7,7 @@ Images of 64 x 64 in four forms are read in shuffled batches by `jaxdiff.data.pi
 with 0 (a thread), 1 and 2 workers, in turn, each in a process of its own:
 
     png       records with PNG files, as `prepare` writes them
-    raw       records with the arrays' bytes (TFDS's Tensor), uncompressed
+    raw       records with the arrays' bytes, `prepare --encoding raw`
     memory    one uint8 array
     npz       rows of an uncompressed npz file, mapped into memory
 
@@ -32,13 +32,15 @@ from typing import Annotated
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import numpy as np
+from etils import epath
 
 from jaxdiff import cli
 from jaxdiff.config import DataConfig, Label, Range
 from jaxdiff.data import pipeline
+from jaxdiff.data import source as source_lib
+from jaxdiff.data.dataset import from_arrays
 from jaxdiff.data.images import fit
-from jaxdiff.data.prepared import prepare_arrays
-from jaxdiff.data.source import from_arrays, open_split
+from jaxdiff.data.prepared import write as write_dataset
 from jaxdiff.plan import command, hardware
 
 FORMS, WORKERS = ("png", "raw", "memory", "npz"), (0, 1, 2)
@@ -71,65 +73,30 @@ def _noise(count, seed):
     return np.clip(127.5 + 55 * shaped, 0, 255).astype(np.uint8)
 
 
-def write(folder, images):
+def write_forms(folder, images):
     """Writes the forms that are files; bytes of an image in each."""
     labels = np.arange(len(images)) % CLASSES
-    split = {"train": {"x": images, "cond": {"label": labels}}}
-    prepare_arrays(folder / "png" / NAME, split, tuple(map(str, range(CLASSES))))
-    _write_raw(folder / "raw", images, labels)
+    arrays = {"x": images, "cond": {"label": labels}}
+    for form in ("png", "raw"):
+        names = tuple(map(str, range(CLASSES)))
+        dataset = from_arrays({"train": lambda: arrays}, names, {"sources": form}, encoding=form)
+        write_dataset(epath.Path(folder / form), NAME, dataset, quiet=True)
     np.savez(folder / "rows.npz", images=images, labels=labels)
-    files = {"png": folder.glob("png/*/*record*"), "raw": folder.glob("raw/*record*")}
+    files = {form: folder.glob(f"{form}/*record*") for form in ("png", "raw")}
     files["memory"], files["npz"] = (), (folder / "rows.npz",)
     sizes = {form: sum(f.stat().st_size for f in found) for form, found in files.items()}
     return {form: size / len(images) for form, size in sizes.items()}
 
 
-def _write_raw(folder, images, labels):
-    """A TFDS dataset whose images are bytes as they are."""
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
-
-    folder.mkdir()
-    image = tfds.features.Tensor(shape=(SIZE, SIZE, 3), dtype=np.uint8, encoding="bytes")
-    label = tfds.features.ClassLabel(num_classes=CLASSES)
-    features = tfds.features.FeaturesDict({"image": image, "label": label})
-    serializer = ExampleSerializer(features.get_serialized_info())
-    writer = ArrayRecordWriter(
-        str(folder / f"{NAME}-train.array_record-00000-of-00001"), "group_size:1,uncompressed"
-    )
-    for image, label in zip(images, labels, strict=True):
-        example = features.encode_example({"image": image, "label": int(label)})
-        writer.write(serializer.serialize_example(example))
-    writer.close()
-    identity = tfds.core.DatasetIdentity(
-        name=NAME, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=""
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    info.set_file_format("array_record")
-    split = tfds.core.SplitInfo(
-        name="train",
-        shard_lengths=[len(images)],
-        num_bytes=0,
-        filename_template=tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=NAME, split="train", filetype_suffix="array_record"
-        ),
-    )
-    info.set_splits(tfds.core.splits.SplitDict([split]))
-    features.save_config(str(folder))
-    (folder / "dataset_info.json").write_text(info.as_json)
-
-
 def source(folder, form):
     """The Source of a form."""
     if form in ("png", "raw"):
-        where = folder / "png" / NAME if form == "png" else folder / "raw"
-        data = DataConfig(name=str(where), image_size=SIZE)
-        return open_split(data, "train", (Label(CLASSES),))
+        data = DataConfig(name=str(folder / form), image_size=SIZE)
+        return source_lib.open_split(data, "train", (Label(CLASSES),))
     if form == "memory":
         with np.load(folder / "rows.npz") as rows:
-            return from_arrays(rows["images"], {"label": rows["labels"]})
-    return from_arrays(*_mapped(folder / "rows.npz"))
+            return source_lib.from_arrays(rows["images"], {"label": rows["labels"]})
+    return source_lib.from_arrays(*_mapped(folder / "rows.npz"))
 
 
 def _mapped(path):
@@ -146,17 +113,20 @@ def _mapped(path):
         return np.memmap(path, dtype, "r", offset, shape), {"label": rows["labels"]}
 
 
-def worker(folder, form, workers, batch_size, batches):
-    """Reads batches, and prints {"seconds", "cpu", "own"} of them, after as many to warm up."""
+def worker(folder, form, workers, batch_size, seconds):
+    """Reads batches for so many seconds, after some to warm up, and prints what they took.
+
+    That is {"images", "seconds", "cpu", "own"}: how many there were, seconds by the clock, CPU
+    seconds of all processes, and of this one, which is the one that would train.
+    """
     reader = pipeline.batches(source(pathlib.Path(folder), form), batch_size, 0, 0, workers)
-    warm_up = 4 + 8 * workers
-    for _ in range(warm_up):
+    for _ in range(4 + 8 * workers):
         next(reader)
-    start, cpu, own = time.perf_counter(), _cpu(), time.process_time()
-    for _ in range(batches):
-        assert next(reader)["x"].shape == (batch_size, SIZE, SIZE, 3)
-    seconds, cpu, own = time.perf_counter() - start, _cpu() - cpu, time.process_time() - own
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "own": own}))
+    start, cpu, own, images = time.perf_counter(), _cpu(), time.process_time(), 0
+    while (passed := time.perf_counter() - start) < seconds:
+        images += len(next(reader)["x"])
+    cpu, own = _cpu() - cpu, time.process_time() - own
+    print(json.dumps({"images": images, "seconds": passed, "cpu": cpu, "own": own}))
     sys.stdout.flush()
     for child in multiprocessing.active_children():  # else they would be waited for
         child.kill()
@@ -173,8 +143,8 @@ def _cpu():
 
 
 def measured(folder, form, workers, args):
-    """{"seconds", "cpu", "own"} of a reader in a process of its own."""
-    values = [folder, form, workers, args.batch_size, args.batches]
+    """What a `worker` prints, in a process of its own."""
+    values = [folder, form, workers, args.batch_size, args.seconds]
     flags = [__file__, "worker", *map(str, values)]
     done = subprocess.run([sys.executable, *flags], stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -184,20 +154,22 @@ def _measure(args):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         images = pictures(args.pictures, args.images)
-        sizes = write(folder, images)
+        sizes = write_forms(folder, images)
         sizes["memory"] = images[0].nbytes
         keys = [(form, workers) for form in FORMS for workers in WORKERS]
         rounds = {key: [] for key in keys}
         for _ in range(args.rounds):
             for key in keys:
                 rounds[key].append(measured(folder, *key, args))
-    count = args.batch_size * args.batches
     rates = {
-        key: {name: count / statistics.median(r[name] for r in found) for name in found[0]}
+        key: {
+            name: statistics.median(each["images"] / each[name] for each in found)
+            for name in ("seconds", "cpu", "own")
+        }
         for key, found in rounds.items()
     }
     print(
-        f"{args.images:,} images, {args.batches} batches of {args.batch_size}, "
+        f"{args.images:,} images, batches of {args.batch_size}, {args.rounds} rounds, "
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}\n"
     )
     head = ["form", "bytes an image", "workers", "images/s", "a CPU s", "a CPU s of the trainer"]
@@ -249,7 +221,7 @@ def main():
     cli.add_flag(parser, "pictures", help="Folder of pictures")
     cli.add_flag(parser, "images", Count, 16_384, "How many images there are")
     cli.add_flag(parser, "batch_size", Count, 128, "Of a host")
-    cli.add_flag(parser, "batches", Count, 100, "That are timed")
+    cli.add_flag(parser, "seconds", Count, 3, "That each reads")
     cli.add_flag(parser, "rounds", Count, 3, "Of all forms in turn")
     cli.add_flag(parser, "plans", tuple[str, ...], PLANS, "Steps, as CONFIG@TOPOLOGY")
     cli.add_flag(parser, "json", help="File to write the numbers to")
