@@ -16,7 +16,7 @@ from jaxdiff.arrays import load_npz, save_npz
 from jaxdiff.errors import UserError
 from jaxdiff.progress import progress_bar
 
-BLOCK = 512  # bytes; a tar archive ends with blocks of zeros
+BLOCK = 512  # bytes; a whole archive ends with blocks of zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +64,14 @@ def _members(path, start, stop, name):
         file.seek(start)
         archive = tarfile.TarFile(fileobj=file)
         for info in archive:
-            if info.offset >= stop:
-                break
             if info.offset_data + info.size > stop:
                 raise _truncated(name)
             if info.isreg():
                 base = info.name.rpartition("/")[2].encode(errors="surrogateescape")
                 found.append((base, info.offset_data, info.size))
-        # At a header that it cannot read tarfile ends without a word.
+        # At a header that it cannot read, and where there is no more, tarfile ends without a word.
         file.seek(archive.offset)
-        if archive.offset < stop and file.read(BLOCK) != bytes(BLOCK):
+        if archive.offset + BLOCK > stop or file.read(BLOCK) != bytes(BLOCK):
             raise _truncated(name) if found else tarfile.ReadError("it begins otherwise")
     names, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
     return Members(np.array(names, "S"), *(np.array(each, np.int64) for each in (offsets, sizes)))

@@ -5,6 +5,8 @@ import functools
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
@@ -126,8 +128,19 @@ def pool(workers):
         return
     # Spawned, as a fork would copy this process's threads half.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as executor:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker) as executor:
         yield functools.partial(executor.map, chunksize=8)
+
+
+def _become_worker():
+    """Makes a process of the pool end with the program that started it, even if that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the program ends the pool
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def encoded(paths, shapes, whites, encoding):

@@ -38,7 +38,7 @@ FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 ON_THE_WAY = r"ILSVRC|Data|CLS-LOC|ILSVRC2012_devkit_t12|Imagenet\d+_\w*npz"  # looked into
 # What a picture takes, for the lines before the work begins.
 PNG_SHARE = 0.7  # of height x width x 3 bytes
-SECONDS = 1 / 166  # of one core
+SECONDS = 1 / 200  # of one core, see benchmarks/imagenet_preparation.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +190,8 @@ def open_imagenet(paths, name, values, out, mapped):
     cache = None if files.exists(out / INFO) else out / PROGRESS
     found = {split: read(mapped, cache) for split, (_, read) in readers.items()}
     classes = sorted(set(found["train" if "train" in found else "validation"].wnids.tolist()))
+    if not classes:
+        raise UserError(f"{paths[0]} holds no picture: give the files as they were downloaded.")
     notes, parts = [], []
     for split, every in found.items():
         chosen = every.of(classes)
@@ -197,8 +199,9 @@ def open_imagenet(paths, name, values, out, mapped):
         notes += ilsvrc.findings(split, labels, classes, kit)
         if left := len(every.wnids) - len(labels):
             notes.append(f"Left out, pictures in {split} of classes that train has not: {left:,}.")
-        read = functools.partial(_read, chosen, labels, values, mapped)
-        parts.append(Split(split, len(labels), read))
+        if len(labels):
+            read = functools.partial(_read, chosen, labels, values, mapped)
+            parts.append(Split(split, len(labels), read))
     shapes = {"label": (), "image": (values.image_size, values.image_size, 3)}
     texts = words(classes, kit)
     return Dataset(

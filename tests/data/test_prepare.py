@@ -75,7 +75,8 @@ def test_npz_files_come_back_through_the_command_line(tmp_path, files):
     assert contents(out) == before
 
 
-def test_vectors_and_images_become_conditions(tmp_path, small_shards):
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_vectors_and_images_become_conditions(tmp_path, small_shards, encoding):
     arrays = {
         "images": noise(6, 8, 8, 1),
         "labels": np.arange(6) % 2,
@@ -90,6 +91,7 @@ def test_vectors_and_images_become_conditions(tmp_path, small_shards):
         out=tmp_path / "out",
         vector=("thumbnails", "age=age"),
         condition_image=("edges", "small=place"),
+        encoding=encoding,
     )
     conditions = (Vector(4), Image(1), Label(2), Vector(1, "age"), Image(3, "place"))
     source, rows = read(tmp_path / "out", "train", conditions)
