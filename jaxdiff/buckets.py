@@ -86,10 +86,18 @@ def put(file, path, new):
         raise FileExistsError(None, "There is something of that name")
 
 
-def move(path, to):
-    """Copies the file or folder at an address to another, and then removes the first."""
-    for source in storage(path).find(os.fspath(path)):
+def move(path, to, last=None):
+    """Copies the file or folder at an address to another, and then removes the first.
+
+    Files of the name `last` are copied last and removed first.
+    """
+    found = storage(path).find(os.fspath(path))
+    found.sort(key=lambda source: os.path.basename(source) == last)
+    for source in found:
         storage(path).cp_file(source, os.fspath(to) + source.removeprefix(_without_kind(path)))
+    for source in found:
+        if os.path.basename(source) == last:
+            storage(path).rm(source)
     remove_tree(path)
 
 

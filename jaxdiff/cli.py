@@ -14,8 +14,10 @@ import argparse
 import gc
 import logging as python_logging
 import os
+import re
 import signal
 import sys
+import traceback
 
 from absl import logging
 
@@ -24,6 +26,11 @@ from jaxdiff.config.fields import checked_value, expected, hints, meanings, near
 from jaxdiff.config.overrides import config_from, described, parsed
 from jaxdiff.config.serialization import import_modules, to_dict
 from jaxdiff.errors import UserError, user_errors
+from jaxdiff.parallel import watchdog
+
+ABOUT = "about.txt"  # in a folder of compiled programs
+# What the error of a computation, or of a barrier, says where another process has ended.
+LOST = re.compile(r"Gloo|NCCL|connection|socket closed|barrier|heartbeat|peer", re.IGNORECASE)
 
 
 def run(main, parser, arguments=None):
@@ -44,11 +51,26 @@ def run(main, parser, arguments=None):
     try:
         main(parser.parse_args(arguments))
     except UserError as error:
-        _say(error)
-        sys.exit(1)
+        _end(1, error, error.is_elsewhere)
     except KeyboardInterrupt:
-        _say("Stopped by Ctrl-C.")
-        sys.exit(128 + signal.SIGINT)
+        _end(128 + signal.SIGINT, "Stopped by Ctrl-C.")
+    except Exception as error:
+        if watchdog.place() is None:
+            raise
+        is_elsewhere = bool(LOST.search(str(error)) or watchdog.other())
+        if not is_elsewhere:
+            traceback.print_exc()
+        _end(1, f"{type(error).__name__}: {str(error)[:500]}", is_elsewhere)
+
+
+def _end(status, sentence, is_elsewhere=False):
+    """Prints why this program ends, and ends it; where several processes run it, all of them."""
+    print(watchdog.line(sentence), file=sys.stderr, flush=True)
+    if watchdog.place() is None:
+        sys.exit(status)
+    if is_elsewhere and (cause := watchdog.other(wait=5)):
+        watchdog.follow(cause)
+    watchdog.end(status, sentence)
 
 
 def _silence_libraries():
@@ -56,12 +78,6 @@ def _silence_libraries():
     logging.set_verbosity(logging.ERROR)
     logging.get_absl_logger().addFilter(lambda r: "/orbax/" not in r.pathname)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-
-
-def _say(message):
-    """Prints a sentence on one line, whatever the parts of it that libraries wrote."""
-    line = " ".join(str(message).split())
-    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
@@ -235,8 +251,18 @@ def require(name, value, example):
     return value
 
 
+def add_compilation_cache(parser):
+    """Adds --compilation_cache FOLDER."""
+    add_flag(
+        parser,
+        "compilation_cache",
+        help="Folder where compiled programs are kept for the next start, which all hosts read and "
+        "nobody else may write, such as gs://bucket/xla; default: one in the user's cache folder",
+    )
+
+
 def add_distributed(parser):
-    """Adds --distributed and --nodistributed: `args.distributed`, None where neither is given."""
+    """Adds --distributed and --nodistributed, None where neither is given; --compilation_cache."""
     add_flag(
         parser,
         "distributed",
@@ -246,19 +272,25 @@ def add_distributed(parser):
         "alone. By default they are joined where variables of JAX, Open MPI, Slurm or a TPU name "
         "them",
     )
+    add_compilation_cache(parser)
 
 
-def start_jax(distributed=None):
+def start_jax(distributed=None, compilation_cache=None):
     """Readies JAX: compiled programs are kept for the next start, and other processes are joined.
-
-    They are kept in the user's cache folder, unless JAX is set to use another.
 
     Args:
       distributed: None: joins the processes that cluster.find names; True: requires that it names
         some; False: this process is alone.
+      compilation_cache: text of the folder of compiled programs, which may be an address. JAX
+        reads it in all processes and writes it in process 0. None: the one that JAX is set to use,
+        or else one in the user's cache folder.
+
+    Returns:
+      The Cluster of the processes that were joined; None: there are no others.
 
     Raises:
-      UserError: if the others are required and not named, or not found.
+      UserError: if the others are required and not named, or not found; if the folder cannot be
+        opened.
     """
     cluster = None if distributed is False else _find_cluster()
     if distributed and cluster is None:
@@ -266,14 +298,15 @@ def start_jax(distributed=None):
             "--distributed finds no other processes: start several by srun, mpirun or on the hosts "
             "of a TPU, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         )
-    _configure_jax()
+    _set_cache(compilation_cache)
     from jaxdiff.parallel import processes
 
     with user_errors():
         processes.initialize(cluster)
+    return cluster
 
 
-def start_jax_alone():
+def start_jax_alone(compilation_cache=None):
     """Readies JAX as start_jax does, but never joins other processes.
 
     Where several share a host, each takes its own of the GPUs.
@@ -282,7 +315,7 @@ def start_jax_alone():
       What cluster.find names: a Cluster, or None.
     """
     cluster = _find_cluster()
-    _configure_jax()
+    _set_cache(compilation_cache)
     import jax
 
     from jaxdiff.parallel.cluster import devices_of
@@ -301,9 +334,17 @@ def _find_cluster():
         return cluster.find()
 
 
-def _configure_jax():
+def _set_cache(folder):
     import jax
 
+    if folder is not None:
+        from jaxdiff import files
+
+        folder = files.absolute(files.parse_path(folder, "--compilation_cache"))
+        if not files.exists(folder / ABOUT):  # may be read only, if it is
+            files.make_folder(folder)
+            files.write_text(folder / ABOUT, "Programs that jaxdiff has compiled, kept by JAX.\n")
+        jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     if jax.config.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxdiff", "xla"))

@@ -7,7 +7,12 @@ class UserError(ValueError):
     """Bad input: one sentence that names the value, what was expected, and what to do.
 
     Command lines print the sentence and exit with status 1, without a traceback.
+
+    Attributes:
+      is_elsewhere: whether another process has the mistake, and says what it is.
     """
+
+    is_elsewhere = False
 
 
 @contextlib.contextmanager

@@ -375,13 +375,19 @@ def remove_if_empty(folder):
             os.rmdir(folder)
 
 
-def move(path, to):
-    """Moves a file or a folder to a place where there is nothing; in a bucket, file by file."""
+def move(path, to, last=None):
+    """Moves a file or a folder to a place where there is nothing; in a bucket, file by file.
+
+    Args:
+      path, to: from where and to where.
+      last: name of the files whose presence says that the folders they are in are whole: in a
+        bucket they are the last to come, and the first to go.
+    """
     if exists(to):
         raise WriteError(to, "there is something of that name")
     with writing(to):
         if is_remote(path):
-            buckets.move(path, to)
+            buckets.move(path, to, last)
         else:
             os.makedirs(to.parent, exist_ok=True)
             os.rename(path, to)

@@ -17,6 +17,7 @@ ALLOWED = {
     "jaxdiff/config/overrides.py",  # reads the config file, a program of the user's
     "jaxdiff/stopping.py",  # pipes of signals
     "jaxdiff/training/interrupt.py",
+    "jaxdiff/parallel/watchdog.py",  # the last line of a program
     "jaxdiff/parallel/cluster.py",  # this machine's devices
     "jaxdiff/parallel/metadata.py",  # the same
 }

@@ -20,6 +20,8 @@ from jaxdiff.claims import in_first
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 
+# The file that orbax writes last into a step; in a bucket a step without it is not whole.
+LAST = "commit_success.txt"
 ASIDE = "set_aside"  # the folder of a run for steps that it does not continue from
 # How tensorstore says what the disk refuses: `...: No space left on device [os_error_code='28'...`.
 DISK = re.compile(r"([^:\s][^:\n]*) \[os_error_code=")
@@ -85,6 +87,11 @@ class Checkpointer:
         with _writing(self.folder):
             self._manager.wait_until_finished()
 
+    def check(self):
+        """Raises what went wrong so far while a step was written; does not wait."""
+        with _writing(self.folder):
+            self._manager.check_for_errors()
+
     def close(self):
         """Waits, and ends the manager's threads."""
         with _writing(self.folder), contextlib.closing(self._manager):
@@ -107,11 +114,17 @@ def _set_aside(folder, after):
     late = [step for step in complete_steps(folder) if step > after]
     for step in late:
         place = folder.parent / ASIDE / f"{folder.name}-{step}"
-        files.remove_tree(place)  # of an earlier time
-        files.move(folder / str(step), place)
+        remove(place)  # of an earlier time
+        files.move(folder / str(step), place, LAST)
     if late:
         steps = ", ".join(map(str, late))
         print(f"Moved {folder.name} after step {after} to {ASIDE}/: {steps}.")
+
+
+def remove(step):
+    """Removes the folder of a step, which at no time looks whole; in one process."""
+    files.remove(step / LAST)
+    files.remove_tree(step)
 
 
 def is_step(name):
@@ -224,8 +237,10 @@ def _restore(path, template, partly):
     )
     args = ocp.args.PyTreeRestore(template, restore_args, partial_restore=partly)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            tree = checkpointer.restore(path, args=args)
+        # Not by an ocp.Checkpointer, which waits for the other processes at the end: one that
+        # cannot read a file would leave them waiting there.
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+            tree = handler.restore(path, args=args)
         return _placed(tree, template) if through_host else tree
     # tensorstore, orbax and the file system raise errors of many kinds for corrupt files.
     except Exception as error:

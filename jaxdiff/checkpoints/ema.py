@@ -33,7 +33,7 @@ def _rebuild(args):
     from jaxdiff.checkpoints.run import Run, export
     from jaxdiff.parallel import processes
 
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     run = Run(files.parse_path(args.run, "The run"))
     run.config()  # refuses what is no run
     lengths = tuple(dict.fromkeys(cli.require("length", args.length, "lengths such as 0.05,0.1")))

@@ -276,10 +276,11 @@ def _say(text):
 
 def is_kept(plan, length):
     """Whether the average is under RUN/ema, rebuilt from the very snapshots of the plan."""
-    fresh = False
-    with contextlib.suppress(checkpointer.CorruptCheckpoint):
-        meta = checkpointer.read_meta(_kept(plan, length), plan.step)
-        fresh = meta.get("snapshots") == plan.origin()
+    fresh, folder = False, _kept(plan, length)
+    if plan.step in checkpointer.complete_steps(folder):
+        with contextlib.suppress(checkpointer.CorruptCheckpoint):
+            meta = checkpointer.read_meta(folder, plan.step)
+            fresh = meta.get("snapshots") == plan.origin()
     return not processes.any_process(not fresh)
 
 
@@ -303,7 +304,7 @@ def keep(plan, totals):
     for m, total in enumerate(totals):
         length, name = plan.lengths[m], profile_name(plan.lengths[m])
         folder = _kept(plan, length)
-        in_first(files.remove_tree, folder / str(plan.step))  # of other snapshots, or corrupt
+        in_first(checkpointer.remove, folder / str(plan.step))  # of other snapshots, or corrupt
         meta = {
             "ema": [name],
             "residual": float(plan.solution.residual[m]),

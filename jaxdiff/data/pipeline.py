@@ -1,36 +1,47 @@
 """Shuffled, endless, deterministic batches, the same for any number of processes.
 
-Batch k of a run is a function of the seed and k alone, so a run continues from its step. Process
-p of P reads the p-th part of every global batch.
+Batch k of a run is a function of the seed and k alone, so a run continues from its step. Of every
+global batch a process reads the rows that its own devices take.
 """
 
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
 from functools import lru_cache
+from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
 from absl import flags
 
-from jaxdiff.parallel import processes
+from jaxdiff.errors import UserError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LENGTH = 2**62  # examples: practically endless, and within 64 bits
 
 
-def batches(source, batch_size, seed, first_batch=0, workers=0):
+def batches(source, batch_size, seed, first_batch=0, workers=0, rows=None):
     """An iterator over this process's part of each global batch, from `first_batch` on.
 
     Args:
       source: a `Source`.
-      batch_size: examples in a global batch, a multiple of the number of processes.
+      batch_size: examples in a global batch.
       seed: of the order, which differs from epoch to epoch; in [0, 2^31).
       first_batch: number of the first batch.
       workers: processes that read and decode; 0: a thread of this one, which is best for data held
         in memory.
+      rows: int [b], of each global batch those that this process reads, such as `mesh.rows_here`;
+        None: all.
 
     Yields:
-      {"x", "cond"} as `Source.fetch` returns them, of batch_size / processes examples.
+      {"x", "cond"} as `Source.fetch` returns them, of b examples.
+
+    Raises:
+      UserError: for examples that cannot be read, and if a worker ends.
     """
-    part = batch_size // processes.count()
-    mine = processes.index() * part + np.arange(part)
+    mine = np.arange(batch_size) if rows is None else np.asarray(rows)
 
     def read(number):
         places = number * batch_size + mine
@@ -41,8 +52,54 @@ def batches(source, batch_size, seed, first_batch=0, workers=0):
     dataset = numbers.map(read).to_iter_dataset(threads)
     if workers:
         flags.FLAGS.mark_as_parsed()  # Grain reads its own, also in programs without absl's flags
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_begin_worker)
+    with contextlib.closing(iter(dataset)) as iterator:
+        with _signals_blocked() if workers else contextlib.nullcontext():
+            batch = _next(iterator, workers)
+        while True:
+            yield batch
+            batch = _next(iterator, workers)
+
+
+def _next(iterator, workers):
+    try:
+        return next(iterator)
+    except RuntimeError as error:
+        if not workers or "terminated" not in str(error):
+            raise
+        raise UserError(
+            f"One of the {workers} processes that read the data (data.workers) has ended "
+            "unexpectedly; if this machine was out of memory, lower data.workers or "
+            "training.batch_size, and give the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _signals_blocked():
+    """Blocks signals in this thread, and so in the processes that it starts meanwhile."""
+    resource_tracker.ensure_running()  # its start would let them through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(*_):
+    """Leaves signals to the program, and ends with it.
+
+    Slurm, Kubernetes and Ctrl-C send them to all processes of a job, and the step in progress needs
+    its data still. A program that is killed cannot end its workers.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_program, daemon=True).start()
+
+
+def _end_with_program():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def shuffled(places, size, seed):

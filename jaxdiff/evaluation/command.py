@@ -104,7 +104,7 @@ def parser():
 def _evaluate(args):
     metrics = None if args.metrics is None else checked(args.metrics)
     _check(args)
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     # Imported here, so that --help and a misspelt flag are answered at once.
     from jaxdiff.evaluation import run_evaluation
     from jaxdiff.evaluation.values import Options

@@ -37,7 +37,7 @@ def main():
 def _measure(args):
     model = cli.require("model", args.model, "the folder of a run")
     split = cli.require("split", args.split, "a part of the run's dataset, such as test")
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     from jaxdiff.evaluation import bits
 
     bits.run(

@@ -69,7 +69,7 @@ def _sweep(args):
     known = "efficientnet-lite0, inception, or a classifier's run"
     features = cli.require("features", args.features, known)
     metrics = tuple(dict.fromkeys(cli.require("metrics", args.metrics, "names such as fd,recall")))
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     from jaxdiff import files
     from jaxdiff.evaluation import run_sweep
     from jaxdiff.evaluation.search import Search, grid

@@ -130,10 +130,32 @@ def check_batch_size(batch_size, mesh, accumulate=1):
         )
 
 
+def rows_here(mesh, size):
+    """Rows of a batch [size, ...] that this process's devices hold: int [size / processes].
+
+    In order; on meshes of TPUs they need not follow each other.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    return np.sort(np.concatenate([np.arange(size)[index] for index in slices]))
+
+
 def to_devices(tree, mesh):
-    """This process's parts of a batch [B / processes, ...] as global arrays sharded by sample."""
+    """The rows of a batch that `rows_here` names as global arrays sharded by sample."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+    count = len({device.process_index for device in mesh.devices.flat})
+
+    def place(x):
+        size = len(x) * count
+        rows = rows_here(mesh, size)
+
+        def part(index):
+            start, stop, _ = index[0].indices(size)
+            first = np.searchsorted(rows, start)
+            return x[first : first + stop - start]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, tree)
 
 
 def from_global(array, sharding):

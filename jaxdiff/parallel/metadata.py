@@ -1,12 +1,24 @@
-"""Google's metadata server, which tells a virtual machine about itself."""
+"""Google's metadata server, which a virtual machine asks about itself.
+
+Keys below instance/ that say that the machine will end (cloud.google.com/compute/docs/metadata):
+
+    maintenance-event   NONE; MIGRATE_ON_HOST_MAINTENANCE, which a program survives; or
+                        TERMINATE_ON_HOST_MAINTENANCE: 60 s before, with GPUs an hour
+    preempted           FALSE or TRUE: at most 30 s before
+"""
 
 import os
 import re
-import urllib.error
+import signal
+import threading
+import time
 import urllib.request
 from importlib.util import find_spec
 
 HOST = "metadata.google.internal"
+ENDINGS = {"maintenance-event": "TERMINATE", "preempted": "TRUE"}  # how the values begin
+PRODUCT = "/sys/class/dmi/id/product_name"
+RETRY = 60.0  # seconds until a server that does not answer is asked again
 
 
 def get(key, environ=os.environ, timeout=5):
@@ -14,17 +26,72 @@ def get(key, environ=os.environ, timeout=5):
 
     GCE_METADATA_HOST names another server, as in Google's own libraries.
     """
+    return _ask(key, environ, timeout)[0]
+
+
+def _ask(key, environ, timeout):
+    """(text, what identifies this version of it) of a key; (None, None) if there is none."""
     host = environ.get("GCE_METADATA_HOST") or environ.get("GCE_METADATA_IP") or HOST
     request = urllib.request.Request(
         f"http://{host}/computeMetadata/v1/instance/{key}", headers={"Metadata-Flavor": "Google"}
     )
+    # Never by way of a proxy: the server is on the machine's own network.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        # Never by way of a proxy: the server is on the machine's own network.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=timeout) as answer:
-            return answer.read().decode()
-    except (OSError, ValueError):
-        return None
+            return answer.read().decode().strip(), answer.headers.get("ETag")
+    except (OSError, ValueError):  # of urllib too
+        return None, None
+
+
+def watch(cluster=None, environ=os.environ):
+    """Sends this process SIGTERM once its machine is about to end, where the machine is Google's.
+
+    Threads that end with the program wait for each key to change. Maintenance that had been
+    announced before this program began is left to the machine's own SIGTERM: a program that is
+    started again meanwhile would else end at once, each time.
+
+    Args:
+      cluster: the Cluster, whose kind may be "TPU"; or None.
+      environ: the environment.
+
+    Returns:
+      Whether the machine is Google's.
+    """
+    if not (environ.get("GCE_METADATA_HOST") or _is_tpu(cluster) or _is_google()):
+        return False
+    for key, ending in ENDINGS.items():
+        threading.Thread(target=_watch, args=(key, ending, environ), daemon=True).start()
+    return True
+
+
+def _watch(key, ending, environ):
+    before, etag = _ask(key, environ, 5)
+    ends = key == "preempted" and (before or "").startswith(ending)
+    while not ends:
+        since = f"&last_etag={etag}" if etag else ""
+        # Answered at the next change, or after that time.
+        waiting = f"{key}?wait_for_change=true&timeout_sec=300{since}"
+        value, etag = _ask(waiting, environ, timeout=330)
+        if value is None:
+            time.sleep(RETRY)
+            continue
+        ends = value != before and value.startswith(ending)
+        before = value
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_tpu(cluster):
+    return cluster is not None and cluster.kind == "TPU"
+
+
+def _is_google():
+    """Whether this machine is one of Compute Engine's, as its firmware says."""
+    try:
+        with open(PRODUCT, encoding="utf-8") as file:
+            return file.read().strip() == "Google Compute Engine"
+    except OSError:
+        return False
 
 
 def tpu_workers(environ=os.environ):

@@ -5,6 +5,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.parallel import cluster as cluster_lib
+from jaxdiff.parallel import watchdog
 
 # Seconds after which a process that sends no heartbeat is lost. JAX's own is 100.
 HEARTBEAT_TIMEOUT = 30
@@ -37,6 +38,7 @@ def initialize(cluster):
             f"the others at {cluster.address} ({error}): start all of them, and let that address "
             "be reached from each; or give --nodistributed to run this process alone."
         ) from None
+    watchdog.begin(cluster.process_id, cluster.num_processes)
 
 
 def index():
@@ -58,6 +60,24 @@ def barrier(name):
     """Waits until every process is here."""
     if count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def meet(name, seconds):
+    """Whether all processes come here within some seconds; takes part in no computation.
+
+    Args:
+      name: of the meeting, used once.
+      seconds: that the first one waits for the last.
+    """
+    if count() == 1:
+        return True
+    from jax._src.distributed import global_state  # JAX has no public way to it
+
+    try:
+        global_state.client.wait_at_barrier(f"jaxdiff-{name}", int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def gather(tree):

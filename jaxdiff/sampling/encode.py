@@ -37,7 +37,7 @@ def _encode(args):
     model = cli.require("model", args.model, "the folder of a run")
     images = cli.require("images", args.images, "an npz file, or a folder of samples")
     out = cli.require("out", args.out, "a file such as latents.npz")
-    cli.start_jax(args.distributed)
+    cli.start_jax(args.distributed, args.compilation_cache)
     from jaxdiff.sampling import latents
 
     latents.run(model, images, out, steps=args.steps, batch_size=args.batch_size)

@@ -6,6 +6,7 @@ python train.py --config configs/NAME.py --workdir runs/NAME
 import sys
 
 from jaxdiff import cli
+from jaxdiff.parallel import metadata
 from jaxdiff.training.interrupt import Interrupt
 
 
@@ -29,7 +30,8 @@ def main():
 def _train(args):
     workdir = cli.require("workdir", args.workdir, "a folder such as runs/NAME")
     with Interrupt(ends_program=True) as interrupt:
-        cli.start_jax(args.distributed)
+        cluster = cli.start_jax(args.distributed, args.compilation_cache)
+        metadata.watch(cluster)
         from jaxdiff.training.loop import train
 
         train(args.config, workdir, interrupt, args.restart)

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxdiff.claims import in_all, in_first
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import batch_sharding, from_global
+from jaxdiff.parallel.mesh import rows_here, to_devices
 from jaxdiff.training.metrics_logging import quartiles
 from jaxdiff.training.step import QUARTILES, add_sums, means, zero_sums
 
@@ -19,7 +19,16 @@ class HeldOut:
     never dropped, and the network has no dropout.
     """
 
-    def __init__(self, task, source, mesh):
+    def __init__(self, task, source, mesh, before_batch=lambda: None):
+        """Compiles nothing yet.
+
+        Args:
+          task: a Task.
+          source: the split.
+          mesh: the devices.
+          before_batch: called before each batch; what it raises ends a measurement.
+        """
+        self._before_batch = before_batch
         self._source, self._mesh, self._terms = source, mesh, task.objective.terms
 
         def measure(params, batch, real, key):
@@ -40,17 +49,16 @@ class HeldOut:
           repeats: how often noise is drawn for each image.
           seed: of the noise.
         """
-        sharding = batch_sharding(self._mesh)
         size = -(-BATCH // self._mesh.size) * self._mesh.size
         total = None
         for repeat in range(repeats):
             for start in range(0, len(self._source), size):
-                numbers = np.arange(start, start + size)
-                rows = self._source.fetch(numbers % len(self._source))
+                self._before_batch()
+                numbers = start + rows_here(self._mesh, size)
+                rows = in_all(self._source.fetch, numbers % len(self._source))
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), repeat), start)
                 real = numbers < len(self._source)
-                batch = jax.tree.map(lambda x: from_global(x, sharding), (rows, real))
-                sums = self._measure(params, *batch, key)
+                sums = self._measure(params, *to_devices((rows, real), self._mesh), key)
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         total = jax.device_get(total)
         for term in self._terms:
@@ -61,7 +69,7 @@ class HeldOut:
         """Writes the means to TensorBoard, and prints a line. Returns them."""
         del run
         found = self.measure(params)
-        writer.write_scalars(number, {f"held_out/{name}": v for name, v in found.items()})
+        in_first(writer.write_scalars, number, {f"held_out/{name}": v for name, v in found.items()})
         if processes.is_first():
             writer.say(f"step {number}, held out: {_text(found)}")
         return found

@@ -3,12 +3,19 @@
 Imports JAX only when the loop asks, so that a program can begin to listen before its long imports.
 """
 
+import itertools
 import os
 import signal
-import sys
 import threading
 
+from jaxdiff.parallel import watchdog
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_questions = itertools.count(1)  # of this process to the others, as all of them count
+
+
+class Left(Exception):
+    """An evaluation is left, in all processes, as the program was asked to stop."""
 
 
 class Interrupt:
@@ -30,7 +37,7 @@ class Interrupt:
     def __init__(self, ends_program=False):
         self.number = None
         self._ends_program = ends_program
-        self._is_looping = False
+        self._is_looping = self._is_agreed = False
         self._previous, self._pipe = {}, None
 
     @property
@@ -81,27 +88,40 @@ class Interrupt:
                 if caught > 1 or (caught and not self._is_looping):
                     _end_program(byte[0], caught)
 
-    def asked(self, step):
-        """Whether to stop after this step; every process asks at every step."""
+    def asked(self):
+        """Whether to stop now; once it is true it stays.
+
+        Every process asks as often as the others: after each step, and before each batch of an
+        evaluation. JAX lets them agree on a number of the question at which all of them stop.
+        """
         self._is_looping = True
         if not _is_distributed():
             return self.number is not None
-        from jax.experimental import multihost_utils
+        if not self._is_agreed:
+            from jax.experimental import multihost_utils
 
-        if not multihost_utils.reached_preemption_sync_point(step):
-            return False
-        self.number = self.number or signal.SIGTERM
-        return True
+            self._is_agreed = multihost_utils.reached_preemption_sync_point(next(_questions))
+        if self._is_agreed:
+            self.number = self.number or signal.SIGTERM
+        return self._is_agreed
+
+    def leave_if_asked(self):
+        """Raises Left if `asked`."""
+        if self.asked():
+            raise Left
 
 
 def _end_program(number, caught):
-    program, name = os.path.basename(sys.argv[0]), signal.Signals(number).name
+    name = signal.Signals(number).name
     what = (
         f"Stopped by {name} before there was anything to save"
         if caught == 1
         else f"Stopped by a second signal, {name}, whatever was being saved"
     )
-    os.write(2, f"{program}: {what}; the same command starts again.\n".encode())
+    sentence = f"{what}; the same command starts again."
+    watchdog.say(sentence)
+    if watchdog.place():
+        watchdog.end(128 + number, sentence)
     os._exit(128 + number)
 
 

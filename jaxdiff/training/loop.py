@@ -25,7 +25,7 @@ from jaxdiff.data.source import open_split
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.memory import out_of_memory
 from jaxdiff.parallel import processes
-from jaxdiff.parallel.mesh import check_batch_size, make_mesh, replicated, to_devices
+from jaxdiff.parallel.mesh import check_batch_size, make_mesh, replicated, rows_here, to_devices
 from jaxdiff.progress import progress_bar
 from jaxdiff.training import workdir as workdir_lib
 from jaxdiff.training.compiled import jitted_step, state_template
@@ -90,7 +90,7 @@ def _train(config, run, interrupt, restart):
         data, checkpoints, snapshots, writer, bar = (
             stack.enter_context(contextlib.closing(resource))
             for resource in (
-                batches(source, training.batch_size, config.seed, number, config.data.workers),
+                _data(config, source, mesh, number),
                 Checkpointer(run.checkpoints, KEEP_CHECKPOINTS),
                 Checkpointer(run.snapshots),
                 Writer(run.tensorboard, number),
@@ -108,7 +108,8 @@ def _train(config, run, interrupt, restart):
             pace(sums)
             number += 1
             bar.update()
-            last = interrupt.asked(number) or number == training.num_steps
+            checkpoints.check(), snapshots.check()
+            last = interrupt.asked() or number == training.num_steps
 
             if last or number % training.log_every == 0:
                 metrics.push(number, sums)
@@ -130,7 +131,9 @@ def _train(config, run, interrupt, restart):
                 for evaluate in due:
                     evaluate(run, writer, number, state.ema[profiles[0]])
             except Exception:
-                keep_checkpoint = True  # an evaluation that fails costs no steps
+                # An evaluation that fails costs no steps, unless it fails in some processes alone:
+                # the others are in a computation, and would not come to save.
+                keep_checkpoint = processes.meet(f"failed-evaluation-{number}", seconds=10)
                 raise
             finally:
                 if keep_checkpoint:
@@ -139,6 +142,12 @@ def _train(config, run, interrupt, restart):
         metrics.finish()
     if processes.is_first():
         _farewell(run, number, training.num_steps, restart)
+
+
+def _data(config, source, mesh, number):
+    """This process's parts of the batches from step `number` on."""
+    size, workers = config.training.batch_size, config.data.workers
+    return batches(source, size, config.seed, number, workers, rows_here(mesh, size))
 
 
 def _mesh(config):

@@ -83,5 +83,5 @@ def _set_history_aside(run):
         if name.endswith(".json"):
             files.copy(run.folder / name, aside / name)
     for name in moved:
-        files.move(run.folder / name, aside / name)
+        files.move(run.folder / name, aside / name, checkpointer.LAST)
     print(f"Moved what {run.folder} held to {aside}.")

@@ -1,9 +1,11 @@
 """Metrics of samples of a run's EMA, against images of the run's data."""
 
+import dataclasses
 import time
 
 import numpy as np
 
+from jaxdiff.claims import in_all, in_first
 from jaxdiff.config import Label
 from jaxdiff.data.source import open_split
 from jaxdiff.evaluation.comparison import Comparison, reference_of
@@ -29,7 +31,7 @@ class SampleMetrics:
           run: its folder.
           source: the training split.
           mesh: the devices.
-          interrupt: an Interrupt; a measurement that it comes upon is left out.
+          interrupt: an Interrupt, which ends long measurements.
 
         Raises:
           UserError: for features, weights, metrics, guidance or a split that cannot be used.
@@ -40,8 +42,9 @@ class SampleMetrics:
         if wanted.reference != "train":
             split = open_split(config.data, wanted.reference, config.model.conditions)
             real = split.in_memory()
+        extractor = open_extractor(wanted.features, wanted.weights or None, mesh)
         self._comparison = Comparison(
-            open_extractor(wanted.features, wanted.weights or None, mesh),
+            dataclasses.replace(extractor, run=self._asking(extractor.run)),
             reference_of(config, wanted.reference, run.folder, real),
             wanted.metrics,
         )
@@ -66,20 +69,17 @@ class SampleMetrics:
         """Writes the metrics to TensorBoard, and prints a line.
 
         Returns:
-          {column: value} of a row of RUN/evaluation.csv, without its step; empty if the program was
-          asked to stop meanwhile.
+          {column: value} of a row of RUN/evaluation.csv, without its step.
 
         Raises:
+          Left: if the program was asked to stop meanwhile.
           UserError: for features that are not finite, and where the memory does not suffice.
         """
         del run
         begun = time.perf_counter()
-        found = self._sample(params)
-        if found is None:
-            return {}
-        values = self._measure(writer, number, found)
-        scalars = {name: value for name, value in values.items() if np.isfinite(value)}
-        writer.write_scalars(number, {f"evaluation/{name}": v for name, v in scalars.items()})
+        values = self._measure(writer, number, self._sample(params))
+        scalars = {f"evaluation/{n}": value for n, value in values.items() if np.isfinite(value)}
+        in_first(writer.write_scalars, number, scalars)
         if processes.is_first():
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             seconds = time.perf_counter() - begun
@@ -92,14 +92,25 @@ class SampleMetrics:
             **values,
         }
 
+    def _asking(self, run):
+        """An Extractor's `run` that asks before each batch; a file that one reads fails in all."""
+
+        def asking(fetch, count, quiet=False, bar=None):
+            def batch(rows):
+                self._interrupt.leave_if_asked()
+                return in_all(fetch, rows)
+
+            return run(batch, count, quiet, bar)
+
+        return asking
+
     def _sample(self, params):
-        """What the pipeline returns of all samples; None if the program was asked to stop."""
+        """What the pipeline returns of all samples."""
         count, mesh, parts = self._wanted.num_samples, self._job.pipeline.mesh, []
         params = self._job.params(params)
         size = -(-even_size(count, self._wanted.batch_size) // mesh.size) * mesh.size
         for start in range(0, count, size):
-            if processes.any_process(self._interrupt.number is not None):
-                return None
+            self._interrupt.leave_if_asked()
             numbers = np.arange(start, min(start + size, count))
             parts.append(self._job.sample(params, numbers, size))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

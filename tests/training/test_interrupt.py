@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 def test_the_loop_is_asked_to_stop_once(number, status):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with Interrupt() as interrupt:
-        assert not interrupt.asked(1)
+        assert not interrupt.asked()
         os.kill(os.getpid(), number)
-        assert interrupt.asked(2)
+        assert interrupt.asked()
         # A second one acts as it did before.
         assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
     assert interrupt.status == status
@@ -24,7 +24,7 @@ def test_the_loop_is_asked_to_stop_once(number, status):
 
 def test_nobody_asked():
     with Interrupt() as interrupt:
-        assert not interrupt.asked(1)
+        assert not interrupt.asked()
     assert interrupt.status == 0
 
 
@@ -58,7 +58,7 @@ from jaxdiff.training.interrupt import Interrupt
 signals = [int(text) for text in sys.argv[2:]]
 with Interrupt(ends_program=True) as interrupt:
     if sys.argv[1] == "looping":
-        interrupt.asked(0)
+        interrupt.asked()
     def send():
         for number in signals:
             os.kill(os.getpid(), number)
