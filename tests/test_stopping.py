@@ -63,7 +63,7 @@ def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):
         asked.append(step)
         return len(asked) == 3
 
-    monkeypatch.setattr(jax.sharding.Mesh, "is_multi_process", True)
+    monkeypatch.setitem(vars(one_device), "is_multi_process", True)
     monkeypatch.setattr(batches.multihost_utils, "reached_preemption_sync_point", reached)
 
     def function(x):

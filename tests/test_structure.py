@@ -19,7 +19,7 @@ LAYERS = (
     (
         *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
         *("chips", "counts", "scopes"),
-        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
+        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli", "locks"),
     ),
     ("factory",),
     ("training", "sampling", "evaluation"),

@@ -176,7 +176,7 @@ def shapes(folder, step, item):
     """
     path = files.absolute(folder) / str(step) / item
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _reader() as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
@@ -248,6 +248,15 @@ def _restore(path, template, partly):
         raise CorruptCheckpoint(
             f"{path.name} cannot be read ({type(error).__name__}: {message})"
         ) from error
+
+
+def _reader():
+    """What reads trees of arrays, which does not wait for processes that JAX alone knows of."""
+    together = ocp.options.MultiprocessingOptions()
+    if processes.count() != jax.process_count():
+        together = ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=together)
+    return ocp.Checkpointer(handler, multiprocessing_options=together)
 
 
 def _placed(arrays, template):
