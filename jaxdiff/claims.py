@@ -33,10 +33,19 @@ def in_all(function, *args):
     except Exception as error:  # else the others would wait for this process permanently
         problem = error
     if processes.any_process(problem is not None):
-        if processes.any_process(isinstance(problem, files.WriteError)):
-            raise problem or files.WriteError("A file", "another process says why")
-        raise problem or UserError("Another process says what is wrong.")
+        is_disk = processes.any_process(isinstance(problem, files.WriteError))
+        raise problem or _elsewhere(is_disk)
     return result
+
+
+def _elsewhere(is_disk):
+    """The error of a process that has none itself."""
+    if is_disk:
+        error = files.WriteError("A file", "another process says why")
+    else:
+        error = UserError("Another process says what is wrong.")
+    error.is_elsewhere = True
+    return error
 
 
 @contextlib.contextmanager

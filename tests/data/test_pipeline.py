@@ -1,11 +1,16 @@
 """The order of examples, and the batches of a run."""
 
+import itertools
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 
 from jaxdiff.data.pipeline import batches, shuffled
 from jaxdiff.data.source import from_arrays
-from jaxdiff.parallel import processes
+from jaxdiff.errors import UserError
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 64, 1000, 2**16])
@@ -64,19 +69,53 @@ def test_a_batch_is_a_function_of_its_number(first):
     np.testing.assert_array_equal(take(3, 50, 6, 3, first_batch=first), whole[first:])
 
 
-@pytest.mark.parametrize("count", [2, 6])
-def test_processes_share_each_global_batch(count, monkeypatch):
-    whole = take(4, 50, 6, 0)
-    monkeypatch.setattr(processes, "count", lambda: count)
-    parts = []
-    for index in range(count):
-        monkeypatch.setattr(processes, "index", lambda index=index: index)
-        parts.append(take(4, 50, 6, 0))
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("first", [0, 3])
+def test_processes_share_each_global_batch(first, workers):
+    """However many processes there are, and whatever rows their devices take."""
+    whole = take(3, 50, 12, 0, first_batch=first)
+    kinds = [np.split(np.arange(12), count) for count in (1, 2, 4)]
+    kinds.append([np.arange(12)[0::2], np.arange(12)[1::2]])
+    for rows in kinds if not workers else kinds[1:2]:
+        parts = [take(3, 50, 12, 0, first, workers, mine) for mine in rows]
+        got = np.empty_like(whole)
+        got[:, np.concatenate(rows)] = np.concatenate(parts, axis=1)
+        np.testing.assert_array_equal(got, whole)
 
 
-def test_workers_read_the_same_batches():
-    iterator = batches(numbered(50), 6, 0, workers=1)
-    for expected in take(2, 50, 6, 0):
+def test_workers_read_the_same_batches_and_end_with_the_iterator():
+    iterator = batches(numbered(50), 6, 0, workers=2)
+    for expected in take(3, 50, 6, 0):
+        np.testing.assert_array_equal(next(iterator)["x"], expected)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    # What Slurm and Kubernetes send to all processes of a job is for the program alone.
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    for expected in take(6, 50, 6, 0)[3:]:
         np.testing.assert_array_equal(next(iterator)["x"], expected)
     iterator.close()
+    assert not multiprocessing.active_children()
+
+
+class Unreadable:
+    """A source with an example that cannot be read."""
+
+    def __len__(self):
+        return 50
+
+    def fetch(self, numbers):
+        if 7 in numbers:
+            raise UserError("train.array_record-00003 is missing or corrupt: restore it.")
+        return {"x": numbers, "cond": {}}
+
+
+def test_what_a_worker_cannot_read_is_one_sentence_and_so_is_its_end():
+    with pytest.raises(UserError, match="array_record-00003"):
+        list(itertools.islice(batches(Unreadable(), 6, 0, workers=1), 20))
+    iterator = batches(numbered(50), 6, 0, workers=1)
+    next(iterator)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"data.workers.* has ended"):
+        list(itertools.islice(iterator, 200))

@@ -79,9 +79,9 @@ def killed_at(kills, seen, monkeypatch):
     """Kills the runs that are started from now on after these steps; notes the batches of all."""
     kills, plain = iter(kills), loop.batches
 
-    def batches(source, size, seed, first, workers):
+    def batches(source, size, seed, first, *others):
         last = next(kills, None)
-        for number, batch in enumerate(plain(source, size, seed, first, workers), first + 1):
+        for number, batch in enumerate(plain(source, size, seed, first, *others), first + 1):
             if number - 1 == last:
                 raise Killed
             seen.append((number, batch))
