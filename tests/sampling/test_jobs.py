@@ -148,7 +148,7 @@ def test_four_processes_of_which_one_is_killed_twenty_times(run, tmp_path):
     repeated = check_notes(notes, 50, killed)
     print(f"{repeated} shards were sampled again")
     assert repeated >= 3, "some kills were within a shard"
-    assert sum("5000 samples are in" in text for text in said) == 1
+    assert any("5000 samples are in" in text for text in said)
     allow(tmp_path / "alone", 10**6)
     ended(launch(run, alone, tmp_path / "alone", 0, *flags, count=1))
     for name in ("samples_5000x8x8x1.npz", "grid.png", "settings.json", "manifest.json"):
@@ -170,7 +170,7 @@ def test_two_processes_on_gs_of_which_one_is_killed_five_times(run, tmp_path, bu
     said = [ended(program) for program in (other, last)]
     print(f"2 processes on gs://, 5 kills, 20 shards: {time.monotonic() - begin:.0f} s")
     print(f"{check_notes(notes, 20, killed)} shards were sampled again")
-    assert sum("500 samples are in" in text for text in said) == 1
+    assert any("500 samples are in" in text for text in said)
     allow(tmp_path / "alone", 10**6)
     ended(launch(run, alone, tmp_path / "alone", 0, *flags, count=1))
     name = "samples_500x8x8x1.npz"
@@ -190,7 +190,7 @@ def test_the_same_command_twice_at_once_and_another(run, tmp_path):
     allow(notes, 10**6)
     said = [ended(program) for program in programs]
     assert check_notes(notes, 4, []) == 0
-    assert sum("40 samples are in" in text for text in said) == 1
+    assert any("40 samples are in" in text for text in said)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
