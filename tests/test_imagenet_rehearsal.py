@@ -103,9 +103,13 @@ def prepare(downloads, data):
 
 def copy(folder, to):
     """Copies a folder to gs://, as `gcloud storage cp -r` does."""
+    from google.cloud import storage
+
+    bucket = storage.Client().bucket(to.parent.parent.name)
     for path in folder.rglob("*"):
         if path.is_file():
-            files.write_bytes(to / path.relative_to(folder).as_posix(), path.read_bytes())
+            name = f"{to.parent.name}/{to.name}/{path.relative_to(folder).as_posix()}"
+            bucket.blob(name).upload_from_filename(path)
 
 
 def train(name, place, stop):
