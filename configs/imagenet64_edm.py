@@ -29,14 +29,14 @@ remat keeps 2.7, for a second forward pass, and mesh.fsdp 8 splits the state, so
 (15.75 GiB each) have room to spare. docs/plan.md has other devices, and what each takes; for a
 number that 8 does not divide choose another --config.mesh.fsdp.
 
-By `python -m jaxdiff.plan`, at 40 % of the peak: 37 hours on 64 TPU v5e (2,385 chip-hours), 79 on 8
-H100 (--config.mesh.fsdp=1 --config.training.accumulate=2). A snapshot every 16.8 million images is 64
-of them, of two averages in bfloat16: 76 GB; checkpoints take 24 GB beside them.
+By `python -m jaxdiff.plan`, at 40 % of the peak: 37 hours on 64 TPU v5e (2,385 chip-hours), 79 on
+8 H100 (--config.mesh.fsdp=1 --config.training.accumulate=2). A snapshot every 16.8 million images
+is 64 of them, of two averages in bfloat16: 76 GB; checkpoints take 24 GB beside them.
 
-The data are ADM's resampling of ILSVRC2012. TFDS's imagenet_resized, or image-net.org's downsampled
-files, were downsampled in another way: published results are not of those, and a model, its guide
-and a classifier must be trained on the same data. Classes that have other names, or another order,
-are refused.
+The data are ADM's resampling of ILSVRC2012. image-net.org's downsampled files, and TFDS's
+imagenet_resized that is made of them, were downsampled in another way: published results are not of
+those, and a model, its guide and a classifier must be trained on the same data. Classes that have
+other names, or another order, are refused.
 """
 
 from jaxdiff.config import (
