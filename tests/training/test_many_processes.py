@@ -1,6 +1,9 @@
 """Training in several processes of several devices, against one process; docs/run_folder.md."""
 
 import json
+import os
+import pathlib
+import signal
 import time
 
 import jax
@@ -8,9 +11,12 @@ import numpy as np
 import pytest
 from etils import epath
 
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
+from jaxdiff.checkpoints.run import Run, resolve
 from jaxdiff.training import loop
-from tests.programs import ended, start_together
+from tests import runs
+from tests.programs import ended, start, start_together, wait_for
 from tests.training import trainings
 from tests.training.test_loop import saved_values
 
@@ -26,13 +32,20 @@ def case(folder, name, steps, fields=(), **others):
     return {"workdir": str(folder / name), "config": values, **others}
 
 
-def together(folder, cases, count=2, devices=2):
-    """[(status, problem of each case, stderr)] of processes that train these cases."""
+def begin(folder, cases, count=2, devices=2):
+    """Processes that train these cases."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps(cases))
-    programs = start_together("-m", "tests.training.trainings", plan, count=count, devices=devices)
+    arguments = ("-m", "tests.training.trainings", plan)
+    if count == 1:
+        return [start(*arguments, devices=devices)]
+    return start_together(*arguments, count=count, devices=devices)
+
+
+def together(folder, cases, count=2, devices=2):
+    """[(status, problem of each case, stderr)] of processes that train these cases."""
     found = []
-    for status, out, err in ended(programs):
+    for status, out, err in ended(begin(folder, cases, count, devices), 900):
         lines = [line[5:] for line in out.splitlines() if line.startswith("CASE ")]
         found.append((status, lines, err))
     return found
@@ -59,7 +72,8 @@ def assert_close(one, two, step, tolerance=TOLERANCE):
 
 def test_two_processes_train_what_one_does_and_another_number_continues(tmp_path, monkeypatch):
     several = case(tmp_path, "several", 2, {"mesh.fsdp": 4}, trap="1:writes")
-    classifier = {"model": "classifier", "training.preview_every": 2}
+    classifier = {"model": "classifier", "diffusion.condition_dropout": 0.0}
+    classifier |= {"training.preview_every": 2}
     failing = case(tmp_path, "failing", 4, classifier, trap="1:held-out")
     for status, problems, err in together(tmp_path, [several, failing]):
         assert status == 0, err
@@ -157,3 +171,124 @@ def test_what_goes_wrong_in_one_process_ends_all(tmp_path):
         print(f"{trap}: {time.monotonic() - begun:.0f} s")
         steps = checkpointer.complete_steps(tmp_path / "data" / "checkpoints")
         assert steps[-1] % 2 == 0
+
+
+@pytest.mark.slow
+def test_a_long_evaluation_is_left_within_seconds_by_all(tmp_path):
+    features = runs.make_run(tmp_path / "classifier", runs.classifier("adaptive"))
+    fields = {"training.evaluate_every": 2, "training.checkpoint_every": 100}
+    long = case(tmp_path, "run", 100, fields, name="evaluation", features=str(features))
+    programs = begin(tmp_path, [long])
+    snapshots = epath.Path(tmp_path / "run" / "snapshots")
+    wait_for(lambda: checkpointer.complete_steps(snapshots) == [2], 600)
+    time.sleep(10)  # in which the programs of the evaluation are compiled
+    sent = time.monotonic()
+    programs[1].terminate()
+    ends = ended(programs, 600)
+    print(f"left and saved after {time.monotonic() - sent:.1f} s")
+    assert [status for status, _, _ in ends] == [143, 143], ends
+    assert checkpointer.complete_steps(epath.Path(tmp_path / "run" / "checkpoints")) == [3]
+    assert not (tmp_path / "run" / "evaluation.csv").exists()
+
+
+def children(pid):
+    """Processes that a process has started, and those that these have."""
+    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [each for child in map(int, text.split()) for each in (child, *children(child))]
+
+
+def workers_of(pid):
+    """Those of them that read data."""
+    commands = {n: pathlib.Path(f"/proc/{n}/cmdline").read_text() for n in children(pid)}
+    return [child for child, command in commands.items() if "spawn_main" in command]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_to_all_processes_of_a_job_saves(tmp_path, count):
+    """Slurm and Kubernetes send SIGTERM to the workers that read data as well."""
+    fields = {"data.workers": 1, "training.log_every": 1}
+    long = case(tmp_path, "run", 100_000, {**fields}, ends=True)
+    programs = begin(tmp_path, [long], count=count)
+    checkpoints = epath.Path(tmp_path / "run" / "checkpoints")
+    wait_for(lambda: checkpointer.complete_steps(checkpoints), 600)
+    for program in programs:
+        workers = workers_of(program.pid)
+        assert workers
+        for pid in (*workers, program.pid):
+            os.kill(pid, signal.SIGTERM)
+    for status, _, err in ended(programs, 600):
+        assert status == 143, err
+        assert "Traceback" not in err
+    assert checkpointer.complete_steps(checkpoints)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_all_and_none_is_left(tmp_path):
+    long = case(tmp_path, "run", 100_000, {"data.workers": 1}, ends=True)
+    programs = begin(tmp_path, [long])
+    checkpoints = epath.Path(tmp_path / "run" / "checkpoints")
+    wait_for(lambda: checkpointer.complete_steps(checkpoints), 600)
+    workers = [pid for program in programs for pid in workers_of(program.pid)]
+    begun = time.monotonic()
+    os.kill(workers[1], signal.SIGKILL)
+    for status, _, err in ended(programs, 600):
+        assert status == 1, err
+        assert "data.workers" in err
+    print(f"ended after {time.monotonic() - begun:.0f} s")
+    wait_for(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers), 30)
+    # The program itself is killed.
+    (program,) = begin(tmp_path, [long], count=1)
+    before = checkpointer.complete_steps(checkpoints)[-1]
+    wait_for(lambda: checkpointer.complete_steps(checkpoints)[-1] > before, 600)
+    workers = workers_of(program.pid)
+    program.kill()
+    program.communicate()
+    assert workers
+    wait_for(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers), 30)
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_writes_what_all_share(tmp_path):
+    """Previews, kept features, the row of an evaluation; the other one may write arrays alone."""
+    features = runs.make_run(tmp_path / "classifier", runs.classifier("adaptive"))
+    fields = {
+        "training.evaluate_every": 2,
+        "training.preview_every": 2,
+        "evaluation.num_samples": 30,
+    }
+    given = {"name": "evaluation", "features": str(features), "trap": "1:writes"}
+    for status, problems, err in together(tmp_path, [case(tmp_path, "run", 2, fields, **given)]):
+        assert (status, problems) == (0, [""]), err
+    there = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "data.json", "evaluation.csv", "features", "previews"} <= there
+
+
+@pytest.mark.slow
+def test_two_processes_in_a_bucket_are_killed_while_they_write_and_continue(tmp_path, bucket):
+    run = Run(bucket / "many")
+    programs = begin(tmp_path, [case(bucket, "many", 100_000)])
+    wait_for(lambda: checkpointer.complete_steps(run.checkpoints), 600)
+    (second,) = begin(tmp_path, [case(bucket, "many", 100_000, ends=True)], count=1)
+    ((status, _, err),) = ended([second])
+    assert status == 1
+    assert "is in use by process" in err
+
+    def torn():
+        there = {int(name) for name in files.names(run.snapshots)}
+        return sorted(there - {*checkpointer.complete_steps(run.snapshots)})
+
+    wait_for(torn, 120)
+    for program in programs:
+        program.kill()
+    ended(programs)
+    left, whole = torn(), checkpointer.complete_steps(run.checkpoints)
+    print(f"torn snapshots {left}, whole checkpoints {whole}")
+    assert not {*left} & run.places().keys()
+    assert resolve(str(run.folder)).step == max(run.places())
+    last = max(run.places()) + 2
+    for status, problems, err in together(tmp_path, [case(bucket, "many", last)]):
+        assert (status, problems) == (0, [""]), err
+    steps = checkpointer.complete_steps(run.snapshots)
+    assert steps == list(range(2, last + 1, 2))
+    assert resolve(str(run.folder)).step == last

@@ -55,6 +55,11 @@ def config(case):
         from configs import toy
 
         return replaced(toy.get_config(), case["config"])
+    if case.get("name") == "evaluation":
+        from tests.training import test_sample_metrics
+
+        long = test_sample_metrics.config(case["features"], {"num_samples": 10_000})
+        return replaced(long, case["config"])
     overrides = dict(case["config"])
     if model := overrides.pop("model", None):
         overrides["model"] = MODELS[model]()
