@@ -58,11 +58,11 @@ def write_shards(shards, settings, size):
 
 def merge_shards(shards, settings):
     job = SimpleNamespace(cond={"label": np.arange(shards.count) % 1000}, class_names=())
-    before, begin = peak(), time.perf_counter()
-    manifest = merge.merge(job, shards, settings)
-    seconds, (name, *_) = time.perf_counter() - begin, manifest["sha256"]
+    before, begin, cpu = peak(), time.perf_counter(), time.process_time()
+    name = next(iter(merge.merge(job, shards, settings)["sha256"]))
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     size = files.size(shards.out / name)
-    print(f"{name}: {size / 1e9:.2f} GB merged in {seconds:.0f} s, {size / seconds / 1e6:.0f} MB/s")
+    print(f"{name}: {size / 1e9:.2f} GB merged in {seconds:.0f} s, of the CPU {cpu:.0f} s")
     print(f"largest resident memory: {peak() / 1e9:.2f} GB; {before / 1e9:.2f} GB before merging")
     assert locks.LOCK not in files.names(shards.out)
 

@@ -1,6 +1,8 @@
 """Samples a trained model into a folder, or continues the sampling job that the folder holds.
 
 python sample.py --model runs/NAME --num_samples 100 --out samples/NAME
+
+The same command may run many times at once, on any hosts that see the folder: they share the work.
 """
 
 import dataclasses

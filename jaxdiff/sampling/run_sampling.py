@@ -37,16 +37,19 @@ def run(job, out, shard_size=None, place=None):
             "The model is on devices of several processes, and each process of a sampling job "
             "works on its own: give it a mesh of jax.local_devices()."
         )
-    settings = _claim(job, out, shard_size)
+    place, settings = place or Place(), _claim(job, out, shard_size)
     shards = Shards(out, job.num_samples, settings["shard"])
+    can_lock = locks.has_locks(out / SETTINGS)
     with stopping.deferred():
         try:
             manifest = merge.finished(out, settings)
             if manifest is None:
-                manifest = _work(job, shards, settings, _divided(out, place or Place()))
+                place = place if can_lock else _divided(out, place)
+                manifest = _work(job, shards, settings, place)
         except BaseException:
-            files.remove_if_empty(out / SHARDS)
-            claims.take_back(out, SETTINGS, LOCKS)
+            if can_lock or place.count == 1:  # else others may be in the folder
+                files.remove_if_empty(out / SHARDS)
+                claims.take_back(out, SETTINGS, LOCKS)
             raise
     if manifest is not None:
         _end(out, manifest, job.num_samples)
@@ -74,8 +77,8 @@ def _claim(job, out, size):
 
 
 def _divided(out, place):
-    """The place; a fixed one where the storage has no locks."""
-    if place.is_fixed or locks.has_locks(out / SETTINGS):
+    """The place where the storage has no locks: a fixed one."""
+    if place.is_fixed:
         return place
     place = dataclasses.replace(place, is_fixed=True)
     print(

@@ -1,6 +1,7 @@
 """Who samples which shard, how far all are, and over how many devices parameters are split."""
 
 import itertools
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -101,17 +102,25 @@ def test_what_fails_frees_the_shard(shards):
 
 
 def test_storage_without_locks_is_divided(tmp_path, monkeypatch, capsys):
-    files.write_text(epath.Path(tmp_path) / "settings.json", "{}")
-    place = Place(1, 4)
-    assert run_sampling._divided(epath.Path(tmp_path), place) is place
+    path = epath.Path(tmp_path) / "settings.json"
+    files.write_text(path, "{}")
+    assert locks.has_locks(path)
+    assert locks.has_locks(epath.Path("gs://bucket/settings.json"))
+    assert not locks.has_locks(epath.Path("s3://bucket/settings.json"))
 
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    assert run_sampling._divided(epath.Path(tmp_path), place) == Place(1, 4, is_fixed=True)
+    assert not locks.has_locks(path)
+    assert run_sampling._divided(path.parent, Place(1, 4)) == Place(1, 4, is_fixed=True)
     assert capsys.readouterr().out.count("\n") == 1
-    assert not locks.has_locks(epath.Path("s3://bucket/settings.json"))
+
+
+def test_files_for_a_bucket_take_room_on_this_machine(tmp_path):
+    free, folder = files.room(epath.Path("gs://bucket/x"))
+    assert (str(folder), free > 0) == (tempfile.gettempdir(), True)
+    assert files.room(epath.Path(tmp_path) / "x")[1] == epath.Path(tmp_path)
 
 
 def test_progress_counts_the_shards_of_all(shards, monkeypatch):
