@@ -21,15 +21,19 @@ from jaxdiff.data.prepared import PROGRESS
 from tests.data import ilsvrc
 from tests.programs import ended, run, start, start_together, wait_for
 
-SIZE, SAMPLES = 32, 24
-# What makes the networks of the recipe small, and a run short.
+SIZE, SAMPLES = 16, 24
+# What makes the networks of the recipe small, and a run short. Both are of one size, so that the
+# second is compiled already.
 SMALL = {
     "data.image_size": SIZE,
-    "data.workers": 1,
+    "data.workers": 0,
     "model.channels": 32,
+    "model.channel_mult": 1,
     "model.num_res_blocks": 1,
-    "model.attention_resolutions": 16,
+    "model.attention_resolutions": "()",
     "model.head_channels": 32,
+    "training.dtype": "float32",
+    "training.remat": False,
     "training.batch_size": 8,
     "training.warmup_steps": 4,
     "training.log_every": 2,
@@ -38,7 +42,6 @@ SMALL = {
     "training.preview_every": 10_000,
     "mesh.fsdp": 2,
 }
-WIDTHS = {"main": "1,2", "guide": "1"}
 CONFIGS = {"main": "configs/imagenet64_edm.py", "guide": "configs/imagenet64_edm_guide.py"}
 LONG = 10_000  # steps of a run that is going to be stopped
 
@@ -114,14 +117,14 @@ def copy(folder, to):
 
 def train(name, place, stop):
     """Trains until a step is saved, stops one process by a signal, and continues to the end."""
-    config = {**SMALL, "model.channel_mult": WIDTHS[name], "data.name": place / "imagenet64"}
+    config = {**SMALL, "data.name": place / "imagenet64"}
     flags = [f"--config.{field}={value}" for field, value in config.items()]
     flags = ["train.py", f"--config={CONFIGS[name]}", f"--workdir={place / name}", *flags]
     found = Run(place / name)
     programs = start_together(*flags, f"--config.training.num_steps={LONG}", devices=2)
     both = (found.checkpoints, found.snapshots)
     try:
-        wait_for(lambda: all(map(complete_steps, both)) or programs[0].poll() is not None, 900)
+        wait_for(now_and_then(lambda: all(map(complete_steps, both)), programs[0]), 900)
         programs[1].send_signal(stop)
         sent = time.monotonic()
     finally:
@@ -142,6 +145,19 @@ def train(name, place, stop):
     assert sorted(map(int, files.names(found.snapshots))) == list(range(4, steps + 1, 4))
 
 
+def now_and_then(condition, program):
+    """The condition, asked once a second, as the emulator serves one request at a time.
+
+    It is true as well once the program has ended.
+    """
+
+    def found():
+        time.sleep(1)
+        return program.poll() is not None or condition()
+
+    return found
+
+
 def sample(flags, out):
     """Two programs that never join sample shards; one is killed and started again."""
 
@@ -151,7 +167,7 @@ def sample(flags, out):
         return start(*flags, f"--out={out}", devices=2, JAX_PROCESS_ID=str(index), **where)
 
     programs = [launch(index) for index in range(2)]
-    wait_for(lambda: files.names(out / "shards") or programs[1].poll() is not None, 900)
+    wait_for(now_and_then(lambda: files.names(out / "shards"), programs[1]), 900)
     programs[1].kill()
     programs[1].communicate()
     assert programs[1].returncode == -signal.SIGKILL
