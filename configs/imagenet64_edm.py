@@ -1,11 +1,14 @@
 r"""ImageNet at 64 x 64 with labels: ADM's network under EDM's process. 295,900,164 parameters.
 
-    pip install -e '.[tf]' && tfds build imagenet_resized/64x64 --file_format=array_record
-    python train.py --config configs/imagenet64_edm.py --workdir runs/imagenet64_edm --distributed
-    python train.py --config configs/imagenet64_edm_guide.py --workdir runs/imagenet64_guide \
-        --distributed
-    python sample.py --model runs/imagenet64_edm:ema=0.045 --guide runs/imagenet64_guide:ema=0.11 \
-        --weight 1.7 --num_samples 50000 --batch_size 1024 --out samples/imagenet64
+    python -m jaxdiff.data.prepare imagenet downloads --image_size 64 --out data/imagenet64
+    python train.py --config configs/imagenet64_edm.py --workdir runs/imagenet64
+    python train.py --config configs/imagenet64_edm_guide.py --workdir runs/imagenet64_guide
+    python sample.py --model runs/imagenet64:ema=0.045 --guide runs/imagenet64_guide:ema=0.11 \
+        --weight 1.7 --num_samples 50000 --out samples/imagenet64
+
+The same commands on every host train together, and sample one job. docs/imagenet.md is the whole
+recipe, with addresses in a bucket in the place of these folders; docs/pods.md starts it on TPU
+slices, under Slurm and on Kubernetes.
 
 For a pod. This config was not run here, and no result is claimed. Its settings are taken from:
 
@@ -26,13 +29,14 @@ remat keeps 2.7, for a second forward pass, and mesh.fsdp 8 splits the state, so
 (15.75 GiB each) have room to spare. docs/plan.md has other devices, and what each takes; for a
 number that 8 does not divide choose another --config.mesh.fsdp.
 
-A snapshot every 16.8 million images is 64 of them, of two averages in bfloat16: 76 GB.
+By `python -m jaxdiff.plan`, at 40 % of the peak: 37 hours on 64 TPU v5e (2,385 chip-hours), 79 on
+8 H100 (--config.mesh.fsdp=1 --config.training.accumulate=2). A snapshot every 16.8 million images
+is 64 of them, of two averages in bfloat16: 76 GB; checkpoints take 24 GB beside them.
 
-Published results are of images that were downsampled as ADM does. Those of imagenet_resized were
-downsampled in another way; `--config.data.name=imagenet2012` does it as ADM does while reading, and
---config.data.workers must be large enough to keep up. The two number the classes differently, so
-the data must be the same for the model, its guide, and a classifier: networks trained on one cannot
-guide those trained on the other, and sample.py refuses them because their class names differ.
+The data are ADM's resampling of ILSVRC2012. image-net.org's downsampled files, and TFDS's
+imagenet_resized that is made of them, were downsampled in another way: published results are not of
+those, and a model, its guide and a classifier must be trained on the same data. Classes that have
+other names, or another order, are refused.
 """
 
 from jaxdiff.config import (
@@ -52,7 +56,7 @@ BATCH = 2048
 
 def get_config():
     return RunConfig(
-        data=DataConfig(name="imagenet_resized/64x64", image_size=64, workers=8),
+        data=DataConfig(name="data/imagenet64", image_size=64, held_out="validation", workers=8),
         model=UNetConfig(
             channels=192,
             channel_mult=(1, 2, 3, 4),

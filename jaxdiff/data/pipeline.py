@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from jaxdiff.errors import UserError
 
@@ -87,7 +87,7 @@ def _signals_blocked():
 
 
 def _begin_worker(*_):
-    """Leaves signals to the program, and ends with it.
+    """Leaves signals to the program, ends with it, and logs no warnings, as it does.
 
     Slurm, Kubernetes and Ctrl-C send them to all processes of a job, and the step in progress needs
     its data still. A program that is killed cannot end its workers.
@@ -95,6 +95,7 @@ def _begin_worker(*_):
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_program, daemon=True).start()
+    logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV, in every worker
 
 
 def _end_with_program():

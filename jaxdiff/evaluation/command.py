@@ -96,7 +96,7 @@ def parser():
         Count,
         help="How many images at once, over all devices; default: as suits them",
     )
-    cli.add_distributed(parser)
+    cli.add_distributed(made)
     cli.add_imports(made)
     return made
 

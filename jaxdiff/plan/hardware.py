@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 HOST = 8  # GPUs of a host
+TPU_HOST = 4  # chips of a host of a slice that has several
 
 # What differs between GPUs to XLA's compiler, beside what `jaxdiff.chips` has.
 CUDA = {
@@ -93,6 +94,12 @@ class Topology:
     def fast(self):
         """How many of the devices share the fast network."""
         return self.size // self.slices if self.chip.platform == "tpu" else min(self.size, HOST)
+
+    @property
+    def hosts(self):
+        """How many machines they are in; a slice of up to eight chips is taken to be in one."""
+        each = HOST if self.chip.platform == "gpu" or self.chips == HOST else TPU_HOST
+        return -(-self.chips // each)
 
     def devices(self):
         """Descriptions of the devices, which programs can be compiled for.

@@ -14,6 +14,7 @@ from jaxdiff.parallel.mesh import check_batch_size, make_mesh
 from jaxdiff.plan import cache, kinds, memory, programs
 from jaxdiff.plan.report import Cost, Report
 from jaxdiff.training.compiled import state_template
+from jaxdiff.training.space import space
 from jaxdiff.training.task import Task
 
 DATA_STD = 0.5  # in the place of what a run measures first; no cost depends on it
@@ -59,7 +60,7 @@ def of_training(config, topology, means):
     with user_errors():
         check_batch_size(training.batch_size, mesh, training.accumulate)
     template = state_template(Task.of(config), mesh)
-    known = memory.of_training(config, template, mesh.size)
+    known, room = memory.of_training(config, template, mesh.size), space(config, template)
     flops = _training_flops(_alone(config))
     # What the mathematics asks for: without what remat computes again.
     useful = _training_flops(replaced(_alone(config), {"training.remat": False}))
@@ -86,6 +87,10 @@ def of_training(config, topology, means):
             "accumulate": training.accumulate,
             "dtype": training.dtype,
             "num_steps": training.num_steps,
+        },
+        room={
+            "checkpoints": (room.checkpoints, room.checkpoint),
+            "snapshots": (room.snapshots, room.snapshot),
         },
         notes=_notes(topology, means, mesh),
     )
@@ -136,8 +141,15 @@ def of_sampling(job_on, topology, means, num_samples):
         costs=with_flops(costs, flops, flops, topology),
         utilization=means.utilization,
         about={"evaluations": plain.evaluations, "num_steps": plain.grid.num_steps},
+        room={name: (num_samples, _image_bytes(plain)) for name in ("images in shards", "merged")},
         notes=_notes(topology, means, mesh),
     )
+
+
+def _image_bytes(job):
+    """Of a sample as it is written: uint8, or float32 where the codec decodes to that."""
+    latents = jax.ShapeDtypeStruct((1, *job.pipeline.network.signature.shape), "float32")
+    return memory.size_of(jax.eval_shape(job.pipeline.codec.decode, latents))
 
 
 def here():

@@ -13,6 +13,7 @@ from jaxdiff.plan.hardware import Topology
 from jaxdiff.plan.kinds import Collective
 
 GIB, DAY = 2**30, 86_400
+UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "bytes"))
 FORMS = {
     "compiled": "compiled in full",
     "quick": "estimated: blocks of training one by one, a sampler for one device",
@@ -68,6 +69,7 @@ class Report:
       costs: of the programs of a batch.
       utilization: the share of the peak that is assumed.
       about: settings that decide it, for people.
+      room: {what is written: (how many of them at most, bytes of one)}.
       notes: sentences.
     """
 
@@ -79,6 +81,7 @@ class Report:
     costs: tuple[Cost, ...]
     utilization: float
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    room: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -143,6 +146,8 @@ class Report:
             "most_images_per_s": self.batch_size / self.seconds,
             "days": self.days,
             "chip_hours": self.days * 24 * self.topology.chips,
+            "hosts": self.topology.hosts,
+            "room": {what: {"count": n, "bytes": size} for what, (n, size) in self.room.items()},
             "notes": list(self.notes),
         }
 
@@ -216,5 +221,33 @@ def _time(report):
         f"{values['most_images_per_s']:,.1f} images/s.",
         f"At a utilisation of {report.utilization:g}: {report.assumed_seconds:.4g} s a batch, "
         f"{values['images_per_s']:,.1f} images/s; {report.images:,} images take "
-        f"{report.days:,.3g} days, {values['chip_hours']:,.3g} chip-hours.",
+        f"{_duration(report.days)}, {values['chip_hours']:,.3g} chip-hours.",
+        *_data(report, values),
+        *_room(report),
     ]
+
+
+def _duration(days):
+    return f"{days:,.3g} days" if days >= 1 else f"{24 * days:,.3g} hours"
+
+
+def _data(report, values):
+    if report.doing != "training":
+        return []
+    hosts = values["hosts"]
+    each = f"{hosts} hosts read, each" if hosts > 1 else "The host reads"
+    rates = (values[name] / hosts for name in ("images_per_s", "most_images_per_s"))
+    return ["{} {:,.0f} images/s, at most {:,.0f}.".format(each, *rates)]
+
+
+def _room(report):
+    if not report.room:
+        return []
+    parts = [f"{n:,} {what} of {_bytes(size)}" for what, (n, size) in report.room.items()]
+    total = sum(n * size for n, size in report.room.values())
+    return [f"Room for {', '.join(parts)}: {_bytes(total)}."]
+
+
+def _bytes(size):
+    unit, name = next(pair for pair in UNITS if size >= pair[0] or pair[0] == 1)
+    return f"{size / unit:,.3g} {name}"

@@ -59,6 +59,8 @@ def test_sampling_counts_each_network_at_each_step(planned):
     assert longer.flops / alone.flops == pytest.approx(7 / 3, rel=0.01)
     (guided,) = planned("--model", *flags, "4", "--cfg", "2")
     assert guided.flops / longer.flops == pytest.approx(2, rel=0.01)
+    # Images of 16 x 16 in colour, in shards and merged.
+    assert set(alone.room.values()) == {(50_000, 16 * 16 * 3)}
 
 
 @pytest.mark.parametrize(

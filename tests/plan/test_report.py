@@ -77,3 +77,18 @@ def test_the_report_is_json_and_text():
 def test_the_least_certain_program_names_the_plan_s_form():
     assert plan(cost(), cost(form="quick")).form == "quick"
     assert plan(cost(form="quick"), cost(form="plain")).form == "plain"
+
+
+def test_what_a_host_reads_and_what_is_written_are_said():
+    room = {"checkpoints": (4, 5 * 10**9), "snapshots": (10, 10**9)}
+    made = plan(cost(useful=1, seconds={"a": 2.0}), topology="v5e:4x4", room=room)
+    assert made.values()["hosts"] == 4
+    assert "4 hosts read, each 1 images/s, at most 1." in report.text(made)
+    assert "4 checkpoints of 5 GB, 10 snapshots of 1 GB: 30 GB." in report.text(made)
+
+
+@pytest.mark.parametrize(
+    ("topology", "hosts"), [("v5e:2x2", 1), ("v5e:2x4", 1), ("v5e:8x8*2", 32), ("h100:16", 2)]
+)
+def test_hosts_are_counted(topology, hosts):
+    assert parse_topology(topology).hosts == hosts
