@@ -14,7 +14,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 FLAGS = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FLAGS}"
+DEVICES = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{DEVICES} {FLAGS}"
 # Eight devices on two cores can deadlock in a collective without enough threads.
 os.environ["PJRT_NPROC"] = "16"
 # Programs compiled by one test are used by the next, and by the command lines that tests start.
