@@ -1,6 +1,7 @@
 """Tests run on the CPU as eight fake devices; what JAX reads at import is set before it."""
 
 import gc
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -8,7 +9,13 @@ import sys
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Programs run for milliseconds and compile for seconds, which this halves: LLVM does not optimize,
+# and operations are compiled without MLIR, which newer versions cannot leave out.
+FLAGS = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+DEVICES = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{DEVICES} {FLAGS}"
 # Eight devices on two cores can deadlock in a collective without enough threads.
 os.environ["PJRT_NPROC"] = "16"
 # Programs compiled by one test are used by the next, and by the command lines that tests start.

@@ -8,12 +8,12 @@ import sys
 import time
 from unittest import mock
 
-from tests.conftest import ROOT
+from tests.conftest import FLAGS, ROOT
 
 
 def start(*arguments, devices=1, **environment):
     """A process of Python with these arguments."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,

@@ -1,5 +1,8 @@
 """Devices that are not there, and the smallest network that has every kind of block."""
 
+import os
+
+import jax
 import pytest
 
 from jaxdiff.config import (
@@ -13,6 +16,7 @@ from jaxdiff.config import (
     replaced,
 )
 from jaxdiff.plan import hardware
+from tests.conftest import DEVICES
 
 hardware.ready()
 
@@ -22,6 +26,9 @@ def topology(text):
     found = hardware.parse_topology(text)
     if (missing := found.missing()) is not None:
         pytest.skip(missing)
+    # The CPU's compiler has its flags; the TPU's ends the process where it does not know one.
+    jax.devices()
+    os.environ["XLA_FLAGS"] = DEVICES
     return found
 
 

@@ -31,7 +31,15 @@ class Step:
         return sums
 
 
-@pytest.fixture(scope="module", params=["v5e:4x4 1", "v5e:4x4 8", "h100:8 1"])
+# One compilation takes most of a minute: in the suite, the one of which the most is asked.
+STEPS = [
+    pytest.param("v5e:4x4 1", marks=pytest.mark.slow),
+    "v5e:4x4 8",
+    pytest.param("h100:8 1", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=STEPS)
 def step(request):
     text, fsdp = request.param.split()
     mesh = make_mesh(int(fsdp), absent.topology(text).devices())

@@ -164,8 +164,8 @@ def test_points_share_what_is_compiled_and_few_networks_are_held(runs, monkeypat
 
     monkeypatch.setattr(TrainedModel, "params", property(note))
     before = pipeline._begin._cache_size(), pipeline._advance._cache_size()
-    points = grid(searched, [1, 2, 3], [5, 10], [0.05, 0.1], [0.05, 0.1])
-    for point in [*points, points[0]]:
+    points = grid(searched, [1, 2], [5, 10], [0.05, 0.1], [0.05, 0.1])
+    for point in [*points, dataclasses.replace(points[-1], weight=3), points[0]]:
         searched.samples(point)
     # One program for points that are guided, and one for those that are not.
     assert pipeline._begin._cache_size() <= before[0] + 2
