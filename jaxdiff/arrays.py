@@ -14,6 +14,7 @@ from etils import epath
 
 from jaxdiff import files
 from jaxdiff.errors import UserError
+from jaxdiff.local_copies import local_copy
 
 AGAIN = "download or write it again"
 _LOCAL_HEADER = 30  # bytes before a member's name in a zip archive
@@ -122,7 +123,7 @@ class Rows:
 
     @cached_property
     def _local(self):
-        return files.local_copy(self.path)
+        return local_copy(self.path)
 
     @cached_property
     def _whole(self):

@@ -9,10 +9,8 @@ one exists while something is in it, making one does nothing, and moving one cop
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import secrets
@@ -218,36 +216,6 @@ def sha256(path):
     """The SHA-256 of a file's content, hexadecimal."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def local_copy(path):
-    """A local file or folder of the same content: the path itself, or a copy of what is remote.
-
-    A file or folder of a bucket is copied whole into $JAXDIFF_CACHE (~/.cache/jaxdiff if that is
-    not set), once per host for all processes. A copy that is there is used while names, sizes and
-    versions of the files in the bucket are the same.
-    """
-    if not is_remote(path):
-        return path
-    with reading(path):
-        found = buckets.versions(path)
-    if not found:
-        raise UserError(f"{path} cannot be read (it does not exist): give another path.")
-    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
-    cache = epath.Path(os.environ.get("JAXDIFF_CACHE") or "~/.cache/jaxdiff").expanduser()
-    if is_remote(cache):
-        raise UserError(f"JAXDIFF_CACHE is {cache}: give a folder on this machine.")
-    copy, partial = cache / digest / path.name, cache / f"{digest}.partial"
-    with writing(cache):
-        os.makedirs(cache, exist_ok=True)
-        with open(cache / f"{digest}.lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not os.path.exists(copy.parent):
-                shutil.rmtree(partial, ignore_errors=True)  # of a program that was killed
-                print(f"Copying {path} to {copy}.", flush=True)
-                buckets.download(path, partial / path.name)
-                os.rename(partial, copy.parent)
-    return copy
 
 
 # Writing.

@@ -10,6 +10,7 @@ ALLOWED = {
     "jaxdiff/files.py",
     "jaxdiff/buckets.py",  # what files is made of
     "jaxdiff/locks.py",
+    "jaxdiff/local_copies.py",
     "jaxdiff/arrays.py",  # npz, of open files
     "jaxdiff/tables.py",  # rows at the end of a table
     "jaxdiff/cli.py",  # the folder of the user's cache

@@ -19,6 +19,7 @@ from jaxdiff.checkpoints.run import Run, resolve
 from jaxdiff.config import DataConfig, replaced
 from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
+from jaxdiff.local_copies import local_copy
 from jaxdiff.parallel.mesh import placed, replicated
 from jaxdiff.sampling import run_sampling
 from jaxdiff.sampling.shards import Place, Shards, for_each_free, shard_paths
@@ -109,21 +110,21 @@ def test_a_folder_is_copied_up_and_down_once(folder, tmp_path, monkeypatch):
     with pytest.raises(files.WriteError), files.new_folder(folder / "set") as local:
         (local / "other").write_text("")
     assert files.names(folder / "set") == ["info.json", "shards"]
-    first = files.local_copy(folder / "set")
+    first = local_copy(folder / "set")
     assert (first.name, files.names(first)) == ("set", ["info.json", "shards"])
     assert files.read_text(first / "shards" / "0") == "zero"
     monkeypatch.setattr(buckets, "download", None)  # not again
-    assert files.local_copy(folder / "set") == first
+    assert local_copy(folder / "set") == first
     monkeypatch.undo()
     monkeypatch.setenv("JAXDIFF_CACHE", str(tmp_path / "cache"))
     files.write_text(folder / "set" / "shards" / "0", "none")
-    assert files.read_text(files.local_copy(folder / "set") / "shards" / "0") == "none"
-    assert files.read_text(files.local_copy(folder / "set" / "info.json")) == "{}"
+    assert files.read_text(local_copy(folder / "set") / "shards" / "0") == "none"
+    assert files.read_text(local_copy(folder / "set" / "info.json")) == "{}"
     with pytest.raises(UserError, match="none"):
-        files.local_copy(folder / "none")
+        local_copy(folder / "none")
     monkeypatch.setenv("JAXDIFF_CACHE", "gs://bucket/cache")
     with pytest.raises(UserError, match="gs://bucket/cache"):
-        files.local_copy(folder / "set")
+        local_copy(folder / "set")
 
 
 def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, monkeypatch):

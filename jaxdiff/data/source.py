@@ -20,6 +20,7 @@ from jaxdiff.config import DataConfig, Image, Label, Vector, imported, label_of
 from jaxdiff.data.dataset import FEATURES, INFO, REQUEST, SUMMARY, check_features, feature_of
 from jaxdiff.data.images import area_means, fit, to_float
 from jaxdiff.errors import UserError
+from jaxdiff.local_copies import local_copy
 
 IN_MEMORY_BYTES = 256 * 2**20
 CHUNK = 1024  # examples that are decoded at once
@@ -246,7 +247,7 @@ def open_split(data, split, conditions):
     if not isinstance(data, DataConfig):
         return data.open(split, conditions)
     name = data.name or _prepared(data.prepare)
-    folder = files.local_copy(files.parse_path(name, "data.name"))
+    folder = local_copy(files.parse_path(name, "data.name"))
     builder = open_builder(name, folder)
     if split not in builder.info.splits:
         raise UserError(

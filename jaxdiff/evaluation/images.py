@@ -25,6 +25,7 @@ from jaxdiff.data.record import checksum
 from jaxdiff.data.source import open_builder, open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import picture_folder
+from jaxdiff.local_copies import local_copy
 from jaxdiff.sampling import finite
 from jaxdiff.sampling.samples import MANIFEST, SETTINGS, SHARDS, samples_file
 from jaxdiff.sampling.shards import shard_paths
@@ -314,7 +315,7 @@ def _check_labels(labels, count, where):
 
 
 def _pictures(text, path, split, image_size, how):
-    found = picture_folder.open_folder(files.local_copy(path), str(text), split, image_size, how)
+    found = picture_folder.open_folder(local_copy(path), str(text), split, image_size, how)
     return ImageSet(
         name=str(text),
         digest=found.digest,
@@ -331,7 +332,7 @@ def _pictures(text, path, split, image_size, how):
 
 def _dataset(text, path, split, image_size, how):
     """A split of a prepared dataset, its images in colour unless all are grey."""
-    features = dict(open_builder(str(text), files.local_copy(path)).info.features.items())
+    features = dict(open_builder(str(text), local_copy(path)).info.features.items())
     shape = tuple(getattr(features.get("image"), "shape", None) or ())
     size = image_size or (shape[0] if len(shape) == 3 and shape[0] == shape[1] else None)
     if size is None and len(shape) == 3:
