@@ -11,7 +11,7 @@ from etils import epath
 from tensorboardX.proto import event_pb2
 
 import jaxdiff
-from jaxdiff import arrays, buckets, claims, files, tables
+from jaxdiff import arrays, buckets, claims, files, locks, tables
 from jaxdiff.checkpoints import posthoc_ema
 from jaxdiff.checkpoints.checkpointer import Checkpointer, CorruptCheckpoint, complete_steps, read
 from jaxdiff.checkpoints.run import Run, resolve
@@ -20,6 +20,7 @@ from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import placed, replicated
 from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.shards import shard_paths
 from jaxdiff.training import metrics_logging
 from jaxdiff.training.loop import train
 from jaxdiff.training.restart import set_history_aside
@@ -126,8 +127,8 @@ def test_a_folder_is_copied_up_and_down_once(folder, tmp_path, monkeypatch):
 
 def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, monkeypatch):
     path = folder / ".lock"
-    monkeypatch.setattr(claims, "BEAT", 0.1)
-    monkeypatch.setattr(claims, "DEAD", 1.0)
+    monkeypatch.setattr(locks, "BEAT", 0.1)
+    monkeypatch.setattr(locks, "DEAD", 1.0)
     with claims.lock(path, "The folder"):
         with pytest.raises(UserError, match="in use by process"), claims.lock(path, "The folder"):
             pass
@@ -139,7 +140,7 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
     assert files.names(folder) == []
     # Its holder ends while another waits.
     files.write_text(path, "{}")
-    monkeypatch.setattr(claims, "DEAD", 4.0)
+    monkeypatch.setattr(locks, "DEAD", 4.0)
     threading.Timer(0.2, files.remove, [path]).start()
     with claims.lock(path, "The folder"):
         pass
@@ -147,8 +148,8 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
 
 def test_who_loses_a_lock_is_ended(folder, monkeypatch, capsys):
     path, ended = folder / ".lock", threading.Event()
-    monkeypatch.setattr(claims, "BEAT", 0.1)
-    monkeypatch.setattr(claims.os, "kill", lambda *_: ended.set())
+    monkeypatch.setattr(locks, "BEAT", 0.1)
+    monkeypatch.setattr(locks.os, "kill", lambda *_: ended.set())
     with claims.lock(path, "The folder"):
         files.write_text(path, files.read_text(path))  # its own content is kept
         assert not ended.wait(1)
@@ -293,11 +294,11 @@ def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch,
     expected = job.samples().images
     # The second shard is there already, as of a job that was killed.
     out, settings = folder / "samples", {**job.settings, "shard": 4}
-    with claims.claimed_folder(out, settings, "settings.json"):
-        path = run_sampling.shard_paths(out, 8, 4)[1]
-        arrays.save_npz(path, {"images": 255 - expected[4:], "non_finite": np.arange(0)})
+    claims.claim(out, settings, "settings.json")
+    path = shard_paths(out, 8, 4)[1]
+    arrays.save_npz(path, {"images": 255 - expected[4:], "non_finite": np.arange(0)})
     for _ in range(2):
-        run_sampling.run(job, out, shard=4)
+        run_sampling.run(job, out)
         name, manifest = "samples_8x8x8x1.npz", files.read_json(out / "manifest.json")
         assert files.names(out) == ["grid.png", "manifest.json", name, "settings.json"]
         images = arrays.load_npz(out / name)["arr_0"]

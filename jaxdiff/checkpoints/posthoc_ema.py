@@ -15,9 +15,10 @@ from etils import epath
 from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.power_ema import ROUNDING, Solution, profile_length, profile_name, solve
-from jaxdiff.claims import in_first
+from jaxdiff.claims import in_first, lock
 from jaxdiff.config.training import LONGEST_POWER_EMA, SHORTEST_POWER_EMA
 from jaxdiff.errors import UserError
+from jaxdiff.locks import LOCK
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 
@@ -263,9 +264,13 @@ def average(folder, length, step, template):
         f"estimated error {wanted.solution.error[0]:.2g}"
     )
     try:
-        keep(wanted, [total])
+        in_first(files.make_folder, folder / "ema")
+        with lock(folder / "ema" / LOCK, f"The folder {folder / 'ema'}", wait=False):
+            keep(wanted, [total])
     except files.WriteError as error:
         _say(f"It is not kept, as {folder / 'ema'} cannot be written ({error.reason}).")
+    except UserError:
+        pass  # another program holds the lock: it has rebuilt the average too, and keeps it
     return total
 
 

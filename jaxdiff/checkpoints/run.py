@@ -20,9 +20,10 @@ from etils import epath
 from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer, posthoc_ema
 from jaxdiff.checkpoints.power_ema import profile_name
-from jaxdiff.claims import LOCK, in_first, lock
+from jaxdiff.claims import in_first, lock
 from jaxdiff.config import from_dict, replaced, to_dict
 from jaxdiff.errors import UserError
+from jaxdiff.locks import LOCK
 from jaxdiff.numbers import whole
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
