@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import placed, replicated
 from jaxdiff.sampling import run_sampling
-from jaxdiff.sampling.shards import shard_paths
+from jaxdiff.sampling.shards import Place, Shards, for_each_free, shard_paths
 from jaxdiff.training import metrics_logging
 from jaxdiff.training.loop import train
 from jaxdiff.training.restart import set_history_aside
@@ -158,6 +159,40 @@ def test_who_loses_a_lock_is_ended(folder, monkeypatch, capsys):
     assert files.read_text(path) == "theirs"
     assert "The folder was taken over" in capsys.readouterr().err
     files.remove(path)
+
+
+def test_shards_of_killed_processes_are_taken_over_and_those_of_others_left(folder, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.1)
+    monkeypatch.setattr(locks, "DEAD", 1.5)
+    shards, taken = Shards(folder, 40, 10), []
+
+    def sample(number):
+        assert files.names(folder).count(shards.lock(number).name) == 1
+        files.write_text(shards.path(number), "")
+        taken.append(number)
+
+    files.write_text(shards.lock(1), '{"pid": 1, "host": "elsewhere", "since": "2020-01-01"}')
+    with locks.own_lock(shards.lock(2), "A shard"):
+        assert for_each_free(shards, Place(), sample) == [2]
+    assert taken == [0, 3, 1]
+    assert for_each_free(shards, Place(), sample) == []
+    assert taken == [0, 3, 1, 2]
+    assert files.names(folder) == ["shards"]
+
+
+def test_settings_are_claimed_by_one_of_those_who_begin_at_once(folder):
+    def claim(seed):
+        try:
+            claims.claim(folder, {"seed": seed}, "settings.json")
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as threads:
+        said = [text for text in threads.map(claim, range(3)) if text]
+    assert len(said) == 2
+    assert all("another seed" in text for text in said)
+    claims.take_back(folder, "settings.json", ".shard-*.lock")
+    assert files.names(folder) == []
 
 
 def test_a_folder_is_claimed_by_its_settings(folder):
