@@ -325,6 +325,8 @@ def start_jax_alone(compilation_cache=None):
 
     from jaxdiff.parallel.cluster import devices_of
 
+    if cluster:
+        watchdog.name(cluster.process_id, cluster.num_processes)
     with user_errors():
         devices = devices_of(cluster)
     if devices is not None:

@@ -299,12 +299,9 @@ def write_text(path, text):
 def new_folder(path, last=None):
     """Yields a local folder to fill, which becomes `path` at the end: whole or not at all.
 
-    In a bucket its files are copied one by one, and the one whose presence says that the folder
-    is whole comes last.
-
     Args:
       path: of the folder; it may exist if nothing is in it.
-      last: name of that file.
+      last: name of the file that says that the folder is whole, which comes last in a bucket.
 
     Raises:
       WriteError: if it cannot be written, or something is there.
@@ -354,10 +351,7 @@ def remove_if_empty(folder):
 def move(path, to, last=None):
     """Moves a file or a folder to a place where there is nothing; in a bucket, file by file.
 
-    Args:
-      path, to: from where and to where.
-      last: name of the files whose presence says that the folders they are in are whole: in a
-        bucket they are the last to come, and the first to go.
+    There files named `last`, which say that their folders are whole, come last and go first.
     """
     if exists(to):
         raise WriteError(to, "there is something of that name")

@@ -255,7 +255,8 @@ def _restore(path, template, partly):
     try:
         # Not by an ocp.Checkpointer, which waits for the other processes at the end: one that
         # cannot read a file would leave them waiting there.
-        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_together())
+        with contextlib.closing(handler):
             tree = handler.restore(path, args=args)
         return _placed(tree, template) if through_host else tree
     # tensorstore, orbax and the file system raise errors of many kinds for corrupt files.
@@ -267,12 +268,17 @@ def _restore(path, template, partly):
 
 
 def _reader():
-    """What reads trees of arrays, which does not wait for processes that JAX alone knows of."""
-    together = ocp.options.MultiprocessingOptions()
-    if processes.count() != jax.process_count():
-        together = ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+    """What reads about trees of arrays."""
+    together = _together()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=together)
     return ocp.Checkpointer(handler, multiprocessing_options=together)
+
+
+def _together():
+    """Which processes orbax may wait for: not those that JAX alone knows of."""
+    if processes.count() == jax.process_count():
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(None, {jax.process_index()})
 
 
 def _placed(arrays, template):

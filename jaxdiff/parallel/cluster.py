@@ -56,6 +56,8 @@ def find(environ=os.environ):
       ValueError: in a whole sentence, where some variables are set and others missing, or they
         contradict each other.
     """
+    if all(name in environ for name in JAX):  # whatever else is set
+        return _jax(environ, None)
     by_launcher = _open_mpi(environ) or _slurm(environ) or _tpu(environ)
     return _jax(environ, by_launcher) or by_launcher
 
@@ -179,6 +181,9 @@ def _tpu(environ):
     if not hosts:
         found = metadata.tpu_workers(environ)
         if found is None:
+            for name, most in (("MEGASCALE_NUM_SLICES", 1), ("TPU_WORKER_ID", 0)):
+                if (whole(environ.get(name, "")) or 0) > most:
+                    raise _missing(environ, name, ["TPU_WORKER_HOSTNAMES"])
             return None
         environ = {**found, **environ}
         hosts = environ["TPU_WORKER_HOSTNAMES"]

@@ -23,6 +23,7 @@ SILENT = 10.0  # seconds after which process 0 says that it has not heard of ano
 STOPPED = (130, 143)  # statuses of a program that was asked to end, which are those of all
 
 _place = None  # (process, count) of this process once `begin` was called
+_name = None  # the same for its messages
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,14 @@ def begin(process, count):
     """
     global _place
     _place = process, count
+    name(process, count)
     threading.Thread(target=_watch, name="watchdog", daemon=True).start()
+
+
+def name(process, count):
+    """Lets this program's messages carry its process."""
+    global _name
+    _name = process, count
 
 
 def place():
@@ -64,7 +72,7 @@ def place():
 
 def line(message):
     """A sentence on one line, as a program ends with: `PROGRAM: process 3 of 16: MESSAGE`."""
-    where = "process {} of {}: ".format(*_place) if _place else ""
+    where = "process {} of {}: ".format(*_name) if _name else ""
     return f"{os.path.basename(sys.argv[0])}: {where}{' '.join(str(message).split())}"
 
 

@@ -86,6 +86,7 @@ def parser():
     )
     add("shard_size", Count, help="Samples of a shard; default: 1024, or as the folder has it")
     cli.add_imports(made)
+    cli.add_compilation_cache(made)
     return made
 
 
@@ -150,7 +151,7 @@ def _sample(args):
     text = cli.require("model", args.model, "the folder of a run, such as runs/NAME")
     out = cli.require("out", args.out, "a folder such as samples/NAME")
     guidance, part = guidance_of(args), part_of(args.shard)
-    found = cli.start_jax_alone()
+    found = cli.start_jax_alone(args.compilation_cache)
     # Imported here, so that --help and a misspelt flag are answered at once.
     from jaxdiff import files
     from jaxdiff.parallel import processes

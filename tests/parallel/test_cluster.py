@@ -54,6 +54,7 @@ SLICES = {
     [
         (JAX, Cluster("JAX", 4, 2, address="host0:1234")),
         ({**TASK, **JAX}, Cluster("JAX", 4, 2, address="host0:1234")),
+        ({"SLURM_STEP_NUM_TASKS": "8", **JAX}, Cluster("JAX", 4, 2, address="host0:1234")),
         (  # an indexed Job of Kubernetes
             {n: v for n, v in JAX.items() if n != "JAX_PROCESS_ID"} | {"JOB_COMPLETION_INDEX": "1"},
             Cluster("JAX", 4, 1, address="host0:1234"),
@@ -95,6 +96,8 @@ def test_several_processes(environ, expected):
         {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"},  # a single TPU host
         {"JAX_NUM_PROCESSES": "1"},
         {**JAX, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+        {**TASK, **JAX, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+        {"TPU_WORKER_ID": "0"},
         {"JAX_COORDINATOR_PORT": "1234", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
         {"JOB_COMPLETION_INDEX": "3"},
     ],
@@ -134,6 +137,8 @@ def test_one_process(environ):
         (MPI, "mpirun -x JAX_COORDINATOR_ADDRESS="),
         ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}, "LOCAL_RANK and OMPI"),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU_WORKER_ID is not set"),
+        ({"TPU_WORKER_ID": "1"}, "TPU_WORKER_HOSTNAMES is not set"),
+        ({"MEGASCALE_NUM_SLICES": "2"}, "TPU_WORKER_HOSTNAMES is not set"),
         ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "2"}, "TPU_WORKER_ID is 2"),
         ({**TPU, "MEGASCALE_NUM_SLICES": "2"}, "MEGASCALE_SLICE_ID and MEGASCALE_COORD"),
         ({**SLICES, "MEGASCALE_SLICE_ID": "2"}, "MEGASCALE_SLICE_ID is 2"),

@@ -17,6 +17,7 @@ def joined(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **kw: calls.append((a, kw)))
     monkeypatch.setattr(watchdog, "begin", lambda *place: calls.append(place))
+    monkeypatch.setattr(watchdog, "_name", None)
     return calls
 
 
@@ -86,6 +87,7 @@ def test_others_that_are_required_must_be_named(joined):
 
 
 def test_processes_that_sample_divide_the_gpus_of_a_host(monkeypatch):
+    monkeypatch.setattr(watchdog, "_name", None)
     names = {"SIZE": "4", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_SIZE": "4"}
     for name, value in names.items():
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
@@ -97,3 +99,4 @@ def test_processes_that_sample_divide_the_gpus_of_a_host(monkeypatch):
     found = cli.start_jax_alone()
     assert (found.kind, found.process_id) == ("Open MPI", 1)
     assert changed["jax_cuda_visible_devices"] == "2,3"
+    assert watchdog.line("No.").endswith(": process 1 of 4: No.")

@@ -36,6 +36,7 @@ def store(monkeypatch):
     monkeypatch.setattr(watchdog, "EVERY", 0.02)
     monkeypatch.setattr(watchdog, "GRACE", 0.2)
     monkeypatch.setattr(watchdog, "_place", (1, 3))
+    monkeypatch.setattr(watchdog, "_name", (1, 3))
     monkeypatch.setattr(watchdog.os, "_exit", leave)
     return values
 
