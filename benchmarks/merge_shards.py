@@ -2,9 +2,9 @@
 
 python benchmarks/merge_shards.py --folder /tmp --num_samples 50000 --image_size 256
 
-Shards of 1,024 synthetic samples are written below the folder, which may be in a bucket, and merged
-by a process of its own, whose largest resident memory is printed; everything is then removed. It
-takes twice the room of the samples: 20 GB for 50,000 of 256 x 256 x 3.
+Shards of 1,024 synthetic samples are written below the folder, which may be in a bucket, and
+merged; the largest resident memory of the process that merges is printed. Everything is then
+removed. It takes twice the room of the samples: 20 GB for 50,000 of 256 x 256 x 3.
 """
 
 import argparse
@@ -28,19 +28,22 @@ def main():
     parser.add_argument("--num_samples", type=int, default=50_000)
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--shard_size", type=int, default=1024)
+    parser.add_argument("--write", action="store_true", help="only write shards")
     parser.add_argument("--merge", action="store_true", help="only merge what is there")
     args = parser.parse_args()
     out = files.parse_path(args.folder, "--folder") / "merge_shards"
     shards = Shards(out, args.num_samples, args.shard_size)
     settings = {"num_samples": args.num_samples, "shard": args.shard_size}
+    if args.write:
+        write_shards(shards, settings, args.image_size)
+        return
     if args.merge:
         merge_shards(shards, settings)
         return
     try:
-        print(f"writing {shards.total} shards", flush=True)
-        write_shards(shards, settings, args.image_size)
-        # A process of its own, whose peak is not that of writing them.
-        subprocess.run([sys.executable, *sys.argv, "--merge"], check=True)
+        # Each in a process of its own: the peak of one that starts another is that one's too.
+        for part in ("--write", "--merge"):
+            subprocess.run([sys.executable, *sys.argv, part], check=True)
     finally:
         files.remove_tree(out)
 

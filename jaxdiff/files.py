@@ -146,21 +146,15 @@ def size(path):
         return path.stat().length
 
 
-def free(path):
-    """Bytes that are free where a local path is, or will be; None for a bucket."""
-    if is_remote(path):
-        return None
-    path = absolute(path)
-    with reading(path):
-        while not os.path.exists(path):
-            path = path.parent
-        return shutil.disk_usage(path).free
-
-
 def room(path):
-    """(free bytes, folder) of the disk that a file is written to; in a bucket, written to first."""
-    folder = epath.Path(tempfile.gettempdir()) if is_remote(path) else path.parent
+    """(free bytes, folder) of the disk that `path` is or will be on.
+
+    Of a bucket it is the disk on which files for it are written first.
+    """
+    folder = epath.Path(tempfile.gettempdir()) if is_remote(path) else absolute(path)
     with reading(folder):
+        while not folder.is_dir():
+            folder = folder.parent
         return shutil.disk_usage(folder).free, folder
 
 
@@ -331,12 +325,6 @@ def write_bytes(path, content):
 def write_text(path, text):
     """Writes a text file in UTF-8, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
-
-
-def append_text(path, text):
-    """Adds text to the end of a local file; one that a kill cuts off may end within it."""
-    with writing(path), open(path, "ab") as file:
-        file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager

@@ -68,6 +68,11 @@ def try_lock(path, what, generation=0):
     return (lambda: None) if kind else _take_local(path)
 
 
+def is_a_file(path):
+    """Whether a lock is a file while it is held, which every host sees that shares the place."""
+    return buckets.kind(path) in ("", "gs")
+
+
 def has_locks(path):
     """Whether the storage of a file that is there has locks."""
     if kind := buckets.kind(path):

@@ -263,6 +263,9 @@ def average(folder, length, step, template):
         f"Average {length:g} of {folder} at step {step}: from {len(wanted.snapshots)} snapshots, "
         f"estimated error {wanted.solution.error[0]:.2g}"
     )
+    if processes.count() != jax.process_count():
+        _say("It is not kept: orbax would wait for the other processes that JAX knows of.")
+        return total
     try:
         in_first(files.make_folder, folder / "ema")
         with lock(folder / "ema" / LOCK, f"The folder {folder / 'ema'}", wait=False):

@@ -20,10 +20,10 @@ from etils import epath
 from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer, posthoc_ema
 from jaxdiff.checkpoints.power_ema import profile_name
-from jaxdiff.claims import in_first, lock
+from jaxdiff.claims import in_all, in_first, lock
 from jaxdiff.config import from_dict, replaced, to_dict
 from jaxdiff.errors import UserError
-from jaxdiff.locks import LOCK
+from jaxdiff.locks import LOCK, is_a_file
 from jaxdiff.numbers import whole
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
@@ -114,7 +114,7 @@ class Run:
 
         Raises:
           UserError: if another program holds it, or it cannot be made; if it is to be made and has
-            a name that references could not be written with.
+            a name that references could not be written with; if not all hosts share it.
         """
         if not self.exists() and re.search("[@:]", self.folder.name):
             raise UserError(
@@ -124,9 +124,19 @@ class Run:
         in_first(files.make_folder, self.folder)
         try:
             with lock(self.folder / LOCK, f"The run {self.folder}"):
+                in_all(self._require_shared, flag)
                 yield self
         finally:
             files.remove_if_empty(self.folder)
+
+    def _require_shared(self, flag):
+        """Refuses a folder that is another one on each host, where each would write a part."""
+        if is_a_file(self.folder / LOCK) and not files.exists(self.folder / LOCK):
+            raise UserError(
+                f"{flag} is {self.folder}, and process {processes.index()} does not see the file "
+                f"{LOCK} that process 0 has written there: give a folder that all hosts share, on "
+                "a network disk or in a bucket."
+            )
 
     def places(self):
         """{step: folder} of every step whose EMA can be read, snapshots before checkpoints."""

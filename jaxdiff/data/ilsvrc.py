@@ -23,6 +23,7 @@ from jaxdiff.errors import UserError
 CLASSES = 1000
 SIZES = {"train": 1_281_167, "validation": 50_000}
 PER_CLASS = {"train": (732, 1300), "validation": (50, 50)}
+FEW = 20  # classes: where no more are missing, they are named
 WNID = r"n\d{8}"
 META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
@@ -206,6 +207,9 @@ def findings(split, labels, classes, kit):
         f"{total}, and ILSVRC2012 has {SIZES[split]:,} of {CLASSES:,}, {full} a class: this is a "
         "subset, or a copy that is not complete."
     ]
+    missing = sorted(set(kit.numbers) - set(classes))
+    if 0 < len(missing) <= FEW:
+        result.append(f"Classes of ILSVRC2012 that are missing: {', '.join(missing)}.")
     known = kit.counts if split == "train" else {}
     short = [
         f"{wnid} ({count:,} of {known[wnid]:,})"

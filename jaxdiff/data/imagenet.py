@@ -189,7 +189,7 @@ def open_imagenet(paths, name, values, out, mapped):
     claim(out, name, request)
     cache = None if files.exists(out / INFO) else out / PROGRESS
     found = {split: read(mapped, cache) for split, (_, read) in readers.items()}
-    classes = sorted(set(found["train" if "train" in found else "validation"].wnids.tolist()))
+    classes = np.unique(found["train" if "train" in found else "validation"].wnids).tolist()
     if not classes:
         raise UserError(f"{paths[0]} holds no picture: give the files as they were downloaded.")
     notes, parts = [], []
@@ -341,7 +341,7 @@ def plan(dataset, out, workers):
     height, width, channels = dataset.shapes["image"]
     size = count * height * width * channels * (1 if dataset.encoding == "raw" else PNG_SHARE)
     there = sum(each or 0 for each in files.walk(out).values()) if files.exists(out) else 0
-    free = files.free(out)
+    free, _ = files.room(out)
     if size - there > free:
         raise UserError(
             f"{out} needs about {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there: make "

@@ -30,8 +30,8 @@ def batches(source, batch_size, seed, first_batch=0, workers=0, rows=None):
       batch_size: examples in a global batch.
       seed: of the order, which differs from epoch to epoch; in [0, 2^31).
       first_batch: number of the first batch.
-      workers: processes that read and decode; 0: a thread of this one, which is best for data held
-        in memory.
+      workers: processes that read and decode, each of which holds up to six batches of b; 0: a
+        thread of this one, which is best for data held in memory.
       rows: int [b], of each global batch those that this process reads, such as `mesh.rows_here`;
         None: all.
 

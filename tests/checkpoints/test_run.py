@@ -12,6 +12,7 @@ from jaxdiff import files
 from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.checkpoints.run import LOCK, Run, new_run, read_ema, resolve
 from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import replicated
 from tests import tiny
 from tests.checkpoints import synthetic
@@ -112,6 +113,13 @@ def test_a_config_survives_its_file_and_another_file_is_refused(tmp_path, change
     files.write_text(run.config_file, json.dumps(values))
     with pytest.raises(UserError, match=words):
         run.config()
+
+
+def test_a_folder_that_each_host_has_for_itself_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "is_first", lambda: False)  # which takes no lock
+    run = Run(epath.Path(tmp_path) / "run")
+    with pytest.raises(UserError, match="does not see the file"), run.held("--workdir"):
+        pass
 
 
 def test_a_run_that_a_program_writes_is_held_by_it(original):

@@ -282,7 +282,7 @@ def test_the_order_of_the_classes_is_the_known_one():
 
 
 def test_what_is_said_of_the_whole_set():
-    kit = ilsvrc.Kit({}, counts={"a": 3, "b": 2})
+    kit = ilsvrc.Kit({"a": 1, "b": 2, "c": 3}, counts={"a": 3, "b": 2})
     counts = np.full(1000, 1300)
     counts[1:105] = 1124
     counts[1:40] += 1
@@ -294,8 +294,9 @@ def test_what_is_said_of_the_whole_set():
     assert said == (
         "train: 1,281,167 pictures of 1,000 classes, 732 to 1,300 a class, as ILSVRC2012 has."
     )
-    said, short = ilsvrc.findings("train", np.array([0, 0, 1, 1]), ["a", "b"], kit)
+    said, missing, short = ilsvrc.findings("train", np.array([0, 0, 1, 1]), ["a", "b"], kit)
     assert "4 pictures of 2 classes" in said
     assert "subset" in said
+    assert missing.endswith("missing: c.")
     assert "a (2 of 3)" in short
     assert "b (" not in short

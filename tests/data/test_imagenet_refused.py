@@ -150,6 +150,6 @@ def test_npz_files_that_are_not_right(tmp_path):
 
 
 def test_a_disk_that_is_too_small(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet.files, "free", lambda path: 1000)
+    monkeypatch.setattr(imagenet.files, "room", lambda path: (1000, path))
     with pytest.raises(UserError, match=r"GB are free there: make room"):
         prepare_here("imagenet", made, out=tmp_path / "out", image_size=SIZE, workers=0)

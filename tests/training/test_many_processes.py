@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 OFTEN = {"training.checkpoint_every": 2, "training.snapshot_every": 2, "training.log_every": 2}
 
 
-def case(folder, name, steps, fields=(), **others):
+def case(folder, name, steps, fields=(), /, **others):
     """A training of linear.config up to a step."""
     values = {**OFTEN, "training.num_steps": steps, **dict(fields)}
     return {"workdir": str(folder / name), "config": values, **others}
@@ -95,38 +95,37 @@ def test_two_processes_train_what_one_does_and_another_number_continues(tmp_path
 
 
 @pytest.mark.slow
-def test_runs_continue_in_other_numbers_of_processes(tmp_path, monkeypatch, record_property):
-    """Of 2 devices each: 4 processes, 2, 1, 2 and 4 again, 2 steps each; fsdp 1, 2 and 4."""
-    sizes = (1, 2, 4)
-    for turn, count in enumerate((4, 2, 1, 2, 4), 1):
-        cases = [case(tmp_path, f"many{n}", 2 * turn, {"mesh.fsdp": n}) for n in sizes]
+@pytest.mark.parametrize("sizes", [(4, 1, 2, 4, 2), (1, 2, 4, 2, 4), (2, 4, 1, 1, 1)])
+def test_a_run_continues_in_other_numbers_of_processes(tmp_path, monkeypatch, sizes):
+    """Two steps each in 4, 2, 1, 2 and 4 processes of 2 devices, with other fsdp each time."""
+    for turn, (count, size) in enumerate(zip((4, 2, 1, 2, 4), sizes, strict=True), 1):
+        several = case(tmp_path, "several", 2 * turn, {"mesh.fsdp": size})
         if count == 1:
-            for each in cases:
-                alone(each, 4, monkeypatch)
+            alone(several, 4, monkeypatch)
         else:
-            for status, problems, err in together(tmp_path, cases, count):
-                assert (status, problems) == (0, [""] * 3), err
-    for size in sizes:
-        alone(case(tmp_path, f"one{size}", 10, {"mesh.fsdp": size}), 8, monkeypatch)
-        many = tmp_path / f"many{size}"
-        assert checkpointer.complete_steps(many / "snapshots") == [2, 4, 6, 8, 10]
-        for step in (6, 8, 10):
-            largest = assert_close(tmp_path / f"one{size}", many, step, 5 * TOLERANCE)
-            record_property(f"fsdp {size}, step {step}", largest)
-            print(f"fsdp {size}, step {step}: {largest:.2g}")
+            for status, problems, err in together(tmp_path, [several], count):
+                assert (status, problems) == (0, [""]), err
+    alone(case(tmp_path, "one", 10), 8, monkeypatch)
+    assert checkpointer.complete_steps(tmp_path / "several" / "snapshots") == [2, 4, 6, 8, 10]
+    for step in (6, 8, 10):
+        largest = assert_close(tmp_path / "one", tmp_path / "several", step, 5 * TOLERANCE)
+        print(f"fsdp {sizes}, step {step}: {largest:.2g}")
 
 
 @pytest.mark.slow
 def test_the_toy_after_two_steps(tmp_path, monkeypatch):
-    """One device, one process of 4, and two processes of 2."""
+    """One device, one process of 4, and two processes of 2, whose devices take turns in one."""
     names = {"toy1": 1, "toy2": 2}
     cases = [case(tmp_path, n, 2, {"mesh.fsdp": size}, name="toy") for n, size in names.items()]
+    cases += [case(tmp_path, "again", 2, {"mesh.fsdp": 2}, name="toy")]
+    cases += [case(tmp_path, "mixed", 2, {"mesh.fsdp": 2}, name="toy", trap="all:order")]
     for status, problems, err in together(tmp_path, cases):
-        assert (status, problems) == (0, [""] * 2), err
+        assert (status, problems) == (0, [""] * 4), err
+    assert_close(tmp_path / "toy2", tmp_path / "again", 2, 0)  # bit for bit
     for devices in (1, 4):
         single = case(tmp_path, f"single{devices}", 2, name="toy")
         alone(single, devices, monkeypatch)
-        for name in names:
+        for name in (*names, "mixed"):
             largest = assert_close(single["workdir"], tmp_path / name, 2)
             print(f"{name} and {devices} devices: {largest:.2g}")
 
@@ -193,7 +192,8 @@ def test_a_long_evaluation_is_left_within_seconds_by_all(tmp_path):
 
 def children(pid):
     """Processes that a process has started, and those that these have."""
-    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    text = " ".join(each.read_text() for each in threads)
     return [each for child in map(int, text.split()) for each in (child, *children(child))]
 
 

@@ -68,12 +68,12 @@ def config(case):
 
 @contextlib.contextmanager
 def trap(name):
-    """What goes wrong in one process alone."""
+    """What is otherwise in one process alone, or in all."""
     import jax
 
     number, what = name.split(":") if name else (None, None)
     with contextlib.ExitStack() as stack:
-        if name and jax.process_index() == int(number):
+        if name and number in ("all", str(jax.process_index())):
             stack.enter_context(TRAPS[what]())
         yield
 
@@ -191,7 +191,20 @@ def _writes():
     return stack
 
 
+def _order():
+    """Devices of the processes in turn, as a mesh of TPUs may have them."""
+    from jaxdiff.parallel import mesh
+
+    plain = mesh.arrange
+
+    def arrange(devices, fsdp):
+        return plain([*devices[::2], *devices[1::2]], fsdp)
+
+    return mock.patch.object(mesh, "arrange", arrange)
+
+
 TRAPS = {
+    "order": _order,
     "held-out": _held_out,
     "data": _data,
     "evaluation": _evaluation,
