@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from jaxdiff.claims import own_lock
 from jaxdiff.config import Image, Label
 from jaxdiff.data import prepared
 from jaxdiff.data.images import fit
 from jaxdiff.data.prepare import Preparation, described, prepare
 from jaxdiff.errors import UserError
+from jaxdiff.locks import own_lock
 from tests.data.preparing import encoded, noise, prepare_here, read, tell_apart
 from tests.disk import with_mode
 
