@@ -18,7 +18,8 @@ LAYERS = (
     ("samplers",),
     (
         *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
-        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli", "locks"),
+        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
+        *("locks", "file_errors"),
     ),
     ("factory",),
     ("training", "sampling", "evaluation"),
