@@ -14,6 +14,7 @@ from etils import epath
 
 from jaxdiff import files
 from jaxdiff.errors import UserError
+from jaxdiff.file_errors import reason
 from jaxdiff.local_copies import local_copy
 
 AGAIN = "download or write it again"
@@ -93,13 +94,13 @@ def _corrupt(path):
     try:
         yield
     except Exception as error:
-        if files.reason(error):
+        if reason(error):
             raise
         # NumPy's own words for other files advise to allow pickles.
         reasons = {KeyError: str(error).strip("'"), MemoryError: "it is larger than the memory"}
-        reason = reasons.get(type(error), "it is none, or is corrupt")
+        why = reasons.get(type(error), "it is none, or is corrupt")
         raise UserError(
-            f"{path} cannot be read as an npz file ({reason[:200]}): give another file."
+            f"{path} cannot be read as an npz file ({why[:200]}): give another file."
         ) from error
 
 

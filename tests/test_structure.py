@@ -20,7 +20,7 @@ LAYERS = (
         *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
         *("chips", "counts", "scopes"),
         *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli", "locks"),
-        "local_copies",
+        *("local_copies", "file_errors"),
     ),
     ("factory",),
     ("training", "sampling", "evaluation"),

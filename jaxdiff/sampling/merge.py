@@ -8,6 +8,7 @@ import numpy as np
 from jaxdiff import claims, files, locks, stopping
 from jaxdiff.arrays import load_npz
 from jaxdiff.errors import UserError
+from jaxdiff.file_errors import reason
 from jaxdiff.memory import gib
 from jaxdiff.sampling import finite, image_grid
 from jaxdiff.sampling.samples import MANIFEST, SETTINGS, SHARDS, Samples, write
@@ -93,7 +94,7 @@ def _load(shards, number, name):
     try:
         return load_npz(path, [name])[name]
     except UserError as error:
-        if files.reason(error.__cause__):  # the disk or the bucket does not give it
+        if reason(error.__cause__):  # the disk or the bucket does not give it
             raise
         raise CorruptShard(path, number, str(error).rpartition(":")[0]) from None
 
