@@ -72,7 +72,7 @@ def test_a_folder_on_gs_is_read_at_the_next_start(options):
         misses, hits = map(int, first[-2:])
         assert misses > 0
         assert hits == 0
-        assert any(name.endswith("-cache") for name in files.walk(bucket / "xla"))
+        assert any(name.endswith("-cache") for name in files.names(bucket / "xla"))
         assert [*map(int, second[-2:])] == [0, misses]
         with pytest.raises(UserError, match="gs://no-bucket/xla"):
             cli.start_jax(False, "gs://no-bucket/xla")
