@@ -114,15 +114,15 @@ def watch_sampling(clock, out):
     """Ends the parts of sample.py."""
     import jax
 
-    from jaxdiff.sampling import run_sampling, trained_model
+    from jaxdiff.sampling import job, trained_model
 
     def read(params):
         jax.block_until_ready(params)
         clock.end("parameters")
 
     around(trained_model, "load", before=lambda: clock.end("imports"))
-    around(run_sampling.Job, "params", lambda: clock.end("preparation"), read)
-    around(run_sampling.Job, "sample", after=lambda _: clock.finish("first batch", out))
+    around(job.Job, "params", lambda: clock.end("preparation"), read)
+    around(job.Job, "sample", after=lambda _: clock.finish("first batch", out))
 
 
 WATCH = {"train.py": watch_training, "sample.py": watch_sampling}

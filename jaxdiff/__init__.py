@@ -40,12 +40,12 @@ _CONFIG = (
 # Where each name is defined: its module is imported when it is first used.
 _MODULES = {
     **dict.fromkeys(_CONFIG.split(), "jaxdiff.config"),
-    "Samples": "jaxdiff.sampling.run_sampling",
+    "Samples": "jaxdiff.sampling.samples",
     "TrainedModel": "jaxdiff.sampling.trained_model",
     "UserError": "jaxdiff.errors",
     "evaluate": "jaxdiff.evaluation.measure",
     "load": "jaxdiff.sampling.trained_model",
-    "load_samples": "jaxdiff.sampling.run_sampling",
+    "load_samples": "jaxdiff.sampling.samples",
     "make_step": "jaxdiff.training.step",
     "network": "jaxdiff.factory",
     "process": "jaxdiff.factory",

@@ -45,15 +45,23 @@ def save_npz(path, arrays):
     """Writes {name: array or Stream} as an npz file, whole or not at all.
 
     Of a Stream one part is in memory at a time. Equal arrays make equal files.
+
+    Returns:
+      The SHA-256 of the file, hexadecimal.
     """
-    with files.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            # A fixed date; sizes of more than 4 GB.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                if isinstance(array, Stream):
-                    _write_parts(member, array)
-                else:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    with files.replacing(path) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                # A fixed date; sizes of more than 4 GB.
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    if isinstance(array, Stream):
+                        _write_parts(member, array)
+                    else:
+                        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        # Of the file on this machine, before it is copied to a bucket; zip archives are not written
+        # from front to back.
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_parts(member, stream):
@@ -83,9 +91,9 @@ def _corrupt(path):
     """Raises what the bytes of other files make of the readers as a UserError."""
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:
+        if files.reason(error):
+            raise
         # NumPy's own words for other files advise to allow pickles.
         reasons = {KeyError: str(error).strip("'"), MemoryError: "it is larger than the memory"}
         reason = reasons.get(type(error), "it is none, or is corrupt")

@@ -1,35 +1,20 @@
-"""Locks, which one program holds at a time, and folders that are claimed by one request.
-
-A lock is held by one program at a time. On a local disk it is the kernel's (flock), which frees it
-however the holder ends. On gs:// it is an object that its holder writes again every BEAT seconds;
-one that is not written for DEAD seconds belonged to a program that was killed, and is taken over.
-Other storage has no exclusive writes, and so no locks.
+"""Folders and files that are claimed by one request, and what one process does for all.
 
 A claim is permanent: a folder of results holds the settings of its request, written before the work
 begins, and no other request may write there.
 """
 
 import contextlib
-import datetime
-import fcntl
 import fnmatch
 import json
-import os
-import secrets
-import signal
-import socket
-import sys
-import threading
-import time
 
-from jaxdiff import buckets, files
+from jaxdiff import files
 from jaxdiff.arrays import load_npz, save_npz
 from jaxdiff.checked_json import json_text, parse_json
 from jaxdiff.errors import UserError
+from jaxdiff.locks import LOCK, take, try_lock
 from jaxdiff.parallel import processes
 
-LOCK = ".lock"  # the name of a folder's
-BEAT, DEAD = 15.0, 60.0  # seconds
 # What makes a folder one of something else: of a run, of a dataset.
 OTHERS = {"config.json": "a run", "dataset_info.json": "a dataset"}
 OUT = "choose another --out"
@@ -63,11 +48,8 @@ def _elsewhere(is_disk):
     return error
 
 
-# Locks.
-
-
 @contextlib.contextmanager
-def lock(path, what):
+def lock(path, what, wait=True):
     """Holds the file `path` while the context is open, and removes it at the end.
 
     In a job of many processes the first one holds it for all of them; if it cannot, each raises.
@@ -75,149 +57,17 @@ def lock(path, what):
     Args:
       path: of the lock, such as runs/birds/.lock.
       what: it protects, to begin a sentence: "The folder runs/birds".
+      wait: whether to watch a holder that may have been killed, which takes up to DEAD seconds.
 
     Raises:
-      UserError: if another program holds it, naming its process, host and when it began.
+      InUse: if another program holds it, naming its process, host and when it began.
     """
-    take = KINDS.get(buckets.kind(path), lambda *_: None)
-    release = in_first(take, path, what)
+    release = in_first(take, path, what, wait)
     try:
         yield
     finally:
         if release:
             release()
-
-
-@contextlib.contextmanager
-def own_lock(path, what):
-    """The same for a local file, held by this process alone."""
-    release = _take_local(path, what)
-    try:
-        yield
-    finally:
-        release()
-
-
-def _take_local(path, what):
-    """Locks a file and writes the holder into it; returns a function that releases it."""
-    while True:
-        with files.writing(path):
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                raise _in_use(what, file.read()) from None
-        except OSError:
-            pass  # a file system without locks: nothing is protected
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                break
-        file.close()  # its holder has just removed it
-    with files.writing(path):
-        file.truncate(0)
-        file.write(_holder())
-        file.flush()
-
-    def release():
-        try:
-            files.remove(path)
-        finally:
-            file.close()
-
-    return release
-
-
-def _take_object(path, what):
-    """Writes an object, again and again in a thread; returns a function that releases it."""
-    content = _holder()
-    generation = _swap(path, content, 0) or _take_over(path, what, content)
-    end = threading.Event()
-
-    def beat(generation):
-        while not end.wait(BEAT):
-            with contextlib.suppress(UserError):  # the bucket cannot be reached just now
-                generation = _swap(path, content, generation) or _generation_of(path, content)
-                if generation is None:
-                    text = f"{what} was taken over by another program: this one ends."
-                    print(text, file=sys.stderr, flush=True)
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
-
-    thread = threading.Thread(target=beat, args=(generation,), daemon=True)
-    thread.start()
-
-    def release():
-        end.set()
-        thread.join()
-        if files.exists(path) and files.read_text(path) == content:
-            files.remove(path)
-
-    return release
-
-
-def _take_over(path, what, content):
-    """Takes the lock of a killed program; UserError if its holder writes it meanwhile."""
-    with files.reading(path):
-        first = now = buckets.generation(path)
-    print(f"{what} is locked: waiting up to {DEAD:g} s to see whether its holder is alive.")
-    end = time.monotonic() + DEAD
-    while now == first and time.monotonic() < end:
-        time.sleep(DEAD / 20)
-        with files.reading(path):
-            now = buckets.generation(path)
-    generation = _swap(path, content, now) if now in (0, first) else None
-    if generation is None:
-        raise _in_use(what, files.read_text(path))
-    return generation
-
-
-def _generation_of(path, content):
-    """The generation of an object that has this content; None if it has another, or is gone."""
-    with files.reading(path):
-        found = buckets.generation(path)
-    return found if found and files.read_text(path) == content else None
-
-
-def _swap(path, content, generation):
-    with files.writing(path):
-        return buckets.swap(path, content, generation)
-
-
-def _holder():
-    """Who this program is, as text that no other writes."""
-    since = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    return json.dumps(
-        {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": since,
-            "token": secrets.token_hex(8),
-        }
-    )
-
-
-def _in_use(what, holder):
-    try:
-        values = json.loads(holder)
-        holder = f"process {values['pid']} on {values['host']} since {values['since']}"
-    except (ValueError, KeyError, TypeError):  # it has only just been locked
-        holder = "another program"
-    return UserError(
-        f"{what} is in use by {holder}: wait until that ends, or choose another place."
-    )
-
-
-KINDS = {"": _take_local, "gs": _take_object}  # of storage, and how a lock is taken there
-
-
-def is_lockable(path):
-    """Whether what is at a path is protected by locks."""
-    return buckets.kind(path) in KINDS
-
-
-# Claims.
 
 
 @contextlib.contextmanager
@@ -236,11 +86,12 @@ def claimed_folder(out, settings, name, own=()):
       UserError: if the folder is a run's or a dataset's, cannot be written, is in use by another
         program, or holds the results of other settings or files of somebody else.
     """
-    is_new = in_first(_make, out)
+    is_new = in_first(make_folder, out)
     try:
         with lock(out / LOCK, f"The folder {out}"):
-            in_first(_remove_partial, out, own)
-            in_first(_claim, out, settings, name, own)
+            for folder in (out, *(out / pattern for pattern in own)):
+                in_first(remove_partial, folder)
+            in_first(claim, out, settings, name, own)
             try:
                 yield
             except BaseException:
@@ -253,7 +104,7 @@ def claimed_folder(out, settings, name, own=()):
         raise
 
 
-def _make(out):
+def make_folder(out):
     """Makes a folder of results, unless it is something else's; whether it is a new one."""
     for file, kind in OTHERS.items():
         if files.exists(out / file):
@@ -263,23 +114,55 @@ def _make(out):
     return is_new
 
 
-def _remove_partial(out, own):
-    """Removes what programs that were killed have left, in a folder that is held."""
-    for folder in () if files.is_remote(out) else (out, *(out / name for name in own)):
-        for name in fnmatch.filter(files.names(folder), ".*.partial"):
-            files.remove_tree(folder / name)
+def remove_partial(folder, name="*"):
+    """Removes what killed programs have left of a file, or of all, that nobody else writes now."""
+    if not files.is_remote(folder):
+        for each in fnmatch.filter(files.names(folder), f".{name}.*.partial"):
+            files.remove_tree(folder / each)
 
 
-def _claim(out, settings, name, own):
-    """Writes the settings, unless they are there already, or something that is not theirs."""
+def claim(out, settings, name, own=()):
+    """Writes the settings of a request into a folder, unless they are there already.
+
+    Of programs that do so at once one writes them. The arguments are those of `claimed_folder`, but
+    the folder is not held: programs of one request may all work in it.
+
+    Raises:
+      UserError: if the folder is a run's or a dataset's, cannot be written, or holds the results of
+        other settings or files of somebody else.
+    """
+    make_folder(out)
     path = out / name
     if not files.exists(path):
         found = (file for file in files.names(out) for p in own if fnmatch.fnmatch(file, p))
         if theirs := next(found, None):
             raise UserError(f"{out} holds {theirs}, but no {name} that says what made it: {OUT}.")
-        files.write_json(path, settings)
-        return
+        try:
+            with files.replacing(path, new=True) as file:
+                file.write(json_text(settings).encode())
+            return
+        except files.WriteError:
+            if not files.exists(path):  # else another program was faster
+                raise
     check_same(out, files.read_json(path, advice=OUT), settings)
+
+
+def take_back(out, name, locks):
+    """Removes the settings of a request that has no results, if nobody works on it.
+
+    Args:
+      out, name: as of `claim`.
+      locks: pattern of names of the locks in the folder that programs hold while they work.
+    """
+    held = fnmatch.filter(there := files.names(out), locks)
+    if {*there} - {name, *held}:
+        return
+    for each in held:
+        if (release := try_lock(out / each, each)) is None:
+            return
+        release()  # a killed program's
+    files.remove(out / name)
+    files.remove_if_empty(out)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ one exists while something is in it, making one does nothing, and moving one cop
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -77,7 +78,7 @@ def absolute(path):
     return path if is_remote(path) else epath.Path(os.path.abspath(path))
 
 
-def _reason(error):
+def reason(error):
     """Why the disk or the bucket refuses, in its words; None for an error of another origin."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -92,10 +93,10 @@ def reading(path):
     try:
         yield
     except Exception as error:
-        if (reason := _reason(error)) is None:
+        if (why := reason(error)) is None:
             raise
         raise UserError(
-            f"{path} cannot be read ({reason}): see that it is there and that you may read it."
+            f"{path} cannot be read ({why}): see that it is there and that you may read it."
         ) from error
 
 
@@ -105,9 +106,9 @@ def writing(path):
     try:
         yield
     except Exception as error:
-        if (reason := _reason(error)) is None:
+        if (why := reason(error)) is None:
             raise
-        raise WriteError(path, reason) from error
+        raise WriteError(path, why) from error
 
 
 # What there is.
@@ -143,6 +144,13 @@ def size(path):
     """Bytes of a file."""
     with reading(path):
         return path.stat().length
+
+
+def room(path):
+    """(free bytes, folder) of the disk that a file is written to; in a bucket, written to first."""
+    folder = epath.Path(tempfile.gettempdir()) if is_remote(path) else path.parent
+    with reading(folder):
+        return shutil.disk_usage(folder).free, folder
 
 
 def walk(folder):
@@ -235,7 +243,7 @@ def local_copy(path):
 
 @contextlib.contextmanager
 def replacing(path, new=False):
-    """Yields a binary file to write, which can be sought in and becomes `path` at the end.
+    """Yields a binary file to write and read, which becomes `path` at the end.
 
     Where writing fails `path` stays as it was, and nothing else is left. Folders above it are made.
 
@@ -247,16 +255,28 @@ def replacing(path, new=False):
       WriteError: if the file cannot be written; with `new`, if there is something.
     """
     with writing(path), _temporary(path) as partial:
-        with open(partial, "wb") as file:
+        with open(partial, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if is_remote(path):
             buckets.put(partial, path, new)
         elif new:
-            os.link(partial, path)  # which fails where there is something
+            _put_new(partial, path)
         else:
             os.replace(partial, path)
+
+
+def _put_new(partial, path):
+    """Gives a local file its name, unless there is something of that name."""
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without links, such as of a memory stick.
+        with open(partial, "rb") as source, open(path, "xb") as file:
+            shutil.copyfileobj(source, file)
 
 
 @contextlib.contextmanager

@@ -67,4 +67,5 @@ def alone():
     devices = jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "devices", lambda *_: devices)
+        patch.setattr(jax, "local_devices", lambda *_: devices)
         yield

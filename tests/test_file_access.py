@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 ALLOWED = {
     "jaxdiff/files.py",
     "jaxdiff/buckets.py",  # what files is made of
-    "jaxdiff/claims.py",  # locks
+    "jaxdiff/locks.py",
     "jaxdiff/arrays.py",  # npz, of open files
     "jaxdiff/cli.py",  # the folder of the user's cache
     "jaxdiff/plan/cache.py",  # the same

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from etils import epath
 from tensorboardX.proto import event_pb2
 
 import jaxdiff
-from jaxdiff import arrays, buckets, claims, files, tables
+from jaxdiff import arrays, buckets, claims, files, locks, tables
 from jaxdiff.checkpoints import posthoc_ema
 from jaxdiff.checkpoints.checkpointer import Checkpointer, CorruptCheckpoint, complete_steps, read
 from jaxdiff.checkpoints.run import Run, resolve
@@ -20,6 +21,7 @@ from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import placed, replicated
 from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.shards import Place, Shards, for_each_free, shard_paths
 from jaxdiff.training import metrics_logging
 from jaxdiff.training.loop import train
 from jaxdiff.training.restart import set_history_aside
@@ -126,8 +128,8 @@ def test_a_folder_is_copied_up_and_down_once(folder, tmp_path, monkeypatch):
 
 def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, monkeypatch):
     path = folder / ".lock"
-    monkeypatch.setattr(claims, "BEAT", 0.1)
-    monkeypatch.setattr(claims, "DEAD", 1.0)
+    monkeypatch.setattr(locks, "BEAT", 0.1)
+    monkeypatch.setattr(locks, "DEAD", 1.0)
     with claims.lock(path, "The folder"):
         with pytest.raises(UserError, match="in use by process"), claims.lock(path, "The folder"):
             pass
@@ -139,7 +141,7 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
     assert files.names(folder) == []
     # Its holder ends while another waits.
     files.write_text(path, "{}")
-    monkeypatch.setattr(claims, "DEAD", 4.0)
+    monkeypatch.setattr(locks, "DEAD", 4.0)
     threading.Timer(0.2, files.remove, [path]).start()
     with claims.lock(path, "The folder"):
         pass
@@ -147,8 +149,8 @@ def test_a_lock_is_held_by_one_and_taken_over_when_its_holder_is_dead(folder, mo
 
 def test_who_loses_a_lock_is_ended(folder, monkeypatch, capsys):
     path, ended = folder / ".lock", threading.Event()
-    monkeypatch.setattr(claims, "BEAT", 0.1)
-    monkeypatch.setattr(claims.os, "kill", lambda *_: ended.set())
+    monkeypatch.setattr(locks, "BEAT", 0.1)
+    monkeypatch.setattr(locks.os, "kill", lambda *_: ended.set())
     with claims.lock(path, "The folder"):
         files.write_text(path, files.read_text(path))  # its own content is kept
         assert not ended.wait(1)
@@ -157,6 +159,40 @@ def test_who_loses_a_lock_is_ended(folder, monkeypatch, capsys):
     assert files.read_text(path) == "theirs"
     assert "The folder was taken over" in capsys.readouterr().err
     files.remove(path)
+
+
+def test_shards_of_killed_processes_are_taken_over_and_those_of_others_left(folder, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.1)
+    monkeypatch.setattr(locks, "DEAD", 1.5)
+    shards, taken = Shards(folder, 40, 10), []
+
+    def sample(number):
+        assert files.names(folder).count(shards.lock(number).name) == 1
+        files.write_text(shards.path(number), "")
+        taken.append(number)
+
+    files.write_text(shards.lock(1), '{"pid": 1, "host": "elsewhere", "since": "2020-01-01"}')
+    with locks.own_lock(shards.lock(2), "A shard"):
+        assert for_each_free(shards, Place(), sample) == [2]
+    assert taken == [0, 3, 1]
+    assert for_each_free(shards, Place(), sample) == []
+    assert taken == [0, 3, 1, 2]
+    assert files.names(folder) == ["shards"]
+
+
+def test_settings_are_claimed_by_one_of_those_who_begin_at_once(folder):
+    def claim(seed):
+        try:
+            claims.claim(folder, {"seed": seed}, "settings.json")
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as threads:
+        said = [text for text in threads.map(claim, range(3)) if text]
+    assert len(said) == 2
+    assert all("another seed" in text for text in said)
+    claims.take_back(folder, "settings.json", ".shard-*.lock")
+    assert files.names(folder) == []
 
 
 def test_a_folder_is_claimed_by_its_settings(folder):
@@ -293,11 +329,11 @@ def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch,
     expected = job.samples().images
     # The second shard is there already, as of a job that was killed.
     out, settings = folder / "samples", {**job.settings, "shard": 4}
-    with claims.claimed_folder(out, settings, "settings.json"):
-        path = run_sampling.shard_paths(out, 8, 4)[1]
-        arrays.save_npz(path, {"images": 255 - expected[4:], "non_finite": np.arange(0)})
+    claims.claim(out, settings, "settings.json")
+    path = shard_paths(out, 8, 4)[1]
+    arrays.save_npz(path, {"images": 255 - expected[4:], "non_finite": np.arange(0)})
     for _ in range(2):
-        run_sampling.run(job, out, shard=4)
+        run_sampling.run(job, out)
         name, manifest = "samples_8x8x8x1.npz", files.read_json(out / "manifest.json")
         assert files.names(out) == ["grid.png", "manifest.json", name, "settings.json"]
         images = arrays.load_npz(out / name)["arr_0"]

@@ -42,18 +42,21 @@ def test_a_program_ends_in_one_line_and_leaves_nothing_half_written(tmp_path, nu
 
 
 @pytest.mark.slow
-def test_two_programs_that_sample_end_together(tmp_path):
-    out = tmp_path / "out"
-    arguments = ["sample.py", f"--model={make_run(tmp_path / 'run', tiny.config())}"]
-    arguments += [f"--out={out}", "--num_samples=500000", "--batch_size=40"]
+def test_two_processes_that_encode_end_together(tmp_path):
+    images, out = tmp_path / "images.npz", tmp_path / "latents.npz"
+    np.savez(images, arr_0=np.zeros((200_000, 8, 8, 1), np.uint8), arr_1=np.zeros(200_000, int))
+    arguments = ["-m", "jaxdiff.sampling.encode", f"--out={out}", f"--images={images}"]
+    arguments += [f"--model={make_run(tmp_path / 'run', tiny.config())}", "--batch_size=40"]
     programs = start_together(*arguments)
-    wait_for(lambda: (out / "settings.json").exists() or programs[0].poll() is not None)
+    lock = tmp_path / ".latents.npz.lock"
+    wait_for(lambda: lock.exists() or programs[0].poll() is not None)
     programs[1].terminate()
     for program in programs:
-        _, said = program.communicate(timeout=120)
+        _, said = program.communicate(timeout=240)
         assert program.returncode == 143, said
         assert "Traceback" not in said
-    assert not list(out.glob("samples_*"))
+    assert not out.exists()
+    assert not lock.exists()
 
 
 def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):
@@ -63,7 +66,7 @@ def test_processes_stop_together_before_a_batch(monkeypatch, one_device, capfd):
         asked.append(step)
         return len(asked) == 3
 
-    monkeypatch.setattr(jax.sharding.Mesh, "is_multi_process", True)
+    monkeypatch.setitem(vars(one_device), "is_multi_process", True)
     monkeypatch.setattr(batches.multihost_utils, "reached_preemption_sync_point", reached)
 
     def function(x):

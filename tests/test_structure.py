@@ -18,7 +18,7 @@ LAYERS = (
     ("samplers",),
     (
         *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
-        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli"),
+        *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli", "locks"),
     ),
     ("factory",),
     ("training", "sampling", "evaluation"),

@@ -176,7 +176,9 @@ def shapes(folder, step, item):
     """
     path = files.absolute(folder) / str(step) / item
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with ocp.Checkpointer(
+            _handler(), multiprocessing_options=_multiprocessing()
+        ) as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
@@ -239,7 +241,7 @@ def _restore(path, template, partly):
     try:
         # Not by an ocp.Checkpointer, which waits for the other processes at the end: one that
         # cannot read a file would leave them waiting there.
-        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        with contextlib.closing(_handler()) as handler:
             tree = handler.restore(path, args=args)
         return _placed(tree, template) if through_host else tree
     # tensorstore, orbax and the file system raise errors of many kinds for corrupt files.
@@ -248,6 +250,18 @@ def _restore(path, template, partly):
         raise CorruptCheckpoint(
             f"{path.name} cannot be read ({type(error).__name__}: {message})"
         ) from error
+
+
+def _multiprocessing():
+    """Which processes orbax waits for: this one alone where the others take no part."""
+    if processes.count() == jax.process_count():
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+
+
+def _handler():
+    """What reads trees of arrays."""
+    return ocp.PyTreeCheckpointHandler(multiprocessing_options=_multiprocessing())
 
 
 def _placed(arrays, template):

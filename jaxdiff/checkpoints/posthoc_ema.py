@@ -15,9 +15,10 @@ from etils import epath
 from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.power_ema import ROUNDING, Solution, profile_length, profile_name, solve
-from jaxdiff.claims import in_first
+from jaxdiff.claims import in_first, lock
 from jaxdiff.config.training import LONGEST_POWER_EMA, SHORTEST_POWER_EMA
 from jaxdiff.errors import UserError
+from jaxdiff.locks import LOCK
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 
@@ -262,10 +263,17 @@ def average(folder, length, step, template):
         f"Average {length:g} of {folder} at step {step}: from {len(wanted.snapshots)} snapshots, "
         f"estimated error {wanted.solution.error[0]:.2g}"
     )
+    if processes.count() != jax.process_count():
+        _say("It is not kept: orbax would wait for the other processes that JAX knows of.")
+        return total
     try:
-        keep(wanted, [total])
+        in_first(files.make_folder, folder / "ema")
+        with lock(folder / "ema" / LOCK, f"The folder {folder / 'ema'}", wait=False):
+            keep(wanted, [total])
     except files.WriteError as error:
         _say(f"It is not kept, as {folder / 'ema'} cannot be written ({error.reason}).")
+    except UserError:
+        pass  # another program holds the lock: it has rebuilt the average too, and keeps it
     return total
 
 

@@ -17,12 +17,13 @@ import re
 import jax
 from etils import epath
 
-from jaxdiff import files
+from jaxdiff import buckets, files
 from jaxdiff.checkpoints import checkpointer, posthoc_ema
 from jaxdiff.checkpoints.power_ema import profile_name
-from jaxdiff.claims import LOCK, in_all, in_first, is_lockable, lock
+from jaxdiff.claims import in_all, in_first, lock
 from jaxdiff.config import from_dict, replaced, to_dict
 from jaxdiff.errors import UserError
+from jaxdiff.locks import LOCK
 from jaxdiff.numbers import whole
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import placed
@@ -130,7 +131,7 @@ class Run:
 
     def _require_shared(self, flag):
         """Refuses a folder that is another one on each host, where each would write a part."""
-        if is_lockable(self.folder) and not files.exists(self.folder / LOCK):
+        if buckets.kind(self.folder) in ("", "gs") and not files.exists(self.folder / LOCK):
             raise UserError(
                 f"{flag} is {self.folder}, and process {processes.index()} does not see the file "
                 f"{LOCK} that process 0 has written there: give a folder that all hosts share, on "

@@ -106,7 +106,7 @@ def write(out, name, dataset, quiet=False):
         a split has no readable image; if another program writes there.
     """
     # It imports JAX, which processes that read images need not.
-    from jaxdiff.claims import LOCK, own_lock
+    from jaxdiff.locks import LOCK, own_lock
 
     _check_names(name, dataset)
     if files.exists(out / INFO):  # perhaps where nothing can be written

@@ -26,13 +26,8 @@ from jaxdiff.data.source import open_builder, open_split
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import picture_folder
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.run_sampling import (
-    MANIFEST,
-    SETTINGS,
-    SHARDS,
-    samples_file,
-    shard_paths,
-)
+from jaxdiff.sampling.samples import MANIFEST, SETTINGS, SHARDS, samples_file
+from jaxdiff.sampling.shards import shard_paths
 
 FEATURES = "features"  # folder of what is kept of a set of images
 LABELLED = 1024  # examples whose labels are read at once

@@ -18,7 +18,7 @@ from jaxdiff.evaluation.kept import features_of, statistics_of
 from jaxdiff.evaluation.references import Reference, open_reference
 from jaxdiff.evaluation.table import METRICS, RANGES
 from jaxdiff.evaluation.values import OPTIONS, Options, Sides, Value, values_of
-from jaxdiff.sampling.run_sampling import Samples
+from jaxdiff.sampling.samples import Samples
 from jaxdiff.sampling.settings import label_of
 
 __all__ = ["METRICS", "OPTIONS", "Options", "Sides", "Value", "evaluate", "measure"]

@@ -73,7 +73,7 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
 
         def finished():
             rows, result = running.popleft()
-            result = jax.tree.map(lambda array: array[: len(rows)], _whole(result))
+            result = jax.tree.map(lambda array: array[: len(rows)], processes.gather(result))
             bar.update(len(rows))
             return result
 
@@ -89,20 +89,13 @@ def stream(function, fetch, count, *, batch_size, mesh, quiet=False, bar=None, e
             yield finished()
 
 
-def _whole(tree):
-    """A tree of arrays as NumPy; of those that are split over processes, in each of them."""
-    return jax.tree.map(
-        lambda array: np.asarray(array) if array.is_fully_addressable else processes.gather(array),
-        tree,
-    )
-
-
 def _stop_if_asked(mesh):
     """Ends the processes that work on a mesh together, before a batch, where one received SIGTERM.
 
-    JAX catches the signal then, and makes them agree; a process that works alone ends by its own
-    handler. Previews are sampled within training, which asks by the numbers of its own steps.
+    JAX catches the signal then, and makes them agree. Previews are sampled within training, which
+    asks by the numbers of its own steps.
     """
+    stopping.check()
     if not (mesh.is_multi_process and stopping.is_listening()):
         return
     if multihost_utils.reached_preemption_sync_point(next(_batches)):

@@ -6,6 +6,7 @@ device is a 1 x 1 mesh, and nothing else about it is special.
 
 import collections
 import functools
+import math
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ def make_mesh(fsdp=1, devices=None):
       ValueError: if fsdp does not divide the number of devices, or of those in a slice; in a whole
         sentence.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = processes.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
         raise ValueError(
             f"mesh.fsdp {fsdp} does not divide the {len(devices)} devices: choose a divisor."
@@ -109,13 +110,29 @@ def parameter_sharding(mesh, shapes):
     fsdp = mesh.shape["fsdp"]
 
     def rule(leaf):
-        axes = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
-        if fsdp == 1 or not axes or np.prod(leaf.shape) < FSDP_MIN_SIZE:
+        if (axis := _split_axis(leaf.shape, fsdp)) is None:
             return replicated(mesh)
-        largest = max(axes, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     return jax.tree.map(rule, shapes)
+
+
+def _split_axis(shape, fsdp):
+    """The axis that an array is split along; None: it is replicated."""
+    axes = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or not axes or math.prod(shape) < FSDP_MIN_SIZE:
+        return None
+    return max(axes, key=lambda axis: shape[axis])
+
+
+def device_bytes(shapes, fsdp):
+    """Bytes of a tree of shapes on one device, where `parameter_sharding` splits it by `fsdp`."""
+    return sum(
+        math.prod(leaf.shape)
+        * leaf.dtype.itemsize
+        // (1 if _split_axis(leaf.shape, fsdp) is None else fsdp)
+        for leaf in jax.tree.leaves(shapes)
+    )
 
 
 def check_batch_size(batch_size, mesh, accumulate=1):

@@ -1,5 +1,7 @@
 """One program in many processes: their numbers, and what is done in one of them or in all."""
 
+import contextlib
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -9,6 +11,8 @@ from jaxdiff.parallel import watchdog
 
 # Seconds after which a process that sends no heartbeat is lost. JAX's own is 100.
 HEARTBEAT_TIMEOUT = 30
+
+_works_alone = False
 
 
 def initialize(cluster):
@@ -41,19 +45,39 @@ def initialize(cluster):
     watchdog.begin(cluster.process_id, cluster.num_processes)
 
 
+@contextlib.contextmanager
+def alone():
+    """While it is open this process works without the others that JAX may know of.
+
+    So it does in programs that share nothing but a folder: none waits for another, whatever the
+    others do. On a TPU pod JAX knows of all hosts, asked or not.
+    """
+    global _works_alone
+    before, _works_alone = _works_alone, True
+    try:
+        yield
+    finally:
+        _works_alone = before
+
+
 def index():
     """This process's number."""
-    return jax.process_index()
+    return 0 if _works_alone else jax.process_index()
 
 
 def count():
     """How many processes run the program."""
-    return jax.process_count()
+    return 1 if _works_alone else jax.process_count()
+
+
+def devices():
+    """The devices of the processes that run the program."""
+    return jax.local_devices() if _works_alone else jax.devices()
 
 
 def is_first():
     """Whether this process is the one that prints and writes what is written once."""
-    return jax.process_index() == 0
+    return index() == 0
 
 
 def barrier(name):

@@ -94,7 +94,7 @@ def of_sampling(job_on, topology, means, num_samples):
     """The Report of sampling.
 
     Args:
-      job_on: mesh -> a jaxdiff.sampling.run_sampling.Job of one batch.
+      job_on: mesh -> a jaxdiff.sampling.job.Job of one batch.
       topology: a Topology.
       means: a Means.
       num_samples: how many samples are wanted in all.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxdiff.config import Label
 from jaxdiff.parallel.mesh import batch_sharding, placed, replicated
 from jaxdiff.samplers.loop import segments
-from jaxdiff.sampling.pipeline import Params, _advance, _begin, _finish
+from jaxdiff.sampling.pipeline import _advance, _begin, _finish
 from jaxdiff.training.compiled import (
     condition_shapes,
     jitted_step,
@@ -62,7 +62,7 @@ def sampling(job):
     """The Programs of a batch of a sampling job: what it begins with, its steps, and its end.
 
     Args:
-      job: a jaxdiff.sampling.run_sampling.Job, whose pipeline's mesh may be of descriptions.
+      job: a jaxdiff.sampling.job.Job, whose pipeline's mesh may be of descriptions.
     """
     pipeline, known = job.pipeline, job.method.params
 
@@ -95,12 +95,7 @@ def sampling(job):
 
 def parameters(job):
     """Shapes of the Params of a sampling job."""
-    pipeline = job.pipeline
-    return Params(
-        pipeline.network.shapes,
-        tuple(network.shapes for network, _, _ in pipeline.guides),
-        pipeline.classifier.shapes if pipeline.classifier else None,
-    )
+    return job.pipeline.shapes
 
 
 def _named(which, job):

@@ -1,6 +1,8 @@
 """Samples a trained model into a folder, or continues the sampling job that the folder holds.
 
 python sample.py --model runs/NAME --num_samples 100 --out samples/NAME
+
+The same command may run many times at once, on any hosts that see the folder: they share the work.
 """
 
 import dataclasses
@@ -35,7 +37,7 @@ from jaxdiff.config.training import Seed
 from jaxdiff.errors import UserError
 from jaxdiff.numbers import whole
 
-NUM_SAMPLES, MOST_CLASSES = 64, 2**20
+NUM_SAMPLES, MOST_CLASSES, MOST_PARTS = 64, 2**20, 2**20
 SAMPLERS = {cls.kind: cls for cls in (DDPM, DDIM, Heun, DPMpp)}
 COMMON = ("steps", "sigma_min", "sigma_max", "rho", "clip")
 CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
@@ -60,7 +62,12 @@ def parser():
     add("model", help="The run to sample: FOLDER[@STEP][:ema=LENGTH,dropout=RATE]")
     add("out", help="Folder of the results")
     add("num_samples", Count, help=f"How many samples; default: {NUM_SAMPLES}, or as in the files")
-    add("batch_size", Count, 128, "How many at once, over all devices")
+    add(
+        "batch_size",
+        Count,
+        help="How many at once, over all devices of a process; default: 128, or 16 for each device "
+        "where that is more",
+    )
     add("seed", Seed, 0, "Of everything random; sample n of a seed is the same in every batch size")
     add("classes", help="Labels that are taken in turn, such as 0,3,5-9; default: all")
     add(
@@ -72,7 +79,12 @@ def parser():
     add_method(made)
     add("latents", help="Noise to start from, as jaxdiff.sampling.encode writes it")
     add("together", bool, help="One batch for all conditions of a network; default: not on CPUs")
-    add("distributed", bool, False, "Whether many hosts run this program together")
+    add(
+        "shard",
+        help="I/N: sample part I, from 0, of N parts of the job; default: every process samples "
+        "shards that no other has taken",
+    )
+    add("shard_size", Count, help="Samples of a shard; default: 1024, or as the folder has it")
     cli.add_imports(made)
     return made
 
@@ -137,18 +149,64 @@ def _form(cls):
 def _sample(args):
     text = cli.require("model", args.model, "the folder of a run, such as runs/NAME")
     out = cli.require("out", args.out, "a folder such as samples/NAME")
-    guidance = guidance_of(args)
-    cli.start_jax(args.distributed)
+    guidance, part = guidance_of(args), part_of(args.shard)
+    found = cli.start_jax_alone()
     # Imported here, so that --help and a misspelt flag are answered at once.
     from jaxdiff import files
+    from jaxdiff.parallel import processes
     from jaxdiff.sampling import run_sampling
+    from jaxdiff.sampling.shards import Place
+
+    place = Place(*part, is_fixed=True) if part else Place()
+    if found is not None and not part:
+        place = Place(found.process_id, found.num_processes)
+    out = files.parse_path(out, "--out")
+    with processes.alone():
+        job = _job(args, text, guidance)
+        run_sampling.run(job, out, args.shard_size, place)
+
+
+def part_of(text):
+    """(i, n) of a text such as "3/16"; None of None.
+
+    Raises:
+      UserError: for a text that names no part.
+    """
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    index, count = whole(index, MOST_PARTS), whole(count, MOST_PARTS)
+    if index is None or not count:
+        raise UserError(f"--shard is {text!r}: give I/N, part I of N, such as 0/16 to 15/16.")
+    if index >= count:
+        raise UserError(f"--shard is {text}, and the last of {count} parts is {count - 1}/{count}.")
+    return index, count
+
+
+def _job(args, text, guidance):
+    """The job of the flags, on the devices of this process."""
+    import jax
+
+    from jaxdiff.memory import device_memory
+    from jaxdiff.parallel.mesh import make_mesh
+    from jaxdiff.sampling.job import least_fsdp
     from jaxdiff.sampling.trained_model import load
 
-    out, model = files.parse_path(out, "--out"), load(text)
+    devices, model = jax.local_devices(), load(text)
     cond, start = conditions_of(args, model)
+    job = _job_on(make_mesh(devices=devices), args, model, guidance, cond, start)
+    fsdp = least_fsdp(job.pipeline.shapes, len(devices), device_memory())
+    if fsdp == 1:
+        return job
+    print(f"The parameters are split over {fsdp} devices each, as one has too little memory.")
+    return _job_on(make_mesh(fsdp, devices), args, model, guidance, cond, start)
+
+
+def _job_on(mesh, args, model, guidance, cond, start):
+    """The job of the flags on a mesh."""
     each = _one_each(cond, start, model.config)
     n = args.num_samples or min(map(len, each.values()), default=NUM_SAMPLES)
-    job = model.job(
+    return dataclasses.replace(model, mesh=mesh).job(
         n,
         seed=args.seed,
         cond={name: array[:n] if name in each else array for name, array in cond.items()},
@@ -161,7 +219,6 @@ def _sample(args):
         start=each["start"][:n] if "start" in each else start,
         together=args.together,
     )
-    run_sampling.run(job, out)
 
 
 def _one_each(cond, start, config):
@@ -281,7 +338,7 @@ def _read(args, flag, model):
     """(conditions by name, what sampling starts from: arr_0 of --latents) of an npz file."""
     from jaxdiff import files
     from jaxdiff.sampling.finite import refuse_marked
-    from jaxdiff.sampling.run_sampling import load_arrays, samples_file
+    from jaxdiff.sampling.samples import load_arrays, samples_file
 
     label = _label(args, model)
     path = samples_file(files.parse_path(getattr(args, flag), f"--{flag}"))

@@ -19,7 +19,7 @@ from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.samplers.ddim_encode import DdimEncoder
 from jaxdiff.samplers.loop import sample
 from jaxdiff.sampling import finite
-from jaxdiff.sampling.run_sampling import load_samples, stored
+from jaxdiff.sampling.samples import load_samples, stored
 from jaxdiff.sampling.trained_model import condition_array, load
 from jaxdiff.version import __version__
 

@@ -147,6 +147,15 @@ class Pipeline:
         sizes = {"batch_size": batch_size, "even": False, "mesh": self.mesh}
         return in_batches(run, fetch, len(numbers), **sizes, bar=bar, quiet=True)
 
+    @property
+    def shapes(self):
+        """The Params as jax.ShapeDtypeStruct."""
+        return Params(
+            self.network.shapes,
+            tuple(network.shapes for network, _, _ in self.guides),
+            self.classifier.shapes if self.classifier else None,
+        )
+
     def evaluations(self, num_steps, guidance=None):
         """Evaluations for one sample in N steps: (main network, each guide, classifier).
 

@@ -1,316 +1,179 @@
-"""Samples in memory, and the job that writes them: a folder of shards, then one file.
+"""Samples a job into a folder, in one process or in many that share nothing but the folder.
 
-settings.json              what decides the samples, written first
-shards/00000-of-00098.npz  consecutive samples, each shard written whole; removed at the end
-samples_{N}x{H}x{W}x{C}.npz  arr_0 uint8 images, arr_1 int64 the first label, others by name
-grid.png                   the first of them
-manifest.json              the settings and what came of them, written last
+The settings are claimed, and all processes of one request may then work in the folder. Each samples
+shards; the one that finds all of them there merges them. See samples.py for the files.
 """
 
 import dataclasses
-import itertools
-from functools import cached_property
-from typing import Any
+import functools
+import time
 
-import numpy as np
-
-from jaxdiff import claims, files
-from jaxdiff.arrays import Stream, load_npz, save_npz
+from jaxdiff import claims, files, locks, stopping
+from jaxdiff.arrays import save_npz
 from jaxdiff.errors import UserError
-from jaxdiff.memory import out_of_memory
-from jaxdiff.parallel import processes
 from jaxdiff.parallel.batches import even_size
-from jaxdiff.progress import progress_bar
-from jaxdiff.samplers.grid import Grid
-from jaxdiff.sampling import finite, image_grid
-from jaxdiff.sampling.guidance_config import Method
-from jaxdiff.sampling.pipeline import Params, Pipeline
-from jaxdiff.sampling.settings import label_of, settings_of
+from jaxdiff.sampling import finite, merge
+from jaxdiff.sampling.samples import MANIFEST, SETTINGS, SHARDS, WRITTEN
+from jaxdiff.sampling.shards import LOCKS, SIZE, Place, Progress, Shards, for_each_free
 
-SHARD = 1024  # samples of a shard, about
-SETTINGS, SHARDS, GRID, MANIFEST = "settings.json", "shards", "grid.png", "manifest.json"
-WRITTEN = ("samples_*.npz", SHARDS, GRID, MANIFEST)
-ADVICE = "choose another --out, or delete that folder"
+NAMED = 3  # shards of others whose holders are named
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Samples of a model.
-
-    Attributes:
-      images: uint8 [N, H, W, C], or what else the model's codec decodes.
-      x: float32 [N, ...], the samples themselves; None where they were read from a file.
-      cond: {name: array [N, ...]}, what they are conditioned on.
-      class_names: of the labels, in order; empty where they have none.
-      non_finite: int [K], numbers of the samples that hold NaN or infinities, whose images mean
-        nothing.
-      source: the Job that made them, or the settings of one as a manifest has them.
-    """
-
-    images: np.ndarray
-    x: np.ndarray | None = None
-    cond: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    non_finite: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    source: Any = dataclasses.field(default_factory=dict)
-
-    @property
-    def settings(self):
-        """What decided them, as the manifest has it."""
-        return self.source if isinstance(self.source, dict) else self.source.settings
-
-    def __len__(self):
-        return len(self.images)
-
-    def grid(self):
-        """A PIL image of the first 100, with their classes."""
-        return image_grid.picture(self.images, self.cond, self.class_names, self.non_finite)
-
-    def save(self, folder):
-        """Writes the files that sample.py writes into a folder that is not another request's.
-
-        Raises:
-          UserError: if the folder holds something else, or cannot be written.
-        """
-        out = files.parse_path(folder, "The folder")
-        with claims.claimed_folder(out, self.settings, SETTINGS, WRITTEN):
-            claims.in_first(_write, out, self, self.settings, [self.images], len(self))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """A request with all that it names found and checked.
-
-    Attributes:
-      model: the TrainedModel that is sampled.
-      method: how it is guided.
-      pipeline: that samples it.
-      grid: the sampler's.
-      num_samples: N.
-      batch_size: how many at once over all devices.
-      seed: of everything random.
-      cond: {name: array [N, ...]}.
-      class_names: of the labels.
-      start: [N, ...] float32, unit noise to start from; None: each sample's own.
-      request: {name: settings} of the sampler, guidance and so on, for the manifest.
-    """
-
-    model: Any
-    method: Method
-    pipeline: Pipeline
-    grid: Grid
-    num_samples: int
-    batch_size: int
-    seed: int
-    cond: dict[str, np.ndarray]
-    class_names: tuple[str, ...]
-    start: np.ndarray | None
-    request: dict
-
-    @cached_property
-    def settings(self):
-        """What decides the samples, as JSON values."""
-        return settings_of(self)
-
-    @property
-    def evaluations(self):
-        """{network: evaluations for one sample}, of the networks that are evaluated at all."""
-        names, spent = ("model", *map(str, self.method.guides), "classifier"), {}
-        counts = self.pipeline.evaluations(self.grid.num_steps, self.method.params)
-        for name, count in zip(names, counts, strict=True):
-            if count:
-                spent[name] = spent.get(name, 0) + count
-        return spent
-
-    def sample(self, params, numbers, batch_size, with_x=False, bar=None):
-        """What the pipeline returns of the samples with these numbers.
-
-        Raises:
-          UserError: if the memory does not suffice.
-        """
-        cond = {name: array[numbers] for name, array in self.cond.items()}
-        start = None if self.start is None else self.start[numbers]
-        with out_of_memory(f"choose a batch size smaller than {batch_size}"):
-            return self.pipeline(
-                params,
-                self.grid,
-                self.seed,
-                numbers,
-                batch_size,
-                cond,
-                self.method.params,
-                self.method.cads,
-                start,
-                with_x=with_x,
-                bar=bar,
-            )
-
-    def params(self, main=None):
-        """The parameters of all networks that are evaluated; `main`: the model's, where given."""
-        with out_of_memory("use devices with more"):
-            return Params(
-                self.model.params if main is None else main,
-                tuple(guide.params for guide in self.method.guides),
-                self.method.classifier.params if self.method.uses_classifier else None,
-            )
-
-    def samples(self):
-        """All samples, in memory."""
-        numbers, size = np.arange(self.num_samples), even_size(self.num_samples, self.batch_size)
-        found = self.sample(self.params(), numbers, size, with_x=True)
-        return Samples(
-            images=found["images"],
-            x=found["x"],
-            cond=self.cond,
-            class_names=self.class_names,
-            non_finite=np.flatnonzero(~found["finite"]),
-            source=self,
-        )
-
-
-def run(job, out, shard=None):
+def run(job, out, shard_size=None, place=None):
     """Samples a job into a folder; shards that are there already are not sampled again.
 
     Args:
-      job: a Job.
+      job: a Job, on devices of this process.
       out: an epath.Path.
-      shard: samples of a shard; None: as the folder has it, or about 1,024 in whole batches.
+      shard_size: samples of a shard; None: as the folder has it, or 1,024.
+      place: the Place of this process among those that sample the job; None: it is alone.
 
     Raises:
       UserError: for a folder that cannot be used, and for samples that are not finite, after all
         has been written.
     """
-    size = processes.agree(claims.in_first(_shard, job, out, shard) or 0)
-    settings = {**job.settings, "shard": size}
-    with claims.claimed_folder(out, settings, SETTINGS, WRITTEN):
-        found = claims.in_first(_finished, out, settings)
-        if not processes.agree(found is not None):
-            _sample(job, out, size)
-            found = claims.in_first(_merge, job, out, settings, size)
-        claims.in_first(_end, out, found, job.num_samples)
+    if job.pipeline.mesh.is_multi_process:
+        raise UserError(
+            "The model is on devices of several processes, and each process of a sampling job "
+            "works on its own: give it a mesh of jax.local_devices()."
+        )
+    place, settings = place or Place(), _claim(job, out, shard_size)
+    shards = Shards(out, job.num_samples, settings["shard"])
+    can_lock = locks.has_locks(out / SETTINGS)
+    with stopping.deferred():
+        try:
+            manifest = merge.finished(out, settings)
+            if manifest is None:
+                place = place if can_lock else _divided(out, place)
+                manifest = _work(job, shards, settings, place)
+        except BaseException:
+            if can_lock or place.count == 1:  # else others may be in the folder
+                files.remove_if_empty(out / SHARDS)
+                claims.take_back(out, SETTINGS, LOCKS)
+            raise
+    if manifest is not None:
+        _end(out, manifest, job.num_samples)
 
 
-def _shard(job, out, size):
-    """Samples of a shard; those of a folder that is continued are of one size."""
-    path = out / SETTINGS
-    there = files.read_json(path, advice=ADVICE).get("shard") if files.exists(path) else None
-    return size or there or job.batch_size * max(1, round(SHARD / job.batch_size))
+def _claim(job, out, size):
+    """Claims the folder for a job; its settings, with the size of shards that the folder has."""
+    is_new = not files.exists(out)
+    try:
+        while True:
+            path = out / SETTINGS
+            there = files.exists(path) and files.read_json(path, advice=claims.OUT).get("shard")
+            settings = {**job.settings, "shard": size or there or SIZE}
+            try:
+                claims.claim(out, settings, SETTINGS, WRITTEN)
+                return settings
+            except UserError:
+                # Another process may just have claimed it, for shards of another size.
+                if size or there or not files.exists(path):
+                    raise
+    except BaseException:
+        if is_new:
+            files.remove_if_empty(out)
+        raise
 
 
-def shard_paths(out, count, size):
-    """Paths of the shards of `count` samples, in order."""
-    total = -(-count // size)
-    return [out / SHARDS / f"{number:05d}-of-{total:05d}.npz" for number in range(total)]
+def _divided(out, place):
+    """The place where the storage has no locks: a fixed one."""
+    if place.is_fixed:
+        return place
+    place = dataclasses.replace(place, is_fixed=True)
+    print(
+        f"The storage of {out} has no locks: this is part {place.index} of {place.count} of the "
+        "job, and takes its shards alone; start others with --shard."
+    )
+    return place
 
 
-def _sample(job, out, size):
-    """Samples the shards that are not there."""
-    count, paths = job.num_samples, shard_paths(out, job.num_samples, size)
-    there = claims.in_first(files.names, out / SHARDS) or ()
-    is_there = [bool(processes.agree(path.name in there)) for path in paths]
-    _announce(job, sum(is_there), len(paths))
-    if all(is_there):
-        return
-    params, batch_size = job.params(), even_size(min(size, count), job.batch_size)
-    done = sum(min(size, count - n * size) for n, there in enumerate(is_there) if there)
-    with progress_bar(count, "image", initial=done, quiet=not processes.is_first()) as bar:
-        for n, path in enumerate(paths):
-            if is_there[n]:
-                continue
-            numbers = np.arange(n * size, min((n + 1) * size, count))
-            found = job.sample(params, numbers, batch_size, bar=bar)
-            arrays = {"images": found["images"], finite.ARRAY: numbers[~found["finite"]]}
-            claims.in_first(save_npz, path, arrays)
+def _work(job, shards, settings, place):
+    """Samples what is free, and merges all shards if they are there.
+
+    Returns:
+      The manifest; None if other processes are not finished.
+    """
+    repeated = set()
+    while True:
+        held = _sample(job, shards, place)
+        if files.exists(shards.out / MANIFEST):
+            return merge.manifest(shards.out, settings)
+        if missing := {*range(shards.total)} - {*shards.there()}:
+            _say_missing(shards, held, sorted(missing))
+            return None
+        try:
+            return merge.merge(job, shards, settings)
+        except locks.InUse:
+            print(f"Its shards are being merged by {locks.holder(shards.out / locks.LOCK)}.")
+            return None
+        except merge.CorruptShard as error:
+            if error.number in repeated:
+                raise
+            repeated.add(error.number)
+            print(f"{error.reason}; it is removed, to be sampled again.", flush=True)
+            files.remove(shards.path(error.number))
 
 
-def _announce(job, there, total):
-    if processes.is_first():
+def _sample(job, shards, place):
+    """Samples the shards that are free; numbers of those that others hold."""
+    there, begun = shards.there(), time.monotonic()
+    _announce(job, shards, place, len(there))
+    batch_size, own = even_size(min(shards.size, shards.count), job.batch_size), []
+    params = functools.cache(lambda: job.params())  # read once a shard is held
+
+    def sample(number):
+        claims.remove_partial(shards.out / SHARDS, shards.path(number).name)
+        numbers = shards.numbers(number)
+        found = job.sample(params(), numbers, batch_size, bar=bar)
+        arrays = {"images": found["images"], finite.ARRAY: numbers[~found["finite"]]}
+        save_npz(shards.path(number), arrays)
+        own.append(number)
+        bar.end_shard()
+
+    with Progress(shards, quiet=place.index > 0) as bar:
+        held = for_each_free(shards, place, sample)
+    if place.count > 1:
         print(
-            f"Sampling {job.model} with {job.request['sampling'].kind}, {job.grid.num_steps} "
-            "steps; network evaluations for each sample: "
-            f"{', '.join(f'{count} of {name}' for name, count in job.evaluations.items())}.",
-            *job.method.notes,
-            *([f"{there} of {total} shards are there already."] if there else []),
-            *(["Compiling the sampler, which the first batch waits for."] * (there < total)),
-            sep="\n",
+            f"{place} sampled {len(own)} of {shards.total} shards, {shards.samples(own):,} "
+            f"samples, in {time.monotonic() - begun:,.0f} s.",
             flush=True,
         )
+    return held
 
 
-def _merge(job, out, settings, size):
-    """Makes the results of the shards, one of which is in memory at a time; the manifest."""
-    paths, count = shard_paths(out, job.num_samples, size), job.num_samples
-    bad = np.concatenate([load_npz(path, [finite.ARRAY])[finite.ARRAY] for path in paths])
-    shards = (load_npz(path, ["images"])["images"] for path in paths)
-    first = list(itertools.islice(shards, -(-image_grid.MOST_TILES // size)))
-    samples = Samples(
-        images=np.concatenate(first),
-        cond=job.cond,
-        class_names=job.class_names,
-        non_finite=bad,
-    )
-    found = _write(out, samples, settings, itertools.chain(first, shards), count)
-    files.remove_tree(out / SHARDS)
-    return found
+def _announce(job, shards, place, there):
+    lines = []
+    if place.index == 0:
+        counts = (f"{count} of {name}" for name, count in job.evaluations.items())
+        lines += [
+            f"Sampling {job.model} with {job.request['sampling'].kind}, {job.grid.num_steps} "
+            f"steps; network evaluations for each sample: {', '.join(counts)}.",
+            *job.method.notes,
+        ]
+    else:
+        lines.append(f"{place} samples shards of {shards.out}.")
+    if there:
+        lines.append(f"{there} of {shards.total} shards are there already.")
+    if there < shards.total:
+        lines.append("Compiling the sampler, which the first batch waits for.")
+    print(*lines, sep="\n", flush=True)
 
 
-def _write(out, samples, settings, parts, count):
-    """Writes all results; returns the manifest.
-
-    Args:
-      out: the folder.
-      samples: Samples, of which the first images suffice.
-      settings: what decides them.
-      parts: all images, in consecutive parts.
-      count: how many there are in all.
-    """
-    images, bad, ends = samples.images, np.asarray(samples.non_finite), [0]
-
-    def marked():
-        for part in parts:
-            ends.append(ends[-1] + len(part))
-            own = bad[(bad >= ends[-2]) & (bad < ends[-1])] - ends[-2]
-            yield finite.marked(part, own)
-
-    shape = (count, *images.shape[1:])
-    arrays = {"arr_0": Stream(shape, images.dtype, marked())}
-    arrays |= stored(samples.cond)
-    arrays |= {finite.ARRAY: bad} if len(bad) else {}
-    name = f"samples_{'x'.join(map(str, shape))}.npz"
-    save_npz(out / name, arrays)
-    written = [name]
-    if (picture := samples.grid()) is not None:
-        with files.replacing(out / GRID) as file:
-            picture.save(file, "png")
-        written.append(GRID)
-    manifest = {
-        **settings,
-        "non_finite": finite.summary(bad),
-        "sha256": {name: files.sha256(out / name) for name in written},
-    }
-    files.write_json(out / MANIFEST, manifest)
-    return manifest
-
-
-def _finished(out, settings):
-    """The manifest of these very settings, if all its files are there; else None.
-
-    Raises:
-      UserError: if one of the files was changed.
-    """
-    if not files.exists(out / MANIFEST):
-        return None
-    manifest = files.read_json(out / MANIFEST, ("sha256", "non_finite"), advice=ADVICE)
-    results = {name: manifest[name] for name in ("sha256", "non_finite")}
-    claims.check_same(out, {k: v for k, v in manifest.items() if k not in results}, settings)
-    for name, checksum in results["sha256"].items():
-        if not files.exists(out / name):
-            return None
-        if files.sha256(out / name) != checksum:
-            raise UserError(f"{out / name} was changed since it was written: {ADVICE}.")
-    files.remove_tree(out / SHARDS)  # of a program that was killed after it wrote the manifest
-    print(f"The {settings['num_samples']} samples of this request are in {out} already.")
-    return manifest
+def _say_missing(shards, held, missing):
+    """Says which shards others still sample, and which nobody does."""
+    if held := [number for number in held if number in missing]:
+        named = [f"{n} by {locks.holder(shards.lock(n))}" for n in held[:NAMED]]
+        more = f", and {len(held) - NAMED} more" if len(held) > NAMED else ""
+        print(
+            f"Others still sample {len(held)} of {shards.total} shards: {', '.join(named)}{more}; "
+            "who is last merges all of them."
+        )
+    if left := [number for number in missing if number not in held]:
+        print(
+            f"{len(left)} of {shards.total} shards are left to other parts, the first of them "
+            f"shard {left[0]}: start these, or repeat the command without --shard."
+        )
 
 
 def _end(out, manifest, count):
@@ -321,54 +184,3 @@ def _end(out, manifest, count):
             "smaller weight, scale or churn, sample with clip, or use another step of the model."
         )
     print(f"{count} samples are in {out}: {', '.join([*manifest['sha256'], MANIFEST])}.")
-
-
-def samples_file(path):
-    """The file itself, or the one file samples_*.npz of a folder that sample.py wrote.
-
-    Raises:
-      UserError: if the folder does not hold one.
-    """
-    if not files.is_folder(path):
-        return path
-    found = [n for n in files.names(path) if n.startswith("samples_") and n.endswith(".npz")]
-    if len(found) != 1:
-        raise UserError(f"{path} holds {len(found)} files samples_*.npz: name one of them.")
-    return path / found[0]
-
-
-def stored(cond):
-    """Conditions {name: array} as files have them: the first label as arr_1, the others by name."""
-    label = label_of(cond)
-    return {
-        "arr_1" if name == label else name: np.int64(array) if array.dtype.kind == "i" else array
-        for name, array in cond.items()
-    }
-
-
-def load_arrays(file, label):
-    """All arrays of a file of samples by name, arr_1 by that of the label, or not where None."""
-    arrays = load_npz(file)
-    first, _ = arrays.pop("arr_1", None), arrays.pop("settings", None)
-    return arrays if first is None or label is None else {label: first, **arrays}
-
-
-def load_samples(path, label=None):
-    """Samples of a file or folder that sample.py or `Samples.save` wrote.
-
-    Args:
-      path: of it.
-      label: name of the condition that arr_1 holds; None: as the manifest beside it says.
-
-    Raises:
-      UserError: if there is none.
-    """
-    file = samples_file(files.parse_path(path, "The samples"))
-    manifest = file.parent / MANIFEST
-    settings = files.read_json(manifest) if files.exists(manifest) else {}
-    arrays = load_arrays(file, label or settings.get("label") or "label")
-    if "arr_0" not in arrays:
-        raise UserError(f"{file} has no array arr_0: give a file of samples.")
-    bad, images = arrays.pop(finite.ARRAY, np.zeros(0, np.int64)), arrays.pop("arr_0")
-    names = tuple(settings.get("class_names", ()))
-    return Samples(images=images, cond=arrays, class_names=names, non_finite=bad, source=settings)

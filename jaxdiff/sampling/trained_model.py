@@ -32,10 +32,10 @@ from jaxdiff.data import record
 from jaxdiff.diffusion.denoiser import Level
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.guidance.weights import Steps
-from jaxdiff.parallel.mesh import make_mesh, replicated
+from jaxdiff.parallel.mesh import make_mesh, parameter_sharding
 from jaxdiff.sampling.guidance_config import method_of
+from jaxdiff.sampling.job import Job, default_batch_size
 from jaxdiff.sampling.pipeline import Pipeline
-from jaxdiff.sampling.run_sampling import Job
 
 TENSOR_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 Count = Annotated[int, Range(1, 2**31 - 1)]
@@ -43,7 +43,7 @@ Count = Annotated[int, Range(1, 2**31 - 1)]
 HINTS = {
     "n": Count,
     "seed": Seed,
-    "batch_size": Count,
+    "batch_size": Count | None,
     "sampler": Sampler,
     "guidance": tuple[Guidance, ...],
     "combiner": APG | None,
@@ -99,8 +99,8 @@ class TrainedModel:
 
     @cached_property
     def params(self):
-        """The parameters, whole on every device; read when they are first asked for."""
-        shardings = jax.tree.map(lambda _: replicated(self.devices), self.network.shapes)
+        """The parameters, split along `fsdp` of the mesh; read when they are first asked for."""
+        shardings = parameter_sharding(self.devices, self.network.shapes)
         if self.parameters is not None:
             return jax.device_put(self.parameters, shardings)
         return read_ema(self.reference, self.network.shapes, shardings)
@@ -115,14 +115,14 @@ class TrainedModel:
         combiner=None,
         rescale=None,
         cads=None,
-        batch_size=128,
+        batch_size=None,
         start=None,
         together=None,
     ):
         """A request as `sample` takes it, all that it names found and checked, nothing computed.
 
         Returns:
-          A jaxdiff.sampling.run_sampling.Job.
+          A jaxdiff.sampling.job.Job.
 
         Raises:
           UserError: for what cannot be sampled.
@@ -160,7 +160,7 @@ class TrainedModel:
             pipeline=pipeline,
             grid=grid,
             num_samples=n,
-            batch_size=batch_size,
+            batch_size=batch_size or default_batch_size(self.devices.size),
             seed=seed,
             cond=chosen,
             class_names=self._named(method.classifier).class_names,
@@ -189,7 +189,8 @@ class TrainedModel:
           combiner: an APG, or None.
           rescale: phi in [0, 1] of CFG rescale, or None.
           cads: a CADS, or None.
-          batch_size: how many samples at once, over all devices.
+          batch_size: how many samples at once, over all devices; None: 128, or 16 for each device
+            where that is more.
           start: unit noise float32 [n, ...] to start from; None: each sample's own.
           together: predictions of one network under several conditions come from one batch; None:
             where that is faster.

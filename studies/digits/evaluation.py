@@ -47,7 +47,7 @@ def read_samples(path):
     Raises:
       UserError: if there are none, or they are not labelled digits.
     """
-    from jaxdiff.sampling.run_sampling import load_samples
+    from jaxdiff.sampling.samples import load_samples
 
     samples = load_samples(path)
     if samples.images.shape[1:] != (8, 8, 1) or "label" not in samples.cond:

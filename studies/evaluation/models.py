@@ -70,7 +70,7 @@ def row(name, real, features, images, labels, score):
 
 def read(folder):
     """{folder: (images, labels)} of samples that have labels."""
-    from jaxdiff.sampling.run_sampling import load_samples
+    from jaxdiff.sampling.samples import load_samples
 
     samples = load_samples(folder, "label")
     return {str(folder).rsplit("/", 1)[-1]: (samples.images, samples.cond["label"])}

@@ -14,8 +14,8 @@ from jaxdiff.data.images import fit
 from jaxdiff.data.prepared import prepare_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation.images import of_arrays, open_images
-from jaxdiff.sampling import run_sampling
-from jaxdiff.sampling.run_sampling import Samples
+from jaxdiff.sampling.samples import Samples
+from jaxdiff.sampling.shards import shard_paths
 from tests.data.preparing import encoded, noise
 
 LABELS = np.array([2, 0, 1, 1, 2, 0, 0, 1, 2, 2, 0])
@@ -42,7 +42,7 @@ def in_shards(out, size=4, bad=()):
     """A folder of a job whose shards are not merged."""
     out = files.parse_path(str(out), "--out")
     files.write_json(out / "settings.json", {"num_samples": len(IMAGES), "shard": size})
-    for number, path in enumerate(run_sampling.shard_paths(out, len(IMAGES), size)):
+    for number, path in enumerate(shard_paths(out, len(IMAGES), size)):
         rows = np.arange(number * size, min((number + 1) * size, len(IMAGES)))
         own = np.array([n for n in bad if n in rows], np.int64)
         save_npz(path, {"images": IMAGES[rows], "non_finite": own})

@@ -21,7 +21,7 @@ from jaxdiff.evaluation.metrics.frechet import Moments, distance
 from jaxdiff.evaluation.ranking import pareto_front
 from jaxdiff.evaluation.search import HELD, NonFinite, Point, Search, grid, of_settings
 from jaxdiff.sampling import command, pipeline
-from jaxdiff.sampling.run_sampling import Samples
+from jaxdiff.sampling.samples import Samples
 from jaxdiff.sampling.trained_model import TrainedModel, load
 from tests import history
 from tests.programs import refused, run

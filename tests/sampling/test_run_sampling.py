@@ -1,13 +1,15 @@
 """Jobs: the folder of shards that becomes results, and what a finished or killed one leaves."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -16,16 +18,17 @@ from etils import epath
 from PIL import Image as PillowImage
 
 import jaxdiff
-from jaxdiff import claims, factory
+from jaxdiff import arrays, claims, factory, files, locks, stopping
 from jaxdiff.config import DDIM, DDPM
 from jaxdiff.errors import UserError
 from jaxdiff.models.codecs import Pixels
 from jaxdiff.parallel.mesh import make_mesh
-from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling import merge, run_sampling
+from jaxdiff.sampling.job import Job
 from jaxdiff.sampling.pipeline import Params, Pipeline
+from jaxdiff.sampling.shards import Place, Progress
 from jaxdiff.sampling.trained_model import load
-from tests import tiny
-from tests.conftest import ROOT
+from tests import disk, tiny
 from tests.runs import make_run, random_params, sample
 
 THREES = {"label": np.resize([3, 7, 8], 13)}
@@ -86,7 +89,7 @@ def test_shards_make_the_samples_that_one_call_makes(model, finished, tmp_path):
 
 def test_a_job_that_fails_late_loses_one_shard(model, finished, tmp_path, monkeypatch):
     job, calls = model.job(13, cond=THREES, seed=4, batch_size=4), []
-    whole = run_sampling.Job.sample
+    whole = Job.sample
 
     def fails_at(number):
         def run(job, params, numbers, *args, **kwargs):
@@ -98,74 +101,140 @@ def test_a_job_that_fails_late_loses_one_shard(model, finished, tmp_path, monkey
         return run
 
     out = epath.Path(tmp_path / "out")
-    monkeypatch.setattr(run_sampling.Job, "sample", fails_at(4))
+    monkeypatch.setattr(Job, "sample", fails_at(4))
     with pytest.raises(RuntimeError):
-        run_sampling.run(job, out, shard=4)
+        run_sampling.run(job, out, 4)
     assert sorted(p.name for p in (out / "shards").iterdir()) == [
         f"{n:05d}-of-00004.npz" for n in range(3)
     ]
     with pytest.raises(UserError, match="seed"):
-        run_sampling.run(model.job(13, cond=THREES, seed=5, batch_size=4), out, shard=4)
-    monkeypatch.setattr(run_sampling.Job, "sample", fails_at(0))
-    run_sampling.run(job, out, shard=4)
+        run_sampling.run(model.job(13, cond=THREES, seed=5, batch_size=4), out, 4)
+    monkeypatch.setattr(Job, "sample", fails_at(0))
+    run_sampling.run(job, out, 4)
     assert calls == [0, 4, 8, 12, 12]
     with np.load(out / "samples_13x8x8x1.npz") as arrays:
         np.testing.assert_array_equal(arrays["arr_0"], finished[1]["arr_0"])
     assert not (out / "shards").exists()
 
 
-KILLED = """
-import sys, time
-from etils import epath
-from jaxdiff.sampling import run_sampling
-from jaxdiff.sampling.trained_model import load
+def test_processes_of_one_request_share_its_shards_and_another_is_refused(
+    model, finished, tmp_path, monkeypatch
+):
+    """Threads in place of processes, with locks of their own."""
+    out, sampled, sample, together = epath.Path(tmp_path / "out"), [], Job.sample, Barrier(2)
 
-model = load(sys.argv[1])
-whole = run_sampling.Job.sample
+    def noted(job, params, numbers, *args, **kwargs):
+        if len(sampled) < 2:
+            together.wait(60)  # both hold a shard
+            with pytest.raises(UserError, match="seed"):
+                run_sampling.run(model.job(13, cond=THREES, seed=5, batch_size=4), out, 4)
+        sampled.append(int(numbers[0]))
+        return sample(job, params, numbers, *args, **kwargs)
 
-def slow(*args, **kwargs):
-    found = whole(*args, **kwargs)
-    time.sleep(0.3)
-    return found
+    monkeypatch.setattr(Job, "sample", noted)
+    job = model.job(13, cond=THREES, seed=4, batch_size=4)
+    with ThreadPoolExecutor(2) as threads:
+        places = [Place(index, 2) for index in range(2)]
+        list(threads.map(lambda place: run_sampling.run(job, out, 4, place), places))
+    assert sorted(sampled) == [0, 4, 8, 12]
+    name = "samples_13x8x8x1.npz"
+    assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+    assert files.names(out) == ["grid.png", "manifest.json", name, "settings.json"]
 
-run_sampling.Job.sample = slow
-run_sampling.run(model.job(60, batch_size=2, seed=1), epath.Path(sys.argv[2]), shard=2)
-"""
+
+def test_fixed_parts_need_nobody_and_the_last_one_merges(model, finished, tmp_path, capsys):
+    job, out = model.job(13, cond=THREES, seed=4, batch_size=4), epath.Path(tmp_path / "out")
+    for index in (2, 0):
+        run_sampling.run(job, out, 4, Place(index, 3, is_fixed=True))
+    assert files.names(out / "shards") == [f"0000{n}-of-00004.npz" for n in (0, 2, 3)]
+    assert "1 of 4 shards are left to other parts" in capsys.readouterr().out
+    run_sampling.run(job, out, None, Place(1, 3, is_fixed=True))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["sha256"] == finished[2]["sha256"]
 
 
-def test_a_killed_job_is_continued_by_another_process(folder, model, tmp_path):
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, folder, str(out)],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+@pytest.mark.parametrize("content", [b"", b"half", "short"])
+def test_a_corrupt_shard_is_sampled_again(model, finished, tmp_path, capsys, content):
+    job, out = model.job(13, cond=THREES, seed=4, batch_size=4), epath.Path(tmp_path / "out")
+    run_sampling.run(job, out, 4, Place(0, 2, is_fixed=True))
+    path = out / "shards" / "00002-of-00004.npz"
+    if content == "short":
+        arrays.save_npz(path, {"images": np.zeros((3, 8, 8, 1), np.uint8), "non_finite": []})
+    else:
+        path.write_bytes(content)
+    run_sampling.run(job, out, None, Place(1, 2, is_fixed=True))
+    said = capsys.readouterr().out
+    assert "to be sampled again" in said
+    assert "1 of 4 shards are left" in said  # to whoever may sample it
+    run_sampling.run(job, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["sha256"] == finished[2]["sha256"]
+
+
+def test_what_fails_before_there_is_a_shard_takes_the_settings_back(model, tmp_path, monkeypatch):
+    job, out = model.job(13, batch_size=4), epath.Path(tmp_path / "new" / "out")
+    with disk.small_files(20_000), pytest.raises(files.WriteError, match="shards"):
+        run_sampling.run(model.job(400, batch_size=4), out)
+    assert not out.exists()
+    monkeypatch.setattr(Job, "sample", Mock(side_effect=UserError("no")))
+    with locks.own_lock(out.parent / ".lock", "x"), pytest.raises(UserError, match="no"):
+        run_sampling.run(job, out)
+    assert not out.exists()
+    # Unless another process is in the folder; what a killed one has left does not count.
+    files.write_text(out / ".shard-00000.lock", "{}")
+    with locks.own_lock(out / ".shard-00001.lock", "x"), pytest.raises(UserError, match="no"):
+        run_sampling.run(job, out, 4)
+    assert files.names(out) == ["settings.json"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
+def test_a_signal_ends_a_job_after_the_batch_in_flight(
+    model, tmp_path, monkeypatch, number, status, capfd
+):
+    job, out, done = model.job(20, batch_size=4), epath.Path(tmp_path / "out"), []
+    update = Progress.update
+
+    def noted(bar, count):
+        done.append(count)
+        if len(done) == 3:
+            os.kill(os.getpid(), number)
+        update(bar, count)
+
+    monkeypatch.setattr(Progress, "update", noted)
+    before = signal.getsignal(signal.SIGTERM)
+    stopping.listen()
     try:
-        end = time.monotonic() + 240
-        while len(list((out / "shards").glob("0*.npz"))) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        with pytest.raises(SystemExit if status else KeyboardInterrupt) as caught:
+            run_sampling.run(job, out, 8)
+        assert stopping.is_listening()
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    before = {p.name: p.stat().st_mtime_ns for p in (out / "shards").glob("0*.npz")}
-    assert 3 <= len(before) < 30
-    stats, remove = {}, run_sampling.files.remove_tree
+        signal.signal(signal.SIGTERM, before)
+    assert status is None or caught.value.code == status
+    assert done == [4] * 3
+    assert files.names(out) == ["settings.json", "shards"]
+    assert files.names(out / "shards") == ["00000-of-00003.npz"]
+    assert "Ending after the batch in flight" in capfd.readouterr().err
 
-    def note(path):
-        if path.name == "shards":
-            stats.update({p.name: os.stat(p).st_mtime_ns for p in path.iterdir()})
-        remove(path)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_sampling.files, "remove_tree", note)
-        arrays, _ = sample(out, model, 60, batch_size=2, seed=1, shard=2)
-    assert before.items() <= stats.items()
-    expected = model.sample(60, batch_size=2, seed=1)
-    np.testing.assert_array_equal(arrays["arr_0"], expected.images)
+def test_a_job_needs_devices_of_its_own(model, tmp_path):
+    mesh = SimpleNamespace(is_multi_process=True)
+    job = dataclasses.replace(model.job(4), pipeline=SimpleNamespace(mesh=mesh))
+    with pytest.raises(UserError, match="local_devices"):
+        run_sampling.run(job, epath.Path(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_take_the_room_that_there_is(model, finished, tmp_path, monkeypatch):
+    job, out = model.job(13, cond=THREES, seed=4, batch_size=4), epath.Path(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(merge.files, "room", lambda path: (13 * 64 - 1, path.parent))
+        with pytest.raises(UserError, match="make room"):
+            run_sampling.run(job, out, 4)
+    assert len(files.names(out / "shards")) == 4
+    monkeypatch.setattr(Job, "sample", None)
+    run_sampling.run(job, out)
+    name = "samples_13x8x8x1.npz"
+    assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
 def test_a_finished_job_does_nothing_and_what_was_changed_is_refused(
@@ -174,7 +243,7 @@ def test_a_finished_job_does_nothing_and_what_was_changed_is_refused(
     out, fields = tmp_path / "out", {"cond": THREES, "seed": 4, "shard": 4, "batch_size": 4}
     shutil.copytree(finished[0], out)
     (out / "shards").mkdir()  # of a program that was killed at the very end
-    monkeypatch.setattr(run_sampling.Job, "sample", None)
+    monkeypatch.setattr(Job, "sample", None)
     _, manifest = sample(out, model, 13, **fields)
     assert manifest == finished[2]
     assert not (out / "shards").exists()
@@ -198,9 +267,9 @@ def test_a_finished_job_does_nothing_and_what_was_changed_is_refused(
 def test_folders_that_are_not_ours_are_refused(folder, model, tmp_path):
     out = epath.Path(tmp_path / "out")
     job = model.job(4)
-    claim = claims.claimed_folder(out, {**job.settings, "shard": 1024}, run_sampling.SETTINGS)
-    with claim, pytest.raises(UserError, match="in use by process"):
-        run_sampling.run(job, out)
+    claims.claim(out, {**job.settings, "shard": 7}, "settings.json")
+    with pytest.raises(UserError, match="shard"):
+        run_sampling.run(job, out, 8)
     with pytest.raises(UserError, match=r"config\.json"):
         run_sampling.run(job, epath.Path(folder))
     theirs = tmp_path / "theirs"

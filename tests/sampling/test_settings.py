@@ -1,6 +1,5 @@
 """Conditions as files have them, in their turn, and what says that they are the same."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from jaxdiff.arrays import checksum
 from jaxdiff.config import DataConfig, Image, Label, RunConfig, Tokens, UNetConfig
 from jaxdiff.errors import UserError
-from jaxdiff.sampling import run_sampling
+from jaxdiff.sampling.samples import Samples, load_samples
 from jaxdiff.sampling.trained_model import TrainedModel, condition_array
 from tests import tiny
 
@@ -30,10 +29,10 @@ def test_both_labels_are_stored_and_read(tmp_path):
     cond = {"shape": np.int32([0, 2]), "colour": np.int32([1, 0])}
     source = {"num_samples": 2, "label": "shape"}
     images = np.zeros((2, 8, 8, 1), np.uint8)
-    run_sampling.Samples(images=images, cond=cond, source=source).save(tmp_path / "out")
+    Samples(images=images, cond=cond, source=source).save(tmp_path / "out")
     with np.load(next((tmp_path / "out").glob("*.npz"))) as arrays:
         assert set(arrays) == {"arr_0", "arr_1", "colour"}
-    read = run_sampling.load_samples(tmp_path / "out").cond
+    read = load_samples(tmp_path / "out").cond
     assert {name: array.tolist() for name, array in read.items()} == {
         "shape": [0, 2],
         "colour": [1, 0],
@@ -58,17 +57,6 @@ def test_one_map_for_all_is_kept_once_and_its_values_count():
     assert maps[0].strides[0] == 0
     sums = [checksum(each) for each in maps]
     assert sums[0] == sums[1] != sums[2]
-
-
-def test_shards_are_whole_batches_and_a_folder_keeps_its_own(tmp_path):
-    @dataclasses.dataclass
-    class Job:
-        batch_size: int
-
-    sizes = {b: run_sampling._shard(Job(b), tmp_path, None) for b in (1, 128, 300, 1000, 5000)}
-    assert sizes == {1: 1024, 128: 1024, 300: 900, 1000: 1000, 5000: 5000}
-    run_sampling.files.write_json(tmp_path / run_sampling.SETTINGS, {"shard": 900})
-    assert run_sampling._shard(Job(128), tmp_path, None) == 900
 
 
 def test_settings_that_are_no_data_are_refused():
