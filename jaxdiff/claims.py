@@ -11,7 +11,7 @@ import json
 from jaxdiff import files
 from jaxdiff.arrays import load_npz, save_npz
 from jaxdiff.checked_json import json_text, parse_json
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, elsewhere
 from jaxdiff.locks import LOCK, take, try_lock
 from jaxdiff.parallel import processes
 
@@ -32,20 +32,13 @@ def in_all(function, *args):
         result = function(*args)
     except Exception as error:  # else the others would wait for this process permanently
         problem = error
-    if processes.any_process(problem is not None):
-        is_disk = processes.any_process(isinstance(problem, files.WriteError))
-        raise problem or _elsewhere(is_disk)
+    kinds = processes.everywhere((problem is not None) + isinstance(problem, files.WriteError))
+    if any(kinds):
+        who = f"rocess {kinds.index(max(kinds))} of {len(kinds)} says"
+        if max(kinds) == 2:
+            raise problem or elsewhere(files.WriteError("A file", f"p{who} why"))
+        raise problem or elsewhere(UserError(f"P{who} what is wrong."))
     return result
-
-
-def _elsewhere(is_disk):
-    """The error of a process that has none itself."""
-    if is_disk:
-        error = files.WriteError("A file", "another process says why")
-    else:
-        error = UserError("Another process says what is wrong.")
-    error.is_elsewhere = True
-    return error
 
 
 @contextlib.contextmanager

@@ -28,8 +28,10 @@ from jaxdiff.config.serialization import import_modules, to_dict
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.parallel import watchdog
 
+SECONDS_TO_SAY_WHY = 5.0  # in which a process that failed writes why
 ABOUT = "about.txt"  # in a folder of compiled programs
-# What the error of a computation, or of a barrier, says where another process has ended.
+# What errors of a computation, or of a barrier, say where another process has ended.
+COMPUTING = ("JaxRuntimeError", "TimeoutError")
 LOST = re.compile(r"Gloo|NCCL|connection|socket closed|barrier|heartbeat|peer", re.IGNORECASE)
 
 
@@ -57,10 +59,13 @@ def run(main, parser, arguments=None):
     except Exception as error:
         if watchdog.place() is None:
             raise
-        is_elsewhere = bool(LOST.search(str(error)) or watchdog.other())
+        what = f"{type(error).__name__}: {str(error)[:500]}"
+        if is_lost := type(error).__name__ in COMPUTING and bool(LOST.search(what)):
+            what = f"Another process was lost in a computation or at a barrier ({what})."
+        is_elsewhere = is_lost or watchdog.other() is not None
         if not is_elsewhere:
             traceback.print_exc()
-        _end(1, f"{type(error).__name__}: {str(error)[:500]}", is_elsewhere)
+        _end(1, what, is_elsewhere)
 
 
 def _end(status, sentence, is_elsewhere=False):
@@ -68,7 +73,7 @@ def _end(status, sentence, is_elsewhere=False):
     print(watchdog.line(sentence), file=sys.stderr, flush=True)
     if watchdog.place() is None:
         sys.exit(status)
-    if is_elsewhere and (cause := watchdog.other(wait=5)):
+    if is_elsewhere and (cause := watchdog.other(wait=SECONDS_TO_SAY_WHY)):
         watchdog.follow(cause)
     watchdog.end(status, sentence)
 

@@ -15,6 +15,12 @@ class UserError(ValueError):
     is_elsewhere = False
 
 
+def elsewhere(error):
+    """A UserError, marked as one of another process, which says what is wrong."""
+    error.is_elsewhere = True
+    return error
+
+
 @contextlib.contextmanager
 def user_errors():
     """Turns a ValueError of what is called here into a UserError with the same sentence.

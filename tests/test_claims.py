@@ -131,16 +131,18 @@ def test_what_one_process_raises_ends_all(monkeypatch, error):
     def fail():
         raise error
 
-    flags = []  # of the first process, which the second is given
-    monkeypatch.setattr(claims.processes, "any_process", lambda flag: flags.append(flag) or flag)
-    with pytest.raises(type(error), match="no"):
+    asked = []  # by the first process, which the second is given
+    monkeypatch.setattr(claims.processes, "everywhere", lambda n: asked.append([n, 0]) or [n, 0])
+    with pytest.raises(type(error), match="no") as caught:
         claims.in_first(fail)
-    given = iter(flags)
+    assert not getattr(caught.value, "is_elsewhere", False)
     monkeypatch.setattr(claims.processes, "is_first", lambda: False)
-    monkeypatch.setattr(claims.processes, "any_process", lambda _: next(given))
+    monkeypatch.setattr(claims.processes, "everywhere", lambda _: asked[0])
     is_disk = isinstance(error, files.WriteError)
-    with pytest.raises(files.WriteError if is_disk else UserError, match="another process|Another"):
+    kind = files.WriteError if is_disk else UserError
+    with pytest.raises(kind, match="rocess 0 of 2 says") as caught:
         claims.in_first(fail)
+    assert caught.value.is_elsewhere
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One program in many processes: their numbers, and what is done in one of them or in all."""
 
 import contextlib
+import threading
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from jax.experimental import multihost_utils
 from jaxdiff.parallel import cluster as cluster_lib
 from jaxdiff.parallel import watchdog
 
+SECONDS_TO_JOIN = 15.0  # after which a process says that it waits for the others
 # Seconds after which a process that sends no heartbeat is lost. JAX's own is 100.
 HEARTBEAT_TIMEOUT = 30
 
@@ -27,6 +29,13 @@ def initialize(cluster):
     if cluster is None:
         return
     local = cluster_lib.devices_of(cluster)
+    who = f"Process {cluster.process_id} of {cluster.num_processes} ({cluster.kind})"
+    advice = "start all of them, or give --nodistributed to run this process alone."
+    # JAX aborts the program, without an exception, when it has waited long enough.
+    waiting = f"{who} waits up to 5 minutes for the others at {cluster.address}: {advice}"
+    timer = threading.Timer(SECONDS_TO_JOIN, watchdog.say, [waiting])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             cluster.address,
@@ -34,14 +43,15 @@ def initialize(cluster):
             cluster.process_id,
             local,
             cluster_detection_method="deactivate",
+            initialization_timeout=300,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Process {cluster.process_id} of {cluster.num_processes} ({cluster.kind}) cannot join "
-            f"the others at {cluster.address} ({error}): start all of them, and let that address "
-            "be reached from each; or give --nodistributed to run this process alone."
+            f"{who} cannot join the others at {cluster.address} ({error}): {advice}"
         ) from None
+    finally:
+        timer.cancel()
     watchdog.begin(cluster.process_id, cluster.num_processes)
 
 
@@ -119,3 +129,14 @@ def agree(number):
 def any_process(flag):
     """Whether `flag` is true in any process; every process must ask."""
     return bool(flag) if count() == 1 else bool(multihost_utils.process_allgather(flag).any())
+
+
+def everywhere(number):
+    """An int of each process, in the order of their numbers; every process asks."""
+    return [number] if count() == 1 else multihost_utils.process_allgather(number).tolist()
+
+
+def first_where(flag):
+    """The first process where `flag` is true, by its number; None: in none. Every process asks."""
+    flags = everywhere(int(flag))
+    return flags.index(1) if any(flags) else None

@@ -16,9 +16,10 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-FAILED, SEEN = "jaxdiff/failed", "jaxdiff/seen"  # keys in the store
-EVERY = 1.0  # seconds between two looks
+FAILED, SEEN, HEARD = "jaxdiff/failed", "jaxdiff/seen", "jaxdiff/heard"  # keys in the store
+EVERY = 1.0  # seconds between two looks of a process into it
 GRACE = 5.0  # seconds in which the others may end by themselves
+SILENT = 10.0  # seconds after which process 0 says that it has not heard of another
 STOPPED = (130, 143)  # statuses of a program that was asked to end, which are those of all
 
 _place = None  # (process, count) of this process once `begin` was called
@@ -106,10 +107,39 @@ def follow(found):
 
 
 def _watch():
+    heard = {}
     while (found := other()) is None:
+        _beat(heard)
         time.sleep(EVERY)
     time.sleep(GRACE)
     follow(found)
+
+
+def _beat(heard):
+    """Lets the others hear of this process; process 0 says of whom it has not heard.
+
+    No more than that: a process may be silent as it computes without letting other threads run.
+    JAX's own heartbeats, which do not wait for Python, decide whether it is lost.
+
+    Args:
+      heard: {number: [the last time that it wrote, when process 0 read that, whether it said so]}.
+    """
+    now = time.monotonic()
+    _try("key_value_set", f"{HEARD}/{_place[0]}", f"{now} {socket.gethostname()}", True)
+    if _place[0]:
+        return
+    for key, text in _try("key_value_dir_get", HEARD) or ():
+        number = int(key.rpartition("/")[2])
+        written, host = text.split(" ", 1)
+        before = heard.get(number)
+        if before is None or before[0] != written:
+            heard[number] = [written, now, False]
+        elif now - before[1] > SILENT and not before[2]:
+            before[2] = True
+            say(
+                f"Process {number} of {_place[1]} ({host}) has not been heard of for {SILENT:g} s: "
+                "if it is lost, JAX ends the others within a minute."
+            )
 
 
 def _leave(status):

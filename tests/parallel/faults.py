@@ -3,6 +3,7 @@
 python -m tests.parallel.faults FAULT PROCESS STEP [arguments of train.py]
 """
 
+import itertools
 import os
 import resource
 import sys
@@ -49,16 +50,16 @@ def disk():
 
 
 def main():
-    """Prints `at STEP` after each step."""
+    """Prints `at STEP` after each step of this program."""
     name, process, step, *arguments = sys.argv[1:]
     sys.argv = ["train.py", *arguments]
     from jaxdiff.training import command
     from jaxdiff.training.interrupt import Interrupt
 
-    asked = Interrupt.asked
+    asked, numbers = Interrupt.asked, itertools.count(1)
 
-    def asked_and_failing(self, number):
-        last = asked(self, number)
+    def asked_and_failing(self):
+        last, number = asked(self), next(numbers)
         print("at", number, flush=True)
         time.sleep(0.02)
         if number == int(step) and os.environ["JAX_PROCESS_ID"] == process:
