@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import cli
+from jaxdiff.chips import peak_flops
 from jaxdiff.config import Range, replaced, to_dict
+from jaxdiff.counts import flops_by_kind
 from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import from_global, make_mesh
-from jaxdiff.plan.counts import flops_by_kind
-from jaxdiff.plan.hardware import peak_flops
 from jaxdiff.plan.plans import here
 from jaxdiff.training.compiled import (
     condition_shapes,

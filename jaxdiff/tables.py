@@ -42,9 +42,54 @@ def put_row(path, row):
     write_rows(path, [*rows, row])
 
 
-def write_rows(path, rows):
-    """Writes a CSV file of dicts; the columns of all, empty where one has none; in one process."""
-    columns = dict.fromkeys(name for row in rows for name in row)
+def begin(path, to, columns, last):
+    """Readies a table that rows are added to, one by one.
+
+    Its first column is of whole numbers, by which rows are ordered: those after `last` are dropped,
+    and so is a last line that was cut off while it was written.
+
+    Args:
+      path: of the table so far, if there is one.
+      to: where it is written; a local path.
+      columns: of the rows to come; others that the table has stay.
+      last: number of the last row that stays.
+
+    Returns:
+      The columns, of all rows.
+
+    Raises:
+      UserError: for a file that is no such table, or cannot be written.
+    """
+    text = files.read_text(path) if files.exists(path) else ""
+    lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
+    try:
+        rows = list(lines)
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError
+        rows = [row for row in rows if int(row[columns[0]]) <= last]
+    except (KeyError, ValueError, csv.Error):
+        raise _refused(path, lines.line_num) from None
+    columns = list(dict.fromkeys([*(lines.fieldnames or ()), *columns]))
+    write_rows(to, rows, columns)
+    return columns
+
+
+def append_row(path, columns, row):
+    """Adds {column: number} to the end of a local table that `begin` has made ready."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    # As many decimals as tell any two float32 apart.
+    writer.writerow({n: x if isinstance(x, int) else f"{x:.9g}" for n, x in row.items()})
+    with files.writing(path), open(path, "ab") as file:
+        file.write(text.getvalue().encode("utf-8"))
+
+
+def write_rows(path, rows, columns=None):
+    """Writes a CSV file of dicts, empty where one has no such column; in one process.
+
+    The columns are those of all rows, if they are not given.
+    """
+    columns = columns or dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -22,7 +22,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.parallel.mesh import placed, replicated
 from jaxdiff.sampling import run_sampling
 from jaxdiff.sampling.shards import Place, Shards, for_each_free, shard_paths
-from jaxdiff.training import metrics_logging
+from jaxdiff.training import profile, writer
 from jaxdiff.training.loop import train
 from jaxdiff.training.restart import set_history_aside
 from studies.digits import data as digits
@@ -275,14 +275,36 @@ def test_a_run_is_held_referenced_and_its_averages_are_rebuilt(folder, one_devic
     assert str(resolve(f"{folder}/before-restart-1@200")).endswith("before-restart-1@200")
 
 
-def test_event_files_are_copied_as_they_grow(folder, monkeypatch):
-    monkeypatch.setattr(metrics_logging, "PART", 300)
-    writer = metrics_logging.Writer(folder, 0)
-    for step in range(1, 9):
-        writer.write_scalars(step, {"loss": 1.0 / step})
-        assert scalars(folder) == list(range(1, step + 1))
-    writer.close()
-    assert 1 < len(files.names(folder)) < 8
+def test_metrics_are_copied_once_a_checkpoint(folder, monkeypatch):
+    monkeypatch.setattr(writer, "PART", 300)
+    run = Run(folder)
+    reports = writer.Writer(run, ("loss",), 0)
+    for step in range(1, 17):
+        reports.write_metrics(step, {"loss": 1.0 / step})
+        if step % 2 == 0:
+            reports.flush()
+        assert scalars(run.tensorboard) == list(range(1, step // 2 * 2 + 1))
+    reports.close()
+    assert 1 < len(files.names(run.tensorboard)) < 8
+    table = [f"{step},{1.0 / step:.9g}\n" for step in range(1, 17)]
+    assert files.read_text(run.metrics) == "".join(["step,loss\n", *table])
+    # A program that continues, and is killed before its first checkpoint, leaves all as it was.
+    again = writer.Writer(run, ("loss",), 8)
+    again.write_metrics(9, {"loss": 2.0})
+    assert files.read_text(run.metrics).count("\n") == 17
+    again.close()
+    assert files.read_text(run.metrics) == "".join(["step,loss\n", *table[:8], "9,2\n"])
+
+
+def test_a_trace_is_copied_up(folder, capsys):
+    run = Run(folder)
+    trace = profile.Profile((0, 1), run, 0, 5)
+    trace.at(0, ())
+    trace.at(1, jnp.ones(3) + 1)
+    (name,) = files.names(run.tensorboard / "plugins" / "profile")
+    place = run.tensorboard / "plugins" / "profile" / name
+    assert f"steps 1 to 1: {place}" in capsys.readouterr().out
+    assert any(each.endswith("xplane.pb") for each in files.names(place))
 
 
 def scalars(folder):
@@ -321,7 +343,8 @@ def test_a_dataset_a_run_and_its_samples_under_gs(folder, tmp_path, monkeypatch,
     assert files.names(run.previews) == ["20.png"]
     assert {*scalars(run.tensorboard)} == {5, 10, 15, 20}
     assert files.names(run.folder) == [
-        *("checkpoints", "config.json", "data.json", "previews", "snapshots", "tensorboard")
+        *("checkpoints", "config.json", "data.json", "metrics.csv"),
+        *("previews", "snapshots", "tensorboard"),
     ]
 
     model = jaxdiff.load(f"{run.folder}@10")

@@ -18,6 +18,7 @@ LAYERS = (
     ("samplers",),
     (
         *("files", "claims", "arrays", "buckets", "checked_json", "tables", "tensor_files"),
+        *("chips", "counts", "scopes"),
         *("parallel", "data", "checkpoints", "memory", "progress", "stopping", "cli", "locks"),
     ),
     ("factory",),

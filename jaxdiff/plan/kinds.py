@@ -18,7 +18,7 @@ from collections import Counter
 
 from jaxdiff.plan import hlo
 from jaxdiff.plan.products import flops_of
-from jaxdiff.plan.scopes import KINDS, OTHER, kind_of, ordered
+from jaxdiff.scopes import KINDS, OTHER, kind_of, ordered
 
 COLLECTIVES = (
     "all-reduce",

@@ -6,11 +6,12 @@ import functools
 import jax
 from jax.sharding import AbstractMesh
 
+from jaxdiff import counts
 from jaxdiff.config import EDM, replaced
 from jaxdiff.errors import UserError, user_errors
 from jaxdiff.parallel.attention import attention_for
 from jaxdiff.parallel.mesh import check_batch_size, make_mesh
-from jaxdiff.plan import cache, counts, kinds, memory, programs
+from jaxdiff.plan import cache, kinds, memory, programs
 from jaxdiff.plan.report import Cost, Report
 from jaxdiff.training.compiled import state_template
 from jaxdiff.training.task import Task

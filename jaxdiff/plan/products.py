@@ -3,7 +3,7 @@
 import math
 import re
 
-from jaxdiff.plan.counts import taps
+from jaxdiff.counts import taps
 
 # Where the parts of a convolution are in calls of cuDNN: 0, 1: operands, -1: the result.
 CUDNN = {

@@ -23,6 +23,13 @@ def main():
         False,
         "Move what the run holds into its folder before-restart-1, and begin at step 0",
     )
+    cli.add_flag(
+        parser,
+        "profile",
+        tuple[int, ...],
+        (),
+        "START,STEPS: write a trace of steps START + 1 to START + STEPS for TensorBoard",
+    )
     cli.add_distributed(parser)
     cli.run(_train, parser)
 
@@ -34,5 +41,5 @@ def _train(args):
         metadata.watch(cluster)
         from jaxdiff.training.loop import train
 
-        train(args.config, workdir, interrupt, args.restart)
+        train(args.config, workdir, interrupt, args.restart, args.profile)
     sys.exit(interrupt.status)

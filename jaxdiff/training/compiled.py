@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.config import DataConfig, Image, Label, Tokens, Vector
+from jaxdiff.config import DataConfig, Image, Label, Tokens, Vector, replaced
+from jaxdiff.counts import flops_by_kind
 from jaxdiff.parallel.mesh import batch_sharding, parameter_sharding, placed, replicated
 from jaxdiff.training.step import summing_step, zero_sums
+from jaxdiff.training.task import Task
 
 
 def state_template(task, mesh):
@@ -64,3 +66,23 @@ def condition_shapes(config, size):
             raise TypeError(f"The shape of a condition {type(each).__name__} is not known.")
         shapes[each.name] = jax.ShapeDtypeStruct((size, *shape), dtype)
     return shapes
+
+
+def step_flops(config, example):
+    """Operations of a training step's products, of all devices; None where they are not countable.
+
+    Those of the mathematics: without what remat computes again; see `jaxdiff.counts`.
+
+    Args:
+      config: a RunConfig.
+      example: a batch of one, {"x": ..., "cond": {name: ...}}.
+    """
+    alone = {"mesh.fsdp": 1, "training.accumulate": 1, "training.remat": False}
+    task, size = Task.of(replaced(config, alone)), config.training.batch_size
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), example)
+    sums = jax.eval_shape(lambda: zero_sums(task.objective.terms))
+    try:
+        jaxpr = jax.make_jaxpr(summing_step(task))(jax.eval_shape(task.init), sums, batch)
+        return float(sum(flops_by_kind(jaxpr).values()))
+    except NotImplementedError:  # a network from elsewhere may call what is not known
+        return None

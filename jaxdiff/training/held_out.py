@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxdiff.claims import in_all, in_first
 from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import rows_here, to_devices
-from jaxdiff.training.metrics_logging import quartiles
+from jaxdiff.training.metrics import quartiles
 from jaxdiff.training.step import QUARTILES, add_sums, means, zero_sums
 
 BATCH = 256

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
+from jaxdiff import counts
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
-from jaxdiff.plan import counts, kinds, plans, programs, quick
+from jaxdiff.plan import kinds, plans, programs, quick
 from jaxdiff.training.compiled import state_template
 from jaxdiff.training.task import Task
 from tests import tiny

@@ -1,5 +1,6 @@
 """Whole runs: of a small network, and of networks with every kind of condition."""
 
+import csv
 import logging
 import pathlib
 import shutil
@@ -12,13 +13,16 @@ import pytest
 from etils import epath
 from PIL import Image as Picture
 
+from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.config import ADM, EDM, Heun, Image, Label, Vector
 from jaxdiff.data.source import from_arrays
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import mesh as mesh_lib
-from jaxdiff.training import loop, metrics_logging, workdir
+from jaxdiff.training import loop, workdir
+from jaxdiff.training.compiled import state_template
+from jaxdiff.training.space import space
 from jaxdiff.training.state import all_finite
 from jaxdiff.training.task import Task
 from tests import tiny
@@ -69,6 +73,21 @@ def assert_equal_checkpoints(run, other, step):
     assert one.keys() == two.keys()
     for name, value in one.items():
         np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+def assert_table_is_of_the_events(run):
+    """Every value of metrics.csv is in the event files, and the other way round."""
+    with open(run.metrics, newline="") as file:
+        rows = {int(row.pop("step")): row for row in csv.DictReader(file)}
+    found = events.read(run.tensorboard)
+    pictures = found.pop("samples", {})
+    assert pictures.keys() <= rows.keys()
+    table = {}
+    for step, row in rows.items():
+        for name, value in row.items():
+            if value:
+                table.setdefault(name, {})[step] = np.float32(value)
+    assert table == {name: dict(values) for name, values in found.items()}
 
 
 class Killed(BaseException):
@@ -123,10 +142,13 @@ def test_a_run_that_was_killed_is_in_the_end_the_same(tmp_path, monkeypatch):
     assert list(one["loss"]) == [5, 10, 15, 20, 25]
     assert list(one["samples"]) == [10, 20]
     assert one.keys() == two.keys()
-    for tag in one.keys() - {"images_per_second"}:
+    measured = {"images_per_second", "waiting_for_data"}
+    for tag in one.keys() - measured:
         assert one[tag] == two[tag], tag
-    assert one["images_per_second"].keys() == two["images_per_second"].keys()
+    for tag in measured:
+        assert one[tag].keys() == two[tag].keys()
     for run in (whole, parts):
+        assert_table_is_of_the_events(run)
         assert sorted(path.name for path in run.previews.iterdir()) == ["10.png", "20.png"]
     with Picture.open(whole.previews / "20.png") as picture:
         assert picture.width > 3 * 48  # a column for each class
@@ -140,13 +162,30 @@ def test_the_folder_holds_what_the_docs_say(finished):
     tags = events.read(finished.tensorboard)
     for name in ("loss", "mse", "vb", "loss_q0", "loss_q3", "grad_norm", "images_per_second"):
         assert list(tags[name]) == [5, 10, 15, 20]
-    assert "non_finite_steps" not in tags
+    assert tags["non_finite_steps"] == dict.fromkeys((5, 10, 15, 20), 0)
+    # Four steps of warm-up; steps 5, 10, ... of 16 of 96 images.
+    assert tags["learning_rate"] == dict.fromkeys((5, 10, 15, 20), np.float32(1e-3))
+    assert tags["images"] == {5: 80, 10: 160, 15: 240, 20: 320}
+    assert tags["epochs"] == {step: np.float32(step * 16 / 96) for step in (5, 10, 15, 20)}
+    assert all(0 <= share < 1 for share in tags["waiting_for_data"].values())
 
     def fingerprints(folder, step):
         return checkpointer.read_meta(folder, step)["fingerprints"]["ema"]
 
     assert fingerprints(finished.snapshots, 20) == fingerprints(finished.checkpoints, 20)
     assert fingerprints(finished.snapshots, 5) != fingerprints(finished.snapshots, 20)
+
+
+def test_the_folder_takes_the_space_that_was_said(finished):
+    config, mesh = linear.config(), mesh_lib.make_mesh()
+    said = space(config, state_template(Task.of(config), mesh))
+    for folder, each, count in (
+        (finished.checkpoints, said.checkpoint, said.checkpoints),
+        (finished.snapshots, said.snapshot, said.snapshots),
+    ):
+        taken = sum(files.walk(folder).values())
+        # Compressed, and with some files beside the arrays.
+        assert 0.85 * each * count < taken < (1.05 * each + 50_000) * count, folder
 
 
 def test_a_run_of_another_config_is_refused_and_untouched(finished):
@@ -310,13 +349,3 @@ def test_every_kind_of_condition_is_trained_on_and_previewed(tmp_path):
     assert all(np.isfinite(value).all() for value in others.values())
     moments = [v for name, v in others.items() if "others" in name and "'nu'" in name]
     assert all(moment.any() for moment in moments)
-
-
-def test_what_is_printed_at_the_start_fits_a_screen(capsys, one_device):
-    task = Task.of(tiny.config())
-    shapes = jax.eval_shape(task.init)
-    template = mesh_lib.placed(shapes, mesh_lib.parameter_sharding(one_device, shapes))
-    metrics_logging.describe(one_device, template)
-    out = capsys.readouterr().out
-    assert "184,514" in out
-    assert out.count("\n") < 24

@@ -18,7 +18,7 @@ from collections import Counter
 
 import numpy as np
 
-from jaxdiff.plan.scopes import KINDS, OTHER, kind_of, ordered
+from jaxdiff.scopes import KINDS, OTHER, kind_of, ordered
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 # Integer operations for a random word of 32 bits: threefry gives two words in 20 rounds of an

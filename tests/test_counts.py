@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxdiff.plan import counts
+from jaxdiff import counts
 from jaxdiff.training.step import summing_step, zero_sums
 from jaxdiff.training.task import Task
 from tests import tiny
