@@ -374,10 +374,7 @@ def remove_if_empty(folder):
 def move(path, to, last=None):
     """Moves a file or a folder to a place where there is nothing; in a bucket, file by file.
 
-    Args:
-      path, to: from where and to where.
-      last: name of the files whose presence says that the folders they are in are whole: in a
-        bucket they are the last to come, and the first to go.
+    There files named `last`, which say that a folder is whole, come last and go first.
     """
     if exists(to):
         raise WriteError(to, "there is something of that name")
