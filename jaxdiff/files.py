@@ -372,10 +372,7 @@ def remove_if_empty(folder):
 
 
 def move(path, to, last=None):
-    """Moves a file or a folder to a place where there is nothing; in a bucket, file by file.
-
-    There files named `last`, which say that a folder is whole, come last and go first.
-    """
+    """Moves a file or a folder; in a bucket file by file, those named `last` at the end of all."""
     if exists(to):
         raise WriteError(to, "there is something of that name")
     with writing(to):
