@@ -190,7 +190,9 @@ def shapes(folder, step, item):
     """
     path = files.absolute(folder) / str(step) / item
     try:
-        with _reader() as checkpointer:
+        with ocp.Checkpointer(
+            _handler(), multiprocessing_options=_multiprocessing()
+        ) as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     except Exception as error:  # of many kinds, as below
@@ -255,8 +257,7 @@ def _restore(path, template, partly):
     try:
         # Not by an ocp.Checkpointer, which waits for the other processes at the end: one that
         # cannot read a file would leave them waiting there.
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_together())
-        with contextlib.closing(handler):
+        with contextlib.closing(_handler()) as handler:
             tree = handler.restore(path, args=args)
         return _placed(tree, template) if through_host else tree
     # tensorstore, orbax and the file system raise errors of many kinds for corrupt files.
@@ -267,18 +268,16 @@ def _restore(path, template, partly):
         ) from error
 
 
-def _reader():
-    """What reads about trees of arrays."""
-    together = _together()
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=together)
-    return ocp.Checkpointer(handler, multiprocessing_options=together)
-
-
-def _together():
-    """Which processes orbax may wait for: not those that JAX alone knows of."""
+def _multiprocessing():
+    """Which processes orbax waits for: this one alone where the others take no part."""
     if processes.count() == jax.process_count():
         return ocp.options.MultiprocessingOptions()
     return ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+
+
+def _handler():
+    """What reads trees of arrays."""
+    return ocp.PyTreeCheckpointHandler(multiprocessing_options=_multiprocessing())
 
 
 def _placed(arrays, template):
