@@ -20,6 +20,7 @@ from tests.programs import ended, start, start_together, wait_for
 from tests.training import trainings
 from tests.training.test_loop import saved_values
 
+pytestmark = pytest.mark.timeout(3000)  # where other programs take the cores
 # After two steps. The learning rate of `linear.config` is 1e-3 after its warm-up: other data, or
 # noise of another key, would move parameters apart by a share of that.
 TOLERANCE = 1e-4

@@ -20,7 +20,7 @@ from jaxdiff.evaluation.metrics.frechet import Moments, distance
 from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.training import loop
 from jaxdiff.training.held_out import HeldOut
-from jaxdiff.training.interrupt import Interrupt
+from jaxdiff.training.interrupt import Interrupt, Left
 from jaxdiff.training.periodic_eval import Evaluation
 from jaxdiff.training.restart import set_history_aside
 from jaxdiff.training.sample_metrics import SampleMetrics
@@ -139,9 +139,9 @@ def test_samples_that_are_not_finite_are_the_worst_and_a_signal_ends_a_measureme
     assert writer.scalars == {}
     assert "step 7: 30 of 30 samples are not finite" in writer.said[0]
     interrupt.number = 15
-    assert measure(run, writer, 7, params) == {}
     held_out = mock.Mock()
-    Evaluation(measure, held_out)(run, writer, 7, params)
+    with pytest.raises(Left):
+        Evaluation(measure, held_out)(run, writer, 7, params)
     assert not held_out.called
     assert not run.evaluation.exists()
 
