@@ -75,7 +75,7 @@ class Plan:
 
 
 def plan(folder, lengths, step=None):
-    """Finds the snapshots, and the coefficients; reads none of the arrays.
+    """Finds the snapshots, and the coefficients; reads none of the arrays. Every process asks.
 
     Args:
       folder: the run's.
@@ -95,7 +95,7 @@ def plan(folder, lengths, step=None):
     steps = checkpointer.complete_steps(folder / "snapshots")
     if not steps:
         raise UserError(f"{folder} has no snapshots to rebuild an average from: train it further.")
-    step = steps[-1] if step is None else step
+    step = processes.agree(steps[-1]) if step is None else step
     if step not in steps:
         raise UserError(
             f"{folder} has no snapshot of step {step} to rebuild an average at: it has those of "

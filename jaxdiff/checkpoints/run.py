@@ -228,7 +228,7 @@ class Reference:
 
 
 def resolve(text, step=None, ema=None, dropout=None):
-    """Finds what a reference names.
+    """Finds what a reference names; in a program of many processes each asks.
 
     Args:
       text: `RUN[@STEP][:ema=LENGTH,dropout=RATE]`. Without a step it is the latest, with a length
@@ -257,7 +257,8 @@ def resolve(text, step=None, ema=None, dropout=None):
     places = run.places()
     if not places:
         raise UserError(f"{run.folder} has no checkpoints or snapshots yet: train it further.")
-    step = max(places) if step is None else step
+    # Another process may look a moment later, or see an older folder.
+    step = processes.agree(max(places)) if step is None else step
     if step not in places:
         steps = ", ".join(map(str, sorted(places)))
         raise UserError(f"{run.folder} has no step {step}: it has {steps}.")

@@ -15,7 +15,6 @@ from jaxdiff.checkpoints.posthoc_ema import fill
 from jaxdiff.config import CFG, Autoguidance, Sampler, from_dict, to_dict
 from jaxdiff.errors import UserError
 from jaxdiff.files import WriteError
-from jaxdiff.parallel import processes
 from jaxdiff.sampling import finite
 from jaxdiff.sampling.trained_model import load
 
@@ -145,7 +144,7 @@ class Search:
             if text is None or begun.get(field) == text:
                 return begun.get(f"{field}_step")
             length = next((each for each in lengths if each is not None), None)
-            return processes.agree(load(text, ema=length).reference.step)
+            return load(text, ema=length).reference.step
 
         return dataclasses.replace(
             self,

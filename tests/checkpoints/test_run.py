@@ -132,6 +132,15 @@ def test_a_folder_that_each_host_has_for_itself_is_refused(tmp_path, monkeypatch
         timer.join()
 
 
+def test_all_processes_take_the_step_that_is_the_latest_for_the_first(original, monkeypatch):
+    monkeypatch.setattr(processes, "agree", lambda latest: 20)
+    assert resolve(str(original)).step == 20
+    assert resolve(f"{original}@30").step == 30
+    monkeypatch.setattr(processes, "agree", lambda latest: latest + 5)
+    with pytest.raises(UserError, match="no step 35"):  # this one does not see it yet
+        resolve(str(original))
+
+
 def test_a_run_that_a_program_writes_is_held_by_it(original):
     before = files.names(original)
     with Run(original).held("--workdir"):
