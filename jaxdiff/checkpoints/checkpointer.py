@@ -62,7 +62,8 @@ class Checkpointer:
     def save(self, step, items, meta):
         """Begins to write a step; returns once the values are safe from later changes.
 
-        A step that is there already is left as it is: steps are a function of the run's config.
+        A step that is there already, as the first process sees it, is left as it is: steps are a
+        function of the run's config.
 
         Args:
           step: its number.
@@ -70,7 +71,7 @@ class Checkpointer:
           meta: {name: JSON value} to keep beside them.
         """
         self.wait()
-        if step in complete_steps(self.folder):
+        if processes.agree(int(in_first(self._has, step) or 0)):
             return
         fingerprints = {name: fingerprint(tree) for name, tree in items.items()}
         meta = with_checksum({**meta, "step": step, "fingerprints": fingerprints})
@@ -78,6 +79,9 @@ class Checkpointer:
         args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
         with _writing(self.folder):
             self._manager.save(step, args=args, force=True)
+
+    def _has(self, step):
+        return step in complete_steps(self.folder)
 
     def set_aside(self, after):
         """Moves steps later than `after` to FOLDER/../set_aside/FOLDER-STEP."""
@@ -151,6 +155,17 @@ def complete_steps(folder):
     steps = sorted(int(name) for name in files.names(folder) if is_step(name))
     with files.reading(folder):
         return [step for step in steps if ocp.utils.is_checkpoint_finalized(folder / str(step))]
+
+
+def same_steps(folder):
+    """The complete_steps that the first process sees, in all processes; every process asks.
+
+    A network disk may show another host the folder as it was a minute ago.
+    """
+    steps = in_first(complete_steps, folder) or []
+    count = processes.agree(len(steps))
+    steps += [0] * (count - len(steps))  # in the others
+    return [processes.agree(step) for step in steps]
 
 
 def read_meta(folder, step):

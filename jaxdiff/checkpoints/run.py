@@ -13,6 +13,7 @@ tensorboard/          scalars and images
 import contextlib
 import dataclasses
 import re
+import time
 
 import jax
 from etils import epath
@@ -30,6 +31,8 @@ from jaxdiff.parallel.mesh import placed
 from jaxdiff.version import __version__
 
 KEEP_CHECKPOINTS = 3
+# Network disks show a host its folders as they were up to a minute ago (NFS: acdirmax 60).
+SECONDS_TO_SEE = 75.0
 FORM = "RUN@STEP:ema=0.12,dropout=.05"
 OPTIONS = ("ema", "dropout")  # of a reference
 EDITED = 'restore it from a copy or, if you changed it on purpose, take the line "checksum" out'
@@ -116,12 +119,7 @@ class Run:
           UserError: if another program holds it, or it cannot be made; if it is to be made and has
             a name that references could not be written with; if not all hosts share it.
         """
-        if not self.exists() and re.search("[@:]", self.folder.name):
-            raise UserError(
-                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
-                "steps and options are written with them: choose another name."
-            )
-        in_first(files.make_folder, self.folder)
+        in_first(self._make, flag)
         try:
             with lock(self.folder / LOCK, f"The run {self.folder}"):
                 in_all(self._require_shared, flag)
@@ -129,14 +127,27 @@ class Run:
         finally:
             files.remove_if_empty(self.folder)
 
+    def _make(self, flag):
+        if not self.exists() and re.search("[@:]", self.folder.name):
+            raise UserError(
+                f"{flag} is {self.folder}, and a run's folder may not have @ or : in its name, as "
+                "steps and options are written with them: choose another name."
+            )
+        files.make_folder(self.folder)
+
     def _require_shared(self, flag):
         """Refuses a folder that is another one on each host, where each would write a part."""
-        if is_a_file(self.folder / LOCK) and not files.exists(self.folder / LOCK):
-            raise UserError(
-                f"{flag} is {self.folder}, and process {processes.index()} does not see the file "
-                f"{LOCK} that process 0 has written there: give a folder that all hosts share, on "
-                "a network disk or in a bucket."
-            )
+        if not is_a_file(self.folder / LOCK):
+            return
+        until = time.monotonic() + SECONDS_TO_SEE
+        while not files.exists(self.folder / LOCK):
+            if time.monotonic() > until:
+                raise UserError(
+                    f"{flag} is {self.folder}, and process {processes.index()} does not see the "
+                    f"file {LOCK} that process 0 has written there: give a folder that all hosts "
+                    "share, on a network disk or in a bucket."
+                )
+            time.sleep(1)
 
     def places(self):
         """{step: folder} of every step whose EMA can be read, snapshots before checkpoints."""

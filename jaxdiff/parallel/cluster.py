@@ -38,7 +38,8 @@ class Cluster:
       process_id: this one's number, from 0.
       local_id: its number among those on this host, from 0.
       local_count: how many are on this host, as far as the variables say.
-      address: HOST:PORT at which process 0 lets the others join.
+      address: HOST:PORT at which process 0 lets the others join; "" where the variables do not say
+        it, as those of Open MPI on several hosts.
     """
 
     kind: str
@@ -134,16 +135,9 @@ def _open_mpi(environ):
         return None
     count, number, local_id, local_count = several
     job = environ.get("OMPI_MCA_orte_hnp_uri") or environ.get("PMIX_NAMESPACE", "")
-    if address := environ.get("JAX_COORDINATOR_ADDRESS", ""):
-        pass
-    elif local_count == count:
+    address = environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if not address and local_count == count:
         address = f"localhost:{_port(environ, zlib.crc32(job.encode()))}"
-    else:
-        raise ValueError(
-            f"Open MPI has started {count} processes on several hosts, but does not say where the "
-            "first is: set JAX_COORDINATOR_ADDRESS to its host and a free port, as in mpirun "
-            "-x JAX_COORDINATOR_ADDRESS=host0:1234."
-        )
     return Cluster("Open MPI", count, number, local_id, local_count, address)
 
 
@@ -242,8 +236,8 @@ def _number(environ, name):
 def _missing(environ, size, names):
     missing = [name for name in names if not environ.get(name)]
     return ValueError(
-        f"{size} names several processes, but {_words(missing)} not set: set all of them, or give "
-        "--nodistributed to run this process alone."
+        f"{size} names several processes, but {_words(missing)} not set: set all of them; "
+        "commands that join the processes can run alone by --nodistributed."
     )
 
 

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 HOST = "metadata.google.internal"
 ENDINGS = {"maintenance-event": "TERMINATE", "preempted": "TRUE"}  # how the values begin
 PRODUCT = "/sys/class/dmi/id/product_name"
-RETRY = 60.0  # seconds until a server that does not answer is asked again
+RETRY = 5.0  # seconds until a server that does not answer is asked again
 
 
 def get(key, environ=os.environ, timeout=5):
@@ -61,23 +61,25 @@ def watch(cluster=None, environ=os.environ):
     if not (environ.get("GCE_METADATA_HOST") or _is_tpu(cluster) or _is_google()):
         return False
     for key, ending in ENDINGS.items():
-        threading.Thread(target=_watch, args=(key, ending, environ), daemon=True).start()
+        arguments = key, ending, environ
+        threading.Thread(target=_watch, name=f"watch {key}", args=arguments, daemon=True).start()
     return True
 
 
 def _watch(key, ending, environ):
-    before, etag = _ask(key, environ, 5)
-    ends = key == "preempted" and (before or "").startswith(ending)
-    while not ends:
+    before = etag = None  # of the last answer
+    while True:
+        # The first question is answered at once, a later one at the next change or after that time.
         since = f"&last_etag={etag}" if etag else ""
-        # Answered at the next change, or after that time.
-        waiting = f"{key}?wait_for_change=true&timeout_sec=300{since}"
-        value, etag = _ask(waiting, environ, timeout=330)
-        if value is None:
+        waiting = "" if before is None else f"?wait_for_change=true&timeout_sec=300{since}"
+        value, version = _ask(key + waiting, environ, timeout=330 if waiting else 5)
+        if value is None:  # what changes meanwhile is in the next answer, which is of another etag
             time.sleep(RETRY)
             continue
-        ends = value != before and value.startswith(ending)
-        before = value
+        is_new = value != before if before is not None else key == "preempted"
+        if is_new and value.startswith(ending):
+            break
+        before, etag = value, version
     os.kill(os.getpid(), signal.SIGTERM)
 
 

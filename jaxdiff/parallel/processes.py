@@ -28,6 +28,12 @@ def initialize(cluster):
     """
     if cluster is None:
         return
+    if not cluster.address:
+        raise ValueError(
+            f"{cluster.kind} has started {cluster.num_processes} processes on several hosts, but "
+            "does not say where the first is: set JAX_COORDINATOR_ADDRESS to its host and a free "
+            "port, as in mpirun -x JAX_COORDINATOR_ADDRESS=host0:1234."
+        )
     local = cluster_lib.devices_of(cluster)
     who = f"Process {cluster.process_id} of {cluster.num_processes} ({cluster.kind})"
     advice = "start all of them, or give --nodistributed to run this process alone."

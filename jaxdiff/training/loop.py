@@ -98,16 +98,14 @@ def _train(config, run, interrupt, restart, profile):
     profiles, dtype = list(state.ema), training.snapshot_dtype
     with contextlib.ExitStack() as stack:
         # Whatever ends the loop, what has been begun is written to the end.
-        data, checkpoints, snapshots, writer, _ = (
-            stack.enter_context(contextlib.closing(resource))
-            for resource in (
-                _data(config, source, mesh, number),
-                Checkpointer(run.checkpoints, KEEP_CHECKPOINTS),
-                Checkpointer(run.snapshots),
-                Writer(run, columns(task.objective.terms), number),
-                profile,
-            )
-        )
+        def closing(resource):
+            return stack.enter_context(contextlib.closing(resource))
+
+        data = closing(_data(config, source, mesh, number))
+        checkpoints = closing(Checkpointer(run.checkpoints, KEEP_CHECKPOINTS))
+        snapshots = closing(Checkpointer(run.snapshots))
+        writer = closing(Writer(run, columns(task.objective.terms), number))
+        closing(profile)
         # What steps after this one left: averages of two courses of training would not mix.
         for steps in (checkpoints, snapshots):
             steps.set_aside(after=number)
@@ -116,8 +114,8 @@ def _train(config, run, interrupt, restart, profile):
             writer.say(_doing(number, training.num_steps))
             step = jitted_step(task, template, mesh)
             step = _compiled(step, writer, state, sums, to_devices(data.peek(), mesh))
-        bar = progress_bar(training.num_steps, "step", number, quiet=not processes.is_first())
-        stack.enter_context(contextlib.closing(bar))
+        quiet = not processes.is_first()
+        bar = closing(progress_bar(training.num_steps, "step", number, quiet))
         metrics, pace = Metrics(writer, bar, constants, data, mesh, number), Pace()
         profile.at(number, state)
         while not last:

@@ -95,7 +95,7 @@ def _parameters(params):
     parts = [f"{name} {counts[name]:,}" for name in largest]
     if rest := len(counts) - len(largest):
         others = sum(counts.values()) - sum(counts[name] for name in largest)
-        parts.append(f"{rest} others {others:,}")
+        parts.append(f"{rest} other{'s' * (rest > 1)} {others:,}")
     return f"{sum(counts.values()):,}: {', '.join(parts)}"
 
 

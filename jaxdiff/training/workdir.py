@@ -131,7 +131,7 @@ def start(run, task, template):
       UserError: if there are checkpoints and none can be read.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
-    steps = checkpointer.complete_steps(run.checkpoints)
+    steps = checkpointer.same_steps(run.checkpoints)
     for step in reversed(steps):
         try:
             items, meta = checkpointer.read(run.checkpoints, step, template.items())

@@ -15,9 +15,11 @@ from jaxdiff.checkpoints.checkpointer import (
     complete_steps,
     read,
     read_meta,
+    same_steps,
     shapes,
 )
 from jaxdiff.checkpoints.fingerprint import changed, fingerprint
+from jaxdiff.parallel import processes
 from jaxdiff.parallel.mesh import make_mesh, parameter_sharding, placed
 from tests.disk import small_files
 
@@ -148,6 +150,17 @@ def test_only_whole_steps_count(saved):
         (saved / name).mkdir(parents=True)
     assert complete_steps(saved) == [1, 2]
     assert complete_steps(saved / "none") == []
+
+
+def test_all_processes_see_the_steps_that_the_first_one_sees(saved, monkeypatch):
+    assert same_steps(saved) == complete_steps(saved) == [1, 2]
+    # Another process, whose disk shows the folder as it was.
+    said = iter([0, 2, 4, 8])  # no error, the number of steps, and the steps
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "everywhere", lambda _: [next(said)])
+    monkeypatch.setattr(processes, "agree", lambda _: next(said))
+    assert same_steps(saved) == [4, 8]
 
 
 def test_steps_set_aside_are_moved_not_lost(saved):

@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from etils import epath
 
 from jaxdiff import files
+from jaxdiff.checkpoints import run as run_lib
 from jaxdiff.checkpoints.checkpointer import Checkpointer
 from jaxdiff.checkpoints.run import LOCK, Run, new_run, read_ema, resolve
 from jaxdiff.errors import UserError
@@ -117,9 +119,17 @@ def test_a_config_survives_its_file_and_another_file_is_refused(tmp_path, change
 
 def test_a_folder_that_each_host_has_for_itself_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_first", lambda: False)  # which takes no lock
+    monkeypatch.setattr(run_lib, "SECONDS_TO_SEE", 0.0)
     run = Run(epath.Path(tmp_path) / "run")
     with pytest.raises(UserError, match="does not see the file"), run.held("--workdir"):
         pass
+    # A network disk may show late what process 0 has written.
+    monkeypatch.setattr(run_lib, "SECONDS_TO_SEE", 60.0)
+    run.folder.mkdir()
+    timer = threading.Timer(0.3, (run.folder / LOCK).touch)
+    timer.start()
+    with run.held("--workdir"):
+        timer.join()
 
 
 def test_a_run_that_a_program_writes_is_held_by_it(original):

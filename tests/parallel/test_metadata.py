@@ -25,7 +25,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, values):
         super().__init__(("localhost", 0), Handler)
         self.values, self.changed = dict(values), threading.Condition()
-        self.waiting = 0
+        self.waiting = self.refused = 0  # questions
+        self.is_down = False
         self.environ = {"GCE_METADATA_HOST": f"localhost:{self.server_port}"}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -43,6 +44,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with server.changed:
             if key not in server.values or self.headers["Metadata-Flavor"] != "Google":
                 self.send_error(404)
+                return
+            if server.is_down:
+                server.refused += 1
+                self.send_error(503)
                 return
             if asked.get("wait_for_change") == ["true"]:
                 known = asked.get("last_etag", [self.etag(key)])[0]
@@ -73,16 +78,27 @@ def received():
 
 
 @pytest.fixture
-def serve():
+def serve(received):
+    """Begins servers; at the end their notices end the threads, which would watch on and on."""
     with contextlib.ExitStack() as stack:
 
         def begin(values):
             server = stack.enter_context(Server(values))
             stack.callback(server.shutdown)
-            stack.callback(lambda: [server.set(key, "end") for key in list(server.values)])
+            stack.callback(end, server)
             return server
 
         yield begin
+
+
+def end(server):
+    server.is_down = False
+    for key, ending in metadata.ENDINGS.items():
+        server.set(key, f"{ending} at last")
+    threads = [each for each in threading.enumerate() if each.name.startswith("watch ")]
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +130,23 @@ def test_moving_to_another_host_and_old_notices_are_no_end(serve, received):
         wait_for(lambda number=number: server.waiting == number, 20)
     time.sleep(0.1)
     assert received == []
+
+
+def test_what_a_server_does_not_answer_is_neither_an_end_nor_missed(serve, received, monkeypatch):
+    monkeypatch.setattr(metadata, "RETRY", 0.05)
+    server = serve({**NONE, "maintenance-event": "TERMINATE_ON_HOST_MAINTENANCE"})
+    server.is_down = True
+    metadata.watch(environ=server.environ)
+    wait_for(lambda: server.refused > 3, 20)
+    server.is_down = False
+    wait_for(lambda: server.waiting == 2, 20)
+    assert received == [], "it may have been announced before"
+    server.is_down, server.refused = True, 0
+    server.set("preempted", "FALSE ")  # answers the question that waits
+    wait_for(lambda: server.refused > 1, 20)
+    server.set("preempted", "TRUE")
+    server.is_down = False
+    wait_for(lambda: received, 10)
 
 
 def test_only_machines_of_google_are_asked(monkeypatch, tmp_path):

@@ -30,6 +30,8 @@ def test_others_are_joined_and_watched(joined, monkeypatch):
     assert arguments == ("host0:1234", 2, 1, [2, 3])
     assert options["heartbeat_timeout_seconds"] < 60
     assert place == (1, 2)
+    with pytest.raises(ValueError, match="mpirun -x JAX_COORDINATOR_ADDRESS="):
+        processes.initialize(Cluster("Open MPI", 4, 3))
 
 
 def test_one_that_waits_says_so(monkeypatch, capfd):

@@ -318,14 +318,16 @@ def test_a_sample_is_the_same_in_any_batch_on_any_devices(spec, cases):
     bound = 4 * np.finfo(np.float32).eps / levels.alpha[0]
     assert bound < 2e-4
     count, found = 64, {}
+    eight = jax.devices()[0].client.devices()  # of which the fixture `alone` shows one
     for devices, batch_size in cases:
         pipeline = Pipeline(
             network=network,
             process=process,
             sampler=factory.sampler(spec),
             codec=Pixels(),
-            mesh=make_mesh(devices=jax.local_devices()[:devices]),
+            mesh=make_mesh(devices=eight[:devices]),
         )
+        assert pipeline.mesh.size == devices
         # One at a time, a few from both ends are enough.
         numbers = np.array([0, 1, 62, 63] if batch_size == 1 else range(count))
         cond = {"label": np.int32(numbers % 10)}

@@ -269,7 +269,7 @@ def test_parameters_that_are_not_finite_stop_the_run_before_they_are_kept(tmp_pa
     ids=["batch_size", "fsdp"],
 )
 def test_what_the_devices_do_not_divide_is_refused(fields, word, tmp_path, monkeypatch):
-    devices = jax.local_devices()
+    devices = jax.devices()[0].client.devices()  # all eight
     monkeypatch.setattr(loop, "make_mesh", lambda fsdp: mesh_lib.make_mesh(fsdp, devices))
     with pytest.raises(UserError, match=word):
         train(tmp_path, linear.config(**fields))

@@ -148,11 +148,13 @@ def test_what_goes_wrong_in_one_process_ends_all(tmp_path):
     preview = {"training.preview_every": 2}
     begun += [case(tmp_path, "preview", 4, preview, trap="0:preview")]
     begun += [case(tmp_path, "torn", 6, trap="1:checkpoint")]
+    begun += [case(tmp_path, "preview", 6, trap="1:late")]
     for status, problems, err in together(tmp_path, begun):
         assert status == 0, err
-        assert problems[:2] + problems[3:] == [""] * 3
+        assert problems[:2] + problems[3:] == [""] * 4
         assert "cannot be written" in problems[2]
-    assert checkpointer.complete_steps(tmp_path / "preview" / "checkpoints") == [2]
+    assert checkpointer.complete_steps(tmp_path / "preview" / "checkpoints") == [2, 4, 6]
+    assert not (tmp_path / "preview" / "set_aside").exists()
     # Passed over, and taken again.
     assert "checkpoints-4" in {each.name for each in (tmp_path / "torn" / "set_aside").iterdir()}
     assert checkpointer.complete_steps(tmp_path / "torn" / "checkpoints") == [2, 4, 6]

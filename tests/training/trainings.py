@@ -135,6 +135,14 @@ def _checkpoint():
     return mock.patch.object(checkpointer.ocp.PyTreeCheckpointHandler, "restore", restore)
 
 
+def _late():
+    """A network disk that does not show this host the newest step yet."""
+    from jaxdiff.checkpoints import checkpointer
+
+    plain = checkpointer.complete_steps
+    return mock.patch.object(checkpointer, "complete_steps", lambda folder: plain(folder)[:-1])
+
+
 def _preview():
     """A disk that is full when the preview is written."""
     return _full("previews")
@@ -209,6 +217,7 @@ TRAPS = {
     "data": _data,
     "evaluation": _evaluation,
     "checkpoint": _checkpoint,
+    "late": _late,
     "preview": _preview,
     "tensorboard": _tensorboard,
     "writes": _writes,
