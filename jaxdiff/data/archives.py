@@ -41,10 +41,11 @@ class Members:
         return Members(self.names[places], self.offsets[places], self.sizes[places])
 
     def sha256(self):
-        """Of the names and sizes."""
+        """Of the names, sizes and offsets."""
         digest = hashlib.sha256()
-        for name, size in zip(self.names.tolist(), self.sizes.tolist(), strict=True):
-            digest.update(b"%s\0%d\n" % (name, size))
+        columns = (self.names.tolist(), self.sizes.tolist(), self.offsets.tolist())
+        for row in zip(*columns, strict=True):
+            digest.update(b"%s\0%d\0%d\n" % row)
         return digest.hexdigest()
 
 
@@ -64,6 +65,8 @@ def _members(path, start, stop, name):
         file.seek(start)
         archive = tarfile.TarFile(fileobj=file)
         for info in archive:
+            if info.issparse():  # its bytes are not those of the picture
+                raise tarfile.ReadError(f"{info.name} in it is a sparse file")
             if info.offset_data + info.size > stop:
                 raise _truncated(name)
             if info.isreg():
