@@ -41,11 +41,10 @@ class Members:
         return Members(self.names[places], self.offsets[places], self.sizes[places])
 
     def sha256(self):
-        """Of the names, sizes and offsets."""
+        """Of the names and sizes."""
         digest = hashlib.sha256()
-        columns = (self.names.tolist(), self.sizes.tolist(), self.offsets.tolist())
-        for row in zip(*columns, strict=True):
-            digest.update(b"%s\0%d\0%d\n" % row)
+        for name, size in zip(self.names.tolist(), self.sizes.tolist(), strict=True):
+            digest.update(b"%s\0%d\n" % (name, size))
         return digest.hexdigest()
 
 
@@ -114,7 +113,9 @@ def inner(path, outer, mapped=map, cache=None):
     Raises:
       UserError: if one of them is no tar archive, or is not whole.
     """
-    kept = None if cache is None else cache / f"index-{outer.sha256()[:16]}.npz"
+    # The same files may have been packed in another order.
+    key = hashlib.sha256(outer.sha256().encode() + outer.offsets.tobytes()).hexdigest()[:16]
+    kept = None if cache is None else cache / f"index-{key}.npz"
     if kept is not None and files.exists(kept):
         arrays = load_npz(kept)
         return Members(*(arrays[key] for key in ("names", "offsets", "sizes"))), arrays["counts"]
