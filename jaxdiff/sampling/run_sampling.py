@@ -97,15 +97,17 @@ def _work(job, shards, settings, place):
     repeated = set()
     while True:
         held = _sample(job, shards, place)
-        if files.exists(shards.out / MANIFEST):
+        missing = {*range(shards.total)} - {*shards.there()}
+        if files.exists(shards.out / MANIFEST):  # then another process removes the shards
             return merge.manifest(shards.out, settings)
-        if missing := {*range(shards.total)} - {*shards.there()}:
+        if missing:
             _say_missing(shards, held, sorted(missing))
             return None
         try:
             return merge.merge(job, shards, settings)
         except locks.InUse:
-            print(f"Its shards are being merged by {locks.holder(shards.out / locks.LOCK)}.")
+            who = locks.holder(shards.out / locks.LOCK)
+            print(f"All {shards.total} shards are there, and are being merged by {who}.")
             return None
         except merge.CorruptShard as error:
             if error.number in repeated:

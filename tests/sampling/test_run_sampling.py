@@ -26,7 +26,7 @@ from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import merge, run_sampling
 from jaxdiff.sampling.job import Job
 from jaxdiff.sampling.pipeline import Params, Pipeline
-from jaxdiff.sampling.shards import Place, Progress
+from jaxdiff.sampling.shards import Place, Progress, Shards
 from jaxdiff.sampling.trained_model import load
 from tests import disk, tiny
 from tests.runs import make_run, random_params, sample
@@ -262,6 +262,25 @@ def test_a_finished_job_does_nothing_and_what_was_changed_is_refused(
     (out / "manifest.json").write_bytes(manifest.replace(b'"seed": 4', b'"seed": 1'))
     with pytest.raises(UserError, match=r"manifest\.json"):
         sample(out, model, 13, **fields)
+
+
+def test_shards_that_another_process_has_just_merged_are_not_missing(
+    finished, tmp_path, monkeypatch, capsys
+):
+    shards, settings = (
+        Shards(epath.Path(tmp_path), 13, 4),
+        files.read_json(epath.Path(finished[0]) / "settings.json"),
+    )
+
+    def there(_):
+        shutil.copy(finished[0] / "manifest.json", tmp_path)
+        return []
+
+    monkeypatch.setattr(run_sampling, "_sample", lambda *_: [])
+    monkeypatch.setattr(Shards, "there", there)
+    found = run_sampling._work(None, shards, settings, Place(0, 2))
+    assert found["sha256"] == finished[2]["sha256"]
+    assert capsys.readouterr().out == ""
 
 
 def test_folders_that_are_not_ours_are_refused(folder, model, tmp_path):
