@@ -66,6 +66,8 @@ def find(paths):
     """
     splits, arrays, kit = {}, [], []
     for path in paths:
+        if not files.exists(path):
+            raise UserError(f"{path} does not exist: give files of ImageNet or their folder.")
         found = list(_inside(path)) if files.is_folder(path) else [(_kind(path), path)]
         if not found:
             raise UserError(

@@ -146,6 +146,7 @@ def test_folders_that_are_not_right(pictures, made, tmp_path):
     refused(folder, made, match="are both the split train", image_size=SIZE)
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", match="holds nothing of ImageNet", image_size=SIZE)
+    refused(tmp_path / "nowhere", match="nowhere does not exist", image_size=SIZE)
     refused(made / synthetic.DEVKIT, match="no pictures", image_size=SIZE)
     (folder / "train" / synthetic.WNIDS[0]).rename(folder / "train" / "tench")
     refused(folder, match="tench, which is no wnid", image_size=SIZE)
