@@ -105,9 +105,10 @@ def tpu_workers(environ=os.environ):
     """
     if "TPU_SKIP_MDS_QUERY" in environ or not _has_tpu():
         return None
-    worker = get("attributes/agent-worker-number", environ)
-    endpoints = get("attributes/worker-network-endpoints", environ)
-    if worker is None or endpoints is None:
+    # Where no server answers, the first question alone is waited for.
+    if (worker := get("attributes/agent-worker-number", environ)) is None:
+        return None
+    if (endpoints := get("attributes/worker-network-endpoints", environ)) is None:
         return None
     # `host,host`, and earlier `name:id:address,...`.
     hosts = [endpoint.split(":")[-1].strip() for endpoint in endpoints.split(",")]

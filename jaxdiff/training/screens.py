@@ -209,8 +209,8 @@ def end(run, number, training, overall, restart):
         steps, seconds, waiting = overall
         rate = steps * training.batch_size / seconds
         pace = (
-            f" ({steps:,} steps in {_duration(seconds)}: {rate:,.1f} images/s, {waiting:.0%} of "
-            "the time waiting for data)"
+            f" ({steps:,} step{'s' * (steps != 1)} in {_duration(seconds)}: {rate:,.1f} images/s, "
+            f"{waiting:.0%} of the time waiting for data)"
         )
     if number < training.num_steps:
         command = "the same command without --restart" if restart else "the same command"
