@@ -192,8 +192,10 @@ def test_settings_are_claimed_by_one_of_those_who_begin_at_once(folder):
         said = [text for text in threads.map(claim, range(3)) if text]
     assert len(said) == 2
     assert all("another seed" in text for text in said)
-    claims.take_back(folder, "settings.json", ".shard-*.lock")
-    assert files.names(folder) == []
+    (seed,) = files.read_json(folder / "settings.json").values()
+    for other, left in ((seed + 1, ["settings.json"]), (seed, [])):
+        claims.take_back(folder, {"seed": other}, "settings.json", ".shard-*.lock")
+        assert files.names(folder) == left
 
 
 def test_a_folder_is_claimed_by_its_settings(folder):

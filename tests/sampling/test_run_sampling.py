@@ -187,6 +187,23 @@ def test_what_fails_before_there_is_a_shard_takes_the_settings_back(model, tmp_p
     assert files.names(out) == ["settings.json"]
 
 
+def test_a_folder_that_was_removed_and_is_another_requests_is_left_to_it(
+    model, tmp_path, monkeypatch
+):
+    out, whole = epath.Path(tmp_path / "out"), Job.sample
+
+    def sample(*args, **kwargs):
+        files.remove_tree(out)
+        files.write_json(out / "settings.json", {**model.job(13, seed=5).settings, "shard": 4})
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(Job, "sample", sample)
+    with pytest.raises(UserError, match="with another seed"):
+        run_sampling.run(model.job(13, seed=4, batch_size=4), out, 4)
+    assert files.names(out) == ["settings.json"]
+    assert files.read_json(out / "settings.json")["seed"] == 5
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
 def test_a_signal_ends_a_job_after_the_batch_in_flight(
     model, tmp_path, monkeypatch, number, status, capfd
