@@ -88,13 +88,14 @@ def data_record(config, run, source):
     return described
 
 
-def check_same_command(config, workdir, restart):
+def check_same_command(config, workdir, restart, profile):
     """Checks that all processes do the same; else their programs would not fit each other.
 
     Args:
       config: the run's.
       workdir: its folder, as it was given.
       restart: whether what the folder holds is moved aside.
+      profile: which steps are traced.
 
     Raises:
       UserError: in all processes, if they differ.
@@ -103,6 +104,7 @@ def check_same_command(config, workdir, restart):
         "--config": json_text(to_dict(config)),
         "--workdir": os.fspath(workdir),
         "--restart": str(restart),
+        "--profile": str(tuple(profile)),
         "versions": f"{__version__}, JAX {jax.__version__}",
     }
     if different := [name for name, text in given.items() if not processes.same_everywhere(text)]:

@@ -12,7 +12,7 @@ WORKDIR = "runs/a"
 
 
 def meet(monkeypatch, other):
-    """Checks beside a process that was given `other`: (config, workdir, restart)."""
+    """Checks beside a process that was given `other`: (config, workdir, restart, profile)."""
     theirs, mine = [], []
 
     def note(number):
@@ -25,21 +25,23 @@ def meet(monkeypatch, other):
         processes, "everywhere", lambda n: mine.append(n) or [theirs[len(mine) - 1], n]
     )
     monkeypatch.setattr(processes, "count", lambda: 2)
-    loop.workdir_lib.check_same_command(linear.config(), WORKDIR, False)
+    loop.workdir_lib.check_same_command(linear.config(), WORKDIR, False, ())
 
 
 @pytest.mark.parametrize(
-    ("fields", "workdir", "restart", "named"),
+    ("fields", "workdir", "restart", "profile", "named"),
     [
-        ({"training.log_every": 7}, WORKDIR, False, "--config:"),
-        ({"training.learning_rate": 0.5}, "runs/b", False, "--config and --workdir:"),
-        ({}, WORKDIR, True, "--restart:"),
+        ({"training.log_every": 7}, WORKDIR, False, (), "--config:"),
+        ({"training.learning_rate": 0.5}, "runs/b", False, (), "--config and --workdir:"),
+        ({}, WORKDIR, True, (20, 5), "--restart and --profile:"),
     ],
 )
-def test_another_command_in_one_process_is_refused(monkeypatch, fields, workdir, restart, named):
+def test_another_command_in_one_process_is_refused(
+    monkeypatch, fields, workdir, restart, profile, named
+):
     with pytest.raises(UserError, match=f"2 processes were given different {named}"):
-        meet(monkeypatch, (replaced(linear.config(), fields), workdir, restart))
+        meet(monkeypatch, (replaced(linear.config(), fields), workdir, restart, profile))
 
 
 def test_the_same_command_is_not(monkeypatch):
-    meet(monkeypatch, (linear.config(), WORKDIR, False))
+    meet(monkeypatch, (linear.config(), WORKDIR, False, ()))
