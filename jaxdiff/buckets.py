@@ -1,9 +1,10 @@
-"""Files in a bucket, beyond what `etils.epath` does; for `jaxdiff.files` and `jaxdiff.claims`.
+"""Files in a bucket, beyond what `etils.epath` does; for `files`, `locks` and `local_copies`.
 
 Errors are those of fsspec and of Google's client, which `files.reading` and `files.writing` turn
 into sentences.
 """
 
+import contextlib
 import functools
 import os
 
@@ -102,9 +103,10 @@ def move(path, to, last=None):
 
 
 def remove_tree(path):
-    """Removes what is at or under an address."""
+    """Removes what is at or under an address; others may do the same."""
     if found := storage(path).find(os.fspath(path)):
-        storage(path).rm(found)
+        with contextlib.suppress(FileNotFoundError):  # nothing of it is there any more
+            storage(path).rm(found)
 
 
 def swap(path, content, generation):

@@ -140,15 +140,17 @@ def claim(out, settings, name, own=()):
     check_same(out, files.read_json(path, advice=OUT), settings)
 
 
-def take_back(out, name, locks):
+def take_back(out, settings, name, locks):
     """Removes the settings of a request that has no results, if nobody works on it.
 
     Args:
-      out, name: as of `claim`.
+      out, settings, name: as of `claim`.
       locks: pattern of names of the locks in the folder that programs hold while they work.
     """
     held = fnmatch.filter(there := files.names(out), locks)
     if {*there} - {name, *held}:
+        return
+    if name in there and files.read_json(out / name, advice=OUT) != _as_read(settings):
         return
     for each in held:
         if (release := try_lock(out / each, each)) is None:
@@ -194,9 +196,14 @@ def check_same(out, old, settings):
     Raises:
       UserError: naming what differs.
     """
-    settings = json.loads(json.dumps(settings))  # as they would be read
+    settings = _as_read(settings)
     if different := [k for k in {**settings, **old} if k not in old or old[k] != settings.get(k)]:
         raise UserError(
             f"{out} holds the results of another request, with another {', '.join(different)}: "
             f"{OUT}."
         )
+
+
+def _as_read(settings):
+    """Settings as they are read from a file."""
+    return json.loads(json.dumps(settings))

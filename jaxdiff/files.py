@@ -283,12 +283,14 @@ def remove(path):
 
 
 def remove_tree(path):
-    """Removes a file or a folder with all that is in it, if it is there."""
+    """Removes a file or a folder with all that is in it, if it is there; others may do the same."""
     with writing(path):
         if is_remote(path):
             buckets.remove_tree(path)
         elif path.is_dir():
-            shutil.rmtree(path)
+            while path.exists():  # what another program removed first ends rmtree
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 

@@ -25,9 +25,21 @@ LOCK = ".lock"  # the name of a folder's
 BEAT, DEAD = 15.0, 60.0  # seconds
 
 
+class InUse(UserError):
+    """What another program holds."""
+
+
 @contextlib.contextmanager
 def own_lock(path, what):
-    """The same, held by this process alone."""
+    """Holds a lock for this process alone while the context is open; `claims.lock` is for all.
+
+    Args:
+      path: of the lock.
+      what: it protects, to begin a sentence.
+
+    Raises:
+      InUse: if another program holds it, naming its process, host and when it began.
+    """
     release = take(path, what)
     try:
         yield
@@ -35,12 +47,13 @@ def own_lock(path, what):
         release()
 
 
-class InUse(UserError):
-    """What another program holds."""
-
-
 def take(path, what, wait=True):
-    """Locks a file; returns a function that releases it."""
+    """Locks a file, or raises InUse; returns a function that releases it.
+
+    Args:
+      path, what: as for `own_lock`.
+      wait: whether to watch a holder on gs:// that may have been killed, for up to DEAD seconds.
+    """
     release = try_lock(path, what)
     if release is None and wait and (dead := Watch().dead([path])):
         release = try_lock(path, what, dead[path])
@@ -130,8 +143,8 @@ def _take_object(path, what, generation):
     """Writes an object, again and again in a thread; returns a function that releases it, or None.
 
     Args:
-      path, what: as for `lock`.
-      generation: that it is to have: 0 for none.
+      path, what: as for `own_lock`.
+      generation: that the object has until then; 0: there is none.
     """
     content = _own_name()
     if (generation := _swap(path, content, generation)) is None:

@@ -36,7 +36,7 @@ def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
 
     process = start(*train_flags(workdir, **endless))
     line = process.stdout.readline()
-    while "from step" not in line:
+    while not line.startswith("Continuing from step"):
         line = process.stdout.readline()
     resumed = int(line.split()[3])
     assert resumed >= 10
@@ -45,7 +45,7 @@ def test_train_is_killed_resumed_terminated_finished_and_sampled(tmp_path):
     process.terminate()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
-    stopped = int(out.split("saved at step")[1].split(":")[0])
+    stopped = int(out.split("saved at step")[1].split()[0])
     assert max(steps()) == stopped
 
     end = stopped + 3

@@ -1,5 +1,6 @@
 import json
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -111,6 +112,14 @@ def test_files_and_folders_are_moved_copied_and_removed(folder):
     for _ in range(2):
         files.remove(folder / "d")
         files.remove_tree(folder / "x")
+    assert files.names(folder) == []
+
+
+def test_several_may_remove_a_folder_at_once(folder):
+    for number in range(300):
+        files.write_text(folder / "all" / str(number % 3) / str(number), "x")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(files.remove_tree, [folder / "all"] * 4))
     assert files.names(folder) == []
 
 

@@ -176,7 +176,8 @@ def sample(flags, out):
     assert programs[1].returncode == -signal.SIGKILL
     ends = ended([programs[0], launch(1)], 900)
     assert [status for status, _, _ in ends] == [0, 0], ends
-    assert sum(f"{SAMPLES} samples are in" in said for _, said, _ in ends) == 1
+    # Both, if the second was started when the first had merged already.
+    assert any(f"{SAMPLES} samples are in" in said for _, said, _ in ends)
     name = f"samples_{SAMPLES}x{SIZE}x{SIZE}x3.npz"
     assert sorted(files.names(out)) == ["grid.png", "manifest.json", name, "settings.json"]
     arrays = load_npz(out / name)

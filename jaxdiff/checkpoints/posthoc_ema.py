@@ -179,7 +179,7 @@ def template(plan):
     except checkpointer.CorruptCheckpoint as error:
         raise checkpointer.corrupt(folder, plan.step, error) from None
     shapes = jax.tree.map(lambda leaf: leaf.update(dtype="float32"), shapes)
-    return placed(shapes, parameter_sharding(make_mesh(len(jax.devices())), shapes))
+    return placed(shapes, parameter_sharding(make_mesh(len(processes.devices())), shapes))
 
 
 def rebuild(plan, template):

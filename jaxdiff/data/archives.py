@@ -64,6 +64,8 @@ def _members(path, start, stop, name):
         file.seek(start)
         archive = tarfile.TarFile(fileobj=file)
         for info in archive:
+            if info.issparse():  # its bytes are not those of the picture
+                raise tarfile.ReadError(f"{info.name} in it is a sparse file")
             if info.offset_data + info.size > stop:
                 raise _truncated(name)
             if info.isreg():
@@ -111,7 +113,9 @@ def inner(path, outer, mapped=map, cache=None):
     Raises:
       UserError: if one of them is no tar archive, or is not whole.
     """
-    kept = None if cache is None else cache / f"index-{outer.sha256()[:16]}.npz"
+    # The same files may have been packed in another order.
+    key = hashlib.sha256(outer.sha256().encode() + outer.offsets.tobytes()).hexdigest()[:16]
+    kept = None if cache is None else cache / f"index-{key}.npz"
     if kept is not None and files.exists(kept):
         arrays = load_npz(kept)
         return Members(*(arrays[key] for key in ("names", "offsets", "sizes"))), arrays["counts"]

@@ -37,8 +37,6 @@ def open_arrays(paths, values, kit, mapped):
     Raises:
       UserError: if a file is none of these, or of another size than is wanted.
     """
-    from jaxdiff.data.imagenet import words
-
     classes, places = sorted(kit.numbers), ilsvrc.order(kit.numbers)
     splits = _by_split(paths)
     sizes = {path: _size(path, values.image_size) for each in splits.values() for path in each}
@@ -75,7 +73,7 @@ def open_arrays(paths, values, kit, mapped):
         request,
         tuple(notes),
         values.encoding,
-        words(classes, kit),
+        ilsvrc.words(classes, kit),
     )
 
 

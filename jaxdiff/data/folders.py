@@ -72,8 +72,8 @@ def open_folder(folder, values, conditions=None, mapped=map):
 
     parts = tuple(Split(n, len(p), functools.partial(read, p)) for n, p in splits.items())
     asked = ("image_size", "channels", "held_out", "layout", "bits", "encoding")
-    sources = [len(everything), checksum((p.path, p.size) for p in everything)]
-    sources += [[feature, checksum(others[feature].values())] for feature in others]
+    sources = [len(everything), _checksum((p.path, p.size) for p in everything)]
+    sources += [[feature, _checksum(others[feature].values())] for feature in others]
     request = {"kind": "folder", "sources": sources} | {n: getattr(values, n) for n in asked}
     labels = {"label": ()} if classes else {}
     return Dataset(parts, labels | shapes, classes, request, (*notes, *more), values.encoding)
@@ -114,7 +114,7 @@ def _paired(folder, pictures):
     return {path: by_stem[stem] for path, stem in stems.items()}
 
 
-def checksum(named_sizes):
+def _checksum(named_sizes):
     """Of pictures' names and sizes, in their order."""
     listing = "".join(f"{name}\0{size}\n" for name, size in named_sizes)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()

@@ -13,6 +13,7 @@ import gzip
 import io
 import re
 import tarfile
+import zlib
 
 import numpy as np
 
@@ -28,6 +29,7 @@ WNID = r"n\d{8}"
 META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
 LISTS = ("map_clsloc.txt", "LOC_synset_mapping.txt")
+WORDS = "synset_words.txt"  # which is written beside the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _with_devkit(kit, path):
 
 def _devkit_files(path):
     """The bytes of meta.mat and of the ground truth."""
-    with contextlib.suppress(tarfile.TarError, EOFError, gzip.BadGzipFile, OSError):
+    with contextlib.suppress(tarfile.TarError, EOFError, zlib.error, OSError):
         if files.is_folder(path):
             if all(files.exists(path / name) for name in (META, TRUTH)):
                 return [files.read_bytes(path / name) for name in (META, TRUTH)]
@@ -183,6 +185,12 @@ def order(numbers):
     for place, wnid in enumerate(sorted(numbers)):
         places[numbers[wnid]] = place
     return places
+
+
+def words(classes, kit):
+    """{WORDS: a line `n01440764 tench, Tinca tinca` for each class}, where they are known."""
+    lines = [f"{wnid} {kit.words[wnid]}\n" for wnid in classes if wnid in kit.words]
+    return {WORDS: "".join(lines)} if lines else {}
 
 
 def findings(split, labels, classes, kit):

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from jaxdiff import files
-from jaxdiff.data import archives, ilsvrc
+from jaxdiff.data import archives, downsampled, ilsvrc
 from jaxdiff.data import layout as layout_lib
 from jaxdiff.data.archives import Members
 from jaxdiff.data.dataset import INFO, Dataset, Skipped, Split, stored
@@ -26,7 +26,6 @@ from jaxdiff.data.pictures import decode_as_stored
 from jaxdiff.data.prepared import PROGRESS, claim
 from jaxdiff.errors import UserError
 
-WORDS = "synset_words.txt"
 ARRAYS = r"(train_data_batch(_\d+)?|val_data)\.npz"  # as image-net.org calls them
 KNOWN = {
     "ILSVRC2012_img_train.tar": "train",
@@ -36,9 +35,9 @@ KNOWN = {
 }
 FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 ON_THE_WAY = r"ILSVRC|Data|CLS-LOC|ILSVRC2012_devkit_t12|Imagenet\d+_\w*npz"  # looked into
-# What a picture takes, for the lines before the work begins.
+# What an image takes, for the lines before the work begins.
 PNG_SHARE = 0.7  # of height x width x 3 bytes
-SECONDS = 1 / 200  # of one core, see benchmarks/imagenet_preparation.py
+SECONDS = 1 / 200  # of one core, to decode a picture, see benchmarks/imagenet_preparation.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +66,8 @@ def find(paths):
     """
     splits, arrays, kit = {}, [], []
     for path in paths:
+        if not files.exists(path):
+            raise UserError(f"{path} does not exist: give files of ImageNet or their folder.")
         found = list(_inside(path)) if files.is_folder(path) else [(_kind(path), path)]
         if not found:
             raise UserError(
@@ -171,8 +172,6 @@ def open_imagenet(paths, name, values, out, mapped):
     Raises:
       UserError: if something is missing, not whole, or not of ImageNet.
     """
-    from jaxdiff.data import downsampled
-
     sources = find(paths)
     kit = ilsvrc.read_kit(sources.kit)
     if sources.arrays:
@@ -203,16 +202,10 @@ def open_imagenet(paths, name, values, out, mapped):
             read = functools.partial(_read, chosen, labels, values, mapped)
             parts.append(Split(split, len(labels), read))
     shapes = {"label": (), "image": (values.image_size, values.image_size, 3)}
-    texts = words(classes, kit)
+    texts = ilsvrc.words(classes, kit)
     return Dataset(
         tuple(parts), shapes, tuple(classes), request, tuple(notes), values.encoding, texts
     )
-
-
-def words(classes, kit):
-    """{WORDS: a line `n01440764 tench, Tinca tinca` for each class}, where they are known."""
-    lines = [f"{wnid} {kit.words[wnid]}\n" for wnid in classes if wnid in kit.words]
-    return {WORDS: "".join(lines)} if lines else {}
 
 
 def _reader(split, path, kit):
@@ -347,6 +340,7 @@ def plan(dataset, out, workers):
             f"{out} needs about {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there: make "
             "room, or choose another --out."
         )
-    hours = count * SECONDS / 3600
     yield f"{out} will take about {size / 1e9:.2f} GB, of {free / 1e9:.2f} GB that are free."
-    yield f"{count:,} pictures take about {hours:.2f} hours of one core; workers: {workers}."
+    if dataset.request["kind"] == "imagenet":  # others are arrays already
+        hours = count * SECONDS / 3600
+        yield f"{count:,} pictures take about {hours:.2f} hours of one core; workers: {workers}."

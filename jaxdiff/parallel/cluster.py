@@ -236,8 +236,8 @@ def _number(environ, name):
 def _missing(environ, size, names):
     missing = [name for name in names if not environ.get(name)]
     return ValueError(
-        f"{size} names several processes, but {_words(missing)} not set: set all of them; "
-        "commands that join the processes can run alone by --nodistributed."
+        f"{size} names several processes, but {_words(missing)} not set: set all of them, or unset "
+        f"{size} to run this process alone."
     )
 
 

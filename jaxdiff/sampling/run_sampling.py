@@ -49,7 +49,7 @@ def run(job, out, shard_size=None, place=None):
         except BaseException:
             if can_lock or place.count == 1:  # else others may be in the folder
                 files.remove_if_empty(out / SHARDS)
-                claims.take_back(out, SETTINGS, LOCKS)
+                claims.take_back(out, settings, SETTINGS, LOCKS)
             raise
     if manifest is not None:
         _end(out, manifest, job.num_samples)
@@ -96,16 +96,18 @@ def _work(job, shards, settings, place):
     """
     repeated = set()
     while True:
-        held = _sample(job, shards, place)
-        if files.exists(shards.out / MANIFEST):
+        held = _sample(job, shards, settings, place)
+        missing = {*range(shards.total)} - {*shards.there()}
+        if files.exists(shards.out / MANIFEST):  # then another process removes the shards
             return merge.manifest(shards.out, settings)
-        if missing := {*range(shards.total)} - {*shards.there()}:
+        if missing:
             _say_missing(shards, held, sorted(missing))
             return None
         try:
             return merge.merge(job, shards, settings)
         except locks.InUse:
-            print(f"Its shards are being merged by {locks.holder(shards.out / locks.LOCK)}.")
+            who = locks.holder(shards.out / locks.LOCK)
+            print(f"All {shards.total} shards are there, and are being merged by {who}.")
             return None
         except merge.CorruptShard as error:
             if error.number in repeated:
@@ -115,7 +117,7 @@ def _work(job, shards, settings, place):
             files.remove(shards.path(error.number))
 
 
-def _sample(job, shards, place):
+def _sample(job, shards, settings, place):
     """Samples the shards that are free; numbers of those that others hold."""
     there, begun = shards.there(), time.monotonic()
     _announce(job, shards, place, len(there))
@@ -127,6 +129,8 @@ def _sample(job, shards, place):
         numbers = shards.numbers(number)
         found = job.sample(params(), numbers, batch_size, bar=bar)
         arrays = {"images": found["images"], finite.ARRAY: numbers[~found["finite"]]}
+        # The folder may have been removed meanwhile, and be another request's by now.
+        claims.claim(shards.out, settings, SETTINGS)
         save_npz(shards.path(number), arrays)
         own.append(number)
         bar.end_shard()

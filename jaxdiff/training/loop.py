@@ -74,6 +74,7 @@ def train(config, workdir, interrupt=None, restart=False, profile=()):
     with contextlib.ExitStack() as stack:
         interrupt = interrupt or stack.enter_context(Interrupt())
         stack.enter_context(out_of_memory(SMALLER))
+        workdir_lib.check_same_command(config, workdir, restart, profile)
         stack.enter_context(run.held("--workdir"))
         _train(config, run, interrupt, restart, profile)
 

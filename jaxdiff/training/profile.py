@@ -8,13 +8,15 @@ from tqdm import tqdm
 from jaxdiff import files
 from jaxdiff.claims import in_first
 from jaxdiff.errors import UserError
+from jaxdiff.parallel import processes
 
 
 class Profile:
     """Writes RUN/tensorboard/plugins/profile/<time>/ of steps START + 1 to START + STEPS.
 
     The first process traces the devices that are its own. The steps before are waited for, so that
-    nothing of them is in the trace.
+    nothing of them is in the trace. A run that continues behind START is not traced, so that the
+    command that began it continues it.
 
     Arguments:
       asked: (START, STEPS), or () for no trace.
@@ -23,7 +25,7 @@ class Profile:
       num_steps: of the whole run.
 
     Raises:
-      UserError: for other numbers, and steps that this program will not take.
+      UserError: for other numbers, and steps after the last.
     """
 
     def __init__(self, asked, run, number, num_steps):
@@ -37,12 +39,14 @@ class Profile:
                 f"{given}: give START,STEPS, two whole numbers such as 200,10 for a trace of steps "
                 "201 to 210."
             )
-        self._begin, self._end = asked[0], sum(asked)
-        if self._begin < number or self._end > num_steps:
-            raise UserError(
-                f"{given}, which asks for steps {self._begin + 1} to {self._end}, and training "
-                f"continues from step {number} and ends at {num_steps}: choose steps in between."
-            )
+        begin, end = asked[0], sum(asked)
+        steps = f"{given}, which asks for steps {begin + 1} to {end}"
+        if end > num_steps:
+            raise UserError(f"{steps}, and training ends at {num_steps}: choose steps before.")
+        if begin >= number:
+            self._begin, self._end = begin, end
+        elif processes.is_first():
+            print(f"No trace: {steps}, and training continues from step {number}.", flush=True)
 
     def at(self, number, results):
         """Begins or ends the trace, if this is its place; after each step, and before the first.

@@ -73,7 +73,7 @@ def _changed(settings):
 
 def _text(value):
     if isinstance(value, tuple):
-        return " ".join(map(_text, value))
+        return " ".join(map(_text, value)) or "none"
     if dataclasses.is_dataclass(value):
         return f"{type(value).__name__}({', '.join(_changed(value))})"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,22 +1,26 @@
 """A run's folder before training: claiming it for its settings, and finding where to continue."""
 
 import dataclasses
+import os
 import sys
 
 import jax
 import numpy as np
 
 from jaxdiff import files
+from jaxdiff.checked_json import json_text
 from jaxdiff.checkpoints import checkpointer
 from jaxdiff.checkpoints.run import Run
 from jaxdiff.claims import in_first
 from jaxdiff.config import EDM, PixelCodec, differences, replaced
+from jaxdiff.config.serialization import to_dict
 from jaxdiff.data import record
 from jaxdiff.data.statistics import standard_deviation
 from jaxdiff.errors import UserError
 from jaxdiff.parallel import processes
 from jaxdiff.training.restart import ASIDE, require_none_lost, set_history_aside
 from jaxdiff.training.state import NonFiniteSteps, State
+from jaxdiff.version import __version__
 
 
 def adopt_process(config, run):
@@ -82,6 +86,32 @@ def data_record(config, run, source):
             file=sys.stderr,
         )
     return described
+
+
+def check_same_command(config, workdir, restart, profile):
+    """Checks that all processes do the same; else their programs would not fit each other.
+
+    Args:
+      config: the run's.
+      workdir: its folder, as it was given.
+      restart: whether what the folder holds is moved aside.
+      profile: which steps are traced.
+
+    Raises:
+      UserError: in all processes, if they differ.
+    """
+    given = {
+        "--config": json_text(to_dict(config)),
+        "--workdir": os.fspath(workdir),
+        "--restart": str(restart),
+        "--profile": str(tuple(profile)),
+        "versions": f"{__version__}, JAX {jax.__version__}",
+    }
+    if different := [name for name, text in given.items() if not processes.same_everywhere(text)]:
+        raise UserError(
+            f"The {processes.count()} processes were given different {' and '.join(different)}: "
+            "start the same command, of the same versions, in each."
+        )
 
 
 def claim(run, config, described, restart=False):

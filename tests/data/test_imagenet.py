@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image as Picture
 
 from jaxdiff.config import Label
@@ -203,6 +204,18 @@ def test_an_interrupted_preparation_continues(made, tmp_path, small_shards, monk
     with pytest.raises(UserError, match="image_size"):
         prepare_here("imagenet", made, out=out, image_size=16)
     assert contents(out) == whole
+
+
+def test_what_was_found_in_an_archive_is_not_used_for_another(tmp_path):
+    held = {f"n0000000{n}.tar": synthetic.tar({f"{n}.JPEG": b"%d" % n}) for n in range(2)}
+    path, found = epath.Path(tmp_path) / "train.tar", []
+    for order in (held, dict(reversed(held.items()))):
+        path.write_bytes(synthetic.tar(order))
+        outer = archives.members(path).sorted()
+        found.append(archives.inner(path, outer, cache=epath.Path(tmp_path))[0])
+        content = [path.read_bytes()[n : n + 1] for n in found[-1].offsets]
+        assert content == [b"0", b"1"]
+    assert found[0].names.tolist() == found[1].names.tolist()
 
 
 def test_two_processes_change_no_byte(made, tmp_path):

@@ -1,5 +1,6 @@
 """Sources that are not ImageNet, or not the whole of it: what is refused, in which words."""
 
+import io
 import tarfile
 
 import numpy as np
@@ -66,6 +67,22 @@ def an_inner_page(folder):
     (folder / synthetic.TRAIN).write_bytes(synthetic.tar(inner))
 
 
+def a_sparse_file(folder):
+    picture = tarfile.TarInfo("n01440764_1.JPEG")
+    picture.size, picture.pax_headers = 4, {"GNU.sparse.map": "1000,4"}
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(picture, io.BytesIO(b"data"))
+    inner = {"n01440764.tar": file.getvalue()}
+    (folder / synthetic.TRAIN).write_bytes(synthetic.tar(inner))
+
+
+def a_changed_devkit(folder):
+    content = bytearray((folder / synthetic.DEVKIT).read_bytes())
+    content[40:80] = bytes(40)
+    (folder / synthetic.DEVKIT).write_bytes(content)
+
+
 def no_pictures(folder):
     (folder / synthetic.VAL).unlink()
     (folder / synthetic.TRAIN).write_bytes(synthetic.tar({"n01440764.tar": synthetic.tar({})}))
@@ -96,6 +113,8 @@ def more_pictures(folder):
         (cut_in_a_class, "img_train.tar is not whole"),
         (cut_between_classes, "img_train.tar is not whole"),
         (cut_devkit, "devkit_t12.tar.gz is not the development kit"),
+        (a_changed_devkit, "devkit_t12.tar.gz is not the development kit"),
+        (a_sparse_file, "n01440764.tar in .*n01440764_1.JPEG in it is a sparse file"),
         (cut_within, "n01440764.tar in .*img_train.tar is not whole"),
         (an_inner_page, "n01440764.tar in .*img_train.tar is no tar archive"),
         (no_pictures, "holds no picture"),
@@ -127,6 +146,7 @@ def test_folders_that_are_not_right(pictures, made, tmp_path):
     refused(folder, made, match="are both the split train", image_size=SIZE)
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", match="holds nothing of ImageNet", image_size=SIZE)
+    refused(tmp_path / "nowhere", match="nowhere does not exist", image_size=SIZE)
     refused(made / synthetic.DEVKIT, match="no pictures", image_size=SIZE)
     (folder / "train" / synthetic.WNIDS[0]).rename(folder / "train" / "tench")
     refused(folder, match="tench, which is no wnid", image_size=SIZE)

@@ -61,6 +61,10 @@ def test_numbers_of_all_processes(monkeypatch):
     for flags, first in (([0, 1, 1], 1), ([0, 0, 0], None), ([1, 0, 1], 0)):
         monkeypatch.setattr(processes, "everywhere", lambda _, flags=flags: flags)
         assert processes.first_where(False) == first
+    monkeypatch.setattr(processes, "everywhere", lambda number: [number, number])
+    assert processes.same_everywhere("a")
+    monkeypatch.setattr(processes, "everywhere", lambda number: [number, number + 1])
+    assert not processes.same_everywhere("a")
 
 
 def test_the_others_are_joined_without_a_flag(joined, monkeypatch):

@@ -26,7 +26,7 @@ from jaxdiff.parallel.mesh import make_mesh
 from jaxdiff.sampling import merge, run_sampling
 from jaxdiff.sampling.job import Job
 from jaxdiff.sampling.pipeline import Params, Pipeline
-from jaxdiff.sampling.shards import Place, Progress
+from jaxdiff.sampling.shards import Place, Progress, Shards
 from jaxdiff.sampling.trained_model import load
 from tests import disk, tiny
 from tests.runs import make_run, random_params, sample
@@ -187,6 +187,23 @@ def test_what_fails_before_there_is_a_shard_takes_the_settings_back(model, tmp_p
     assert files.names(out) == ["settings.json"]
 
 
+def test_a_folder_that_was_removed_and_is_another_requests_is_left_to_it(
+    model, tmp_path, monkeypatch
+):
+    out, whole = epath.Path(tmp_path / "out"), Job.sample
+
+    def sample(*args, **kwargs):
+        files.remove_tree(out)
+        files.write_json(out / "settings.json", {**model.job(13, seed=5).settings, "shard": 4})
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(Job, "sample", sample)
+    with pytest.raises(UserError, match="with another seed"):
+        run_sampling.run(model.job(13, seed=4, batch_size=4), out, 4)
+    assert files.names(out) == ["settings.json"]
+    assert files.read_json(out / "settings.json")["seed"] == 5
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
 def test_a_signal_ends_a_job_after_the_batch_in_flight(
     model, tmp_path, monkeypatch, number, status, capfd
@@ -262,6 +279,25 @@ def test_a_finished_job_does_nothing_and_what_was_changed_is_refused(
     (out / "manifest.json").write_bytes(manifest.replace(b'"seed": 4', b'"seed": 1'))
     with pytest.raises(UserError, match=r"manifest\.json"):
         sample(out, model, 13, **fields)
+
+
+def test_shards_that_another_process_has_just_merged_are_not_missing(
+    finished, tmp_path, monkeypatch, capsys
+):
+    shards, settings = (
+        Shards(epath.Path(tmp_path), 13, 4),
+        files.read_json(epath.Path(finished[0]) / "settings.json"),
+    )
+
+    def there(_):
+        shutil.copy(finished[0] / "manifest.json", tmp_path)
+        return []
+
+    monkeypatch.setattr(run_sampling, "_sample", lambda *_: [])
+    monkeypatch.setattr(Shards, "there", there)
+    found = run_sampling._work(None, shards, settings, Place(0, 2))
+    assert found["sha256"] == finished[2]["sha256"]
+    assert capsys.readouterr().out == ""
 
 
 def test_folders_that_are_not_ours_are_refused(folder, model, tmp_path):

@@ -120,8 +120,8 @@ def poisoned(monkeypatch):
     plain = loop.batches
 
     def train(folder, steps, **overrides):
-        def batches(source, size, seed, first, workers):
-            inner = plain(source, size, seed, first, workers)
+        def batches(source, size, seed, first, *others):
+            inner = plain(source, size, seed, first, *others)
             try:
                 for number, batch in enumerate(inner, first + 1):
                     scale = np.float32(NAN if number in steps else 1)

@@ -35,8 +35,7 @@ def test_a_trace_holds_the_steps_that_were_asked_for(tmp_path, capfd):
         ((-1, 3), "give START,STEPS"),
         ((5, 0), "give START,STEPS"),
         ((1, 2, 3), "give START,STEPS"),
-        ((4, 3), "steps 5 to 7, .* from step 10 and ends at 20"),
-        ((18, 3), "steps 19 to 21, .* from step 10 and ends at 20"),
+        ((18, 3), "steps 19 to 21, and training ends at 20"),
     ],
 )
 def test_other_numbers_and_steps_are_refused(asked, why):
@@ -44,6 +43,14 @@ def test_other_numbers_and_steps_are_refused(asked, why):
         Profile(asked, Run(epath.Path("runs/a")), 10, 20)
     for fits in ((), (10, 10), (19, 1)):
         Profile(fits, Run(epath.Path("runs/a")), 10, 20)
+
+
+def test_a_run_that_continues_behind_the_traced_steps_is_not_traced(capsys):
+    profile = Profile((4, 3), Run(epath.Path("runs/a")), 5, 20)
+    assert "No trace: --profile is 4,3" in capsys.readouterr().out
+    for number in range(5, 21):
+        profile.at(number, ())
+    profile.close()
 
 
 def test_what_is_no_number_is_refused(capsys):
