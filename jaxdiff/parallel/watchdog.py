@@ -110,7 +110,7 @@ def end(status, sentence):
 
 def follow(found):
     """Ends this process because of the End of another, which it prints."""
-    say(found)
+    _briefly(say, found)
     _leave(found.status if found.status in STOPPED else 1)
 
 
@@ -158,10 +158,17 @@ def _leave(status):
         while len(_try("key_value_dir_get", SEEN) or ()) < count - 1 and time.monotonic() < until:
             time.sleep(EVERY / 4)
         time.sleep(EVERY / 4)
-    _flush()
+    _briefly(_flush)
     if process:
         _try("key_value_set", f"{SEEN}/{process}", "")
     os._exit(status)
+
+
+def _briefly(function, *args):
+    """Calls a function that writes, and leaves it after GRACE: a pipe may be full and not read."""
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    thread.join(GRACE)
 
 
 def _flush():

@@ -82,6 +82,16 @@ def test_the_others_follow_and_say_why(store, capfd, status, expected):
     assert "jaxdiff/seen/1" in store
 
 
+def test_a_pipe_that_nobody_reads_keeps_no_process(store, monkeypatch):
+    fail(2)
+    read = threading.Event()
+    for name in ("say", "_flush"):
+        monkeypatch.setattr(watchdog, name, lambda *_: read.wait())
+    with pytest.raises(Ended):
+        watchdog._watch()
+    read.set()
+
+
 def test_the_first_that_fails_is_the_cause(store):
     fail(2)
     fail(1, sentence="Another thing.")
