@@ -161,7 +161,7 @@ def _train(config, run, interrupt, restart, profile):
         metrics.finish()
         overall = metrics.overall(number)
     if processes.is_first():
-        screens.end(run, number, training, overall, restart)
+        screens.end(run, number, training, overall, restart, interrupt.number)
 
 
 def _data(config, source, mesh, number):

@@ -5,6 +5,7 @@ In the first process.
 
 import dataclasses
 import math
+import signal
 import sys
 import textwrap
 
@@ -194,7 +195,7 @@ def compiled(step, seconds):
     )
 
 
-def end(run, number, training, overall, restart):
+def end(run, number, training, overall, restart, stopped_by):
     """Prints how far training came, and how fast.
 
     Args:
@@ -203,6 +204,7 @@ def end(run, number, training, overall, restart):
       training: the config's section.
       overall: (steps, seconds, share of them waiting for data) of this program, or None.
       restart: whether it was begun with --restart.
+      stopped_by: number of the signal that ended it; None: none.
     """
     pace = ""
     if overall and overall[0]:
@@ -214,7 +216,10 @@ def end(run, number, training, overall, restart):
         )
     if number < training.num_steps:
         command = "the same command without --restart" if restart else "the same command"
-        print(f"Stopped and saved at step {number}{pace}: {command} continues from there.")
+        name = signal.Signals(stopped_by).name
+        print(
+            f"Stopped by {name} and saved at step {number}{pace}: {command} continues from there."
+        )
     else:
         print(f"Trained to step {number}{pace}: {run.folder}")
 

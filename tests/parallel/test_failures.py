@@ -103,5 +103,5 @@ def test_a_maintenance_notice_saves_all(tmp_path):
     server.set("preempted", "TRUE")
     ends = ended(programs, 2 * SECONDS)
     assert [status for status, _, _ in ends] == [143, 143], ends
-    (saved,) = re.findall(r"Stopped and saved at step (\d+)", ends[0][1])
+    (saved,) = re.findall(r"Stopped by SIGTERM and saved at step (\d+)", ends[0][1])
     assert whole_steps(epath.Path(tmp_path / "run" / "checkpoints"))[-1] == int(saved)

@@ -73,8 +73,11 @@ def test_a_disk_without_room_is_said_before_the_run(capsys, one_device, tmp_path
 def test_the_end_says_how_long_it_took(seconds, text, capsys):
     training = replaced(digits.get_config(), {"training.num_steps": 30}).training
     run = Run(epath.Path("runs/a"))
-    screens.end(run, 30, training, (10, seconds, 0.25), restart=False)
+    screens.end(run, 30, training, (10, seconds, 0.25), False, None)
     out = capsys.readouterr().out
     assert f"10 steps in {text}: {640 / seconds:,.1f} images/s, 25% of the time" in out
-    screens.end(run, 20, training, (0, 0.0, 0.0), restart=True)
-    assert "at step 20: the same command without --restart" in capsys.readouterr().out
+    screens.end(run, 20, training, (0, 0.0, 0.0), True, 15)
+    assert (
+        "by SIGTERM and saved at step 20: the same command without --restart"
+        in capsys.readouterr().out
+    )
