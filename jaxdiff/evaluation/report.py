@@ -65,7 +65,10 @@ def place_of(out, samples):
     else:
         path = files.parse_path(samples, "--samples")
         if not files.exists(path):
-            raise UserError(f"--out is missing: {samples} is no folder or file to write beside.")
+            raise UserError(
+                f"--samples is {samples}, and there is no such folder or file: check it, or give "
+                "--out where it is the name of a dataset."
+            )
         path = path if path.name else files.absolute(path)  # as of "."
         if not files.is_folder(path):
             place = Place(path.parent, f"{path.stem}.")
