@@ -175,8 +175,8 @@ def _say_missing(shards, held, missing):
         )
     if left := [number for number in missing if number not in held]:
         print(
-            f"{len(left)} of {shards.total} shards are left to other parts, the first of them "
-            f"shard {left[0]}: start these, or repeat the command without --shard."
+            f"Left to other parts: {len(left)} of {shards.total} shards, the first of them shard "
+            f"{left[0]}; start these, or repeat the command without --shard."
         )
 
 

@@ -157,9 +157,9 @@ def _speed(constants, number):
 def _disk(needs, free):
     there = "" if free is None else f"; {size_text(free)} are free"
     return (
-        f"{size_text(needs.total)} in all: {needs.checkpoints} checkpoints of "
-        f"{size_text(needs.checkpoint)} at most at once, {needs.snapshots} snapshots of "
-        f"{size_text(needs.snapshot)}{there}"
+        f"{size_text(needs.total)} in all: checkpoints of {size_text(needs.checkpoint)}, at most "
+        f"{needs.checkpoints} at once, and snapshots of {size_text(needs.snapshot)}, "
+        f"{needs.snapshots} in the end{there}"
     )
 
 

@@ -147,7 +147,7 @@ def test_fixed_parts_need_nobody_and_the_last_one_merges(model, finished, tmp_pa
     for index in (2, 0):
         run_sampling.run(job, out, 4, Place(index, 3, is_fixed=True))
     assert files.names(out / "shards") == [f"0000{n}-of-00004.npz" for n in (0, 2, 3)]
-    assert "1 of 4 shards are left to other parts" in capsys.readouterr().out
+    assert "Left to other parts: 1 of 4 shards" in capsys.readouterr().out
     run_sampling.run(job, out, None, Place(1, 3, is_fixed=True))
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["sha256"] == finished[2]["sha256"]

@@ -33,7 +33,10 @@ def test_a_start_fits_a_screen_and_has_the_facts(capsys, one_device, tmp_path):
     assert "1,000 examples of 8 x 8 x 1; the run takes 96,000, 96 epochs" in words
     assert "data 1 x fsdp 1: 1 cpu, in 1 process" in words
     assert "parameters 3.2 MiB, optimizer 6.3 MiB, EMA 3.2 MiB" in words
-    assert "3 checkpoints of 12.6 MiB at most at once, 6 snapshots of 3.2 MiB" in words
+    assert (
+        "checkpoints of 12.6 MiB, at most 3 at once, and snapshots of 3.2 MiB, 6 in the end"
+        in words
+    )
     assert "are free" in words
     assert err == ""
 
