@@ -165,7 +165,7 @@ def test_a_corrupt_shard_is_sampled_again(model, finished, tmp_path, capsys, con
     run_sampling.run(job, out, None, Place(1, 2, is_fixed=True))
     said = capsys.readouterr().out
     assert "to be sampled again" in said
-    assert "1 of 4 shards are left" in said  # to whoever may sample it
+    assert "Left to other parts: 1 of 4 shards" in said
     run_sampling.run(job, out)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["sha256"] == finished[2]["sha256"]
