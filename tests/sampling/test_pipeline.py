@@ -253,7 +253,8 @@ def test_together_and_apart_are_the_same_on_two_devices():
         )
         weights = constant(3, 2.0, 1.2, 1.5, 3.0)
         results.append(draw(pipeline, 3, weights, annealed(3), count=5, image=image))
-    np.testing.assert_allclose(*results, atol=1e-6)
+    # Guidance by four references multiplies what is rounded in another way.
+    np.testing.assert_allclose(*results, atol=1e-5)
 
 
 def test_conditions_are_embedded_once_and_images_come_from_the_codec():
