@@ -3,6 +3,8 @@
 import csv
 import io
 
+import numpy as np
+
 from jaxdiff import files
 from jaxdiff.errors import UserError
 
@@ -78,8 +80,9 @@ def append_row(path, columns, row):
     """Adds {column: number} to the end of a local table that `begin` has made ready."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    # As many decimals as tell any two float32 apart.
-    writer.writerow({n: x if isinstance(x, int) else f"{x:.9g}" for n, x in row.items()})
+    # In float32, as TensorBoard has them; nine digits tell any two apart.
+    cells = {n: x if isinstance(x, int) else f"{np.float32(x):.9g}" for n, x in row.items()}
+    writer.writerow(cells)
     with files.writing(path), open(path, "ab") as file:
         file.write(text.getvalue().encode("utf-8"))
 

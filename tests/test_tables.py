@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from etils import epath
 
@@ -22,3 +23,11 @@ def test_what_is_no_such_table_is_refused_and_left_as_it_is(tmp_path, text):
     with pytest.raises(UserError, match="Line 2 of .*metrics.csv"):
         tables.put_row(path, {"step": 2, "fd": 1.0})
     assert path.read_text() == text
+
+
+def test_a_number_is_rounded_once_to_float32(tmp_path):
+    path, number = epath.Path(tmp_path) / "metrics.csv", 0.4146558493556708
+    assert np.float32(f"{number:.9g}") != np.float32(number)  # rounded twice
+    tables.append_row(path, ("step", "rate"), {"step": 1, "rate": number})
+    step, rate = path.read_text().strip().split(",")
+    assert (step, np.float32(rate)) == ("1", np.float32(number))
