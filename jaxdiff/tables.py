@@ -80,7 +80,7 @@ def append_row(path, columns, row):
     """Adds {column: number} to the end of a local table that `begin` has made ready."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    # In float32, as TensorBoard has them; nine digits tell any two apart.
+    # In float32, as TensorBoard has them; nine decimals tell any two apart.
     cells = {n: x if isinstance(x, int) else f"{np.float32(x):.9g}" for n, x in row.items()}
     writer.writerow(cells)
     with files.writing(path), open(path, "ab") as file:
