@@ -46,9 +46,9 @@ def device_memory():
     return physical_memory() / jax.local_device_count()
 
 
-def gib(size):
-    """Bytes as text."""
-    return f"{size / 2**30:,.2f} GiB"
+def size_text(size):
+    """Bytes as text, in GiB or MiB."""
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
 
 
 def _sentence(error, advice):

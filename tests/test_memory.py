@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.errors import UserError
-from jaxdiff.memory import device_memory, gib, out_of_memory
+from jaxdiff.memory import device_memory, out_of_memory, size_text
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_other_errors_pass():
 
 def test_this_machine_has_memory():
     assert device_memory() > 2**20
-    assert gib(1536 * 2**20) == "1.50 GiB"
+    assert (size_text(1536 * 2**20), size_text(2**19)) == ("1.50 GiB", "0.5 MiB")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.errors import UserError
-from jaxdiff.memory import gib, out_of_memory
+from jaxdiff.memory import out_of_memory, size_text
 from jaxdiff.parallel.batches import even_size
 from jaxdiff.parallel.mesh import device_bytes
 from jaxdiff.samplers.grid import Grid
@@ -42,9 +42,9 @@ def least_fsdp(shapes, devices, memory):
         if devices % fsdp == 0 and (size := device_bytes(shapes, fsdp)) <= ROOM * memory:
             return fsdp
     raise UserError(
-        f"The parameters of all networks take {gib(device_bytes(shapes, 1))}, and {gib(size)} on "
-        f"each of {devices} devices that share them, of which one has {gib(memory)}: sample with "
-        "more devices, or ones with more memory."
+        f"The parameters of all networks take {size_text(device_bytes(shapes, 1))}, and "
+        f"{size_text(size)} on each of {devices} devices that share them, of which one has "
+        f"{size_text(memory)}: sample with more devices, or ones with more memory."
     )
 
 

@@ -9,7 +9,7 @@ from jaxdiff import claims, files, locks, stopping
 from jaxdiff.arrays import load_npz
 from jaxdiff.errors import UserError
 from jaxdiff.file_errors import reason
-from jaxdiff.memory import gib
+from jaxdiff.memory import size_text
 from jaxdiff.sampling import finite, image_grid
 from jaxdiff.sampling.samples import MANIFEST, SETTINGS, SHARDS, Samples, write
 from jaxdiff.sampling.shards import LOCKS
@@ -106,8 +106,9 @@ def _check_room(shards, images):
     if size > free:
         advice = "set TMPDIR to a larger folder" if files.is_remote(shards.out) else "make room"
         raise UserError(
-            f"The {shards.count:,} samples take {gib(size)}, and {folder}, where they are merged, "
-            f"has {gib(free)}: {advice}, and repeat the command, which merges the shards."
+            f"The {shards.count:,} samples take {size_text(size)}, and {folder}, where they are "
+            f"merged, has {size_text(free)}: {advice}, and repeat the command, which merges the "
+            "shards."
         )
 
 

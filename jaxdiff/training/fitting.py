@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.errors import UserError
-from jaxdiff.memory import device_memory, gib
+from jaxdiff.memory import device_memory, size_text
 from jaxdiff.training.state import state_bytes
 
 
@@ -31,15 +31,16 @@ def check_fits(config, template, mesh, advice):
     layer = samples / training.accumulate * math.prod(shape[:-1]) * width
     batch = 8 * samples * math.prod(shape) + layer  # x and noise, float32
     limit = device_memory()
+    has = f"a device has {size_text(limit)}"
     if state > limit:
         raise UserError(
-            f"The state of training takes {gib(state)} on a device, which has {gib(limit)}: lower "
+            f"The state of training takes {size_text(state)} on a device, and {has}: lower "
             "model.channels or model.channel_mult, or split the state over mesh.fsdp devices."
         )
     if state + batch > limit:
         raise UserError(
-            f"Training takes more than {gib(state + batch)} on a device, {gib(state)} for the "
-            f"state and {gib(batch)} for a batch, and a device has {gib(limit)}: {advice}."
+            f"Training takes more than {size_text(state + batch)} on a device, {size_text(state)} "
+            f"for the state and {size_text(batch)} for a batch, and {has}: {advice}."
         )
 
 

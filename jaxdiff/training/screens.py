@@ -13,7 +13,7 @@ import jax
 
 from jaxdiff import files
 from jaxdiff.checkpoints import checkpointer
-from jaxdiff.memory import device_memory
+from jaxdiff.memory import device_memory, size_text
 from jaxdiff.parallel import processes
 from jaxdiff.training.fitting import on_a_device
 from jaxdiff.training.space import space
@@ -229,8 +229,3 @@ def _duration(seconds):
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.1f} s"
-
-
-def size_text(size):
-    """Bytes as text, in GiB or MiB."""
-    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
