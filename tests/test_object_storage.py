@@ -289,7 +289,7 @@ def test_metrics_are_copied_once_a_checkpoint(folder, monkeypatch):
         assert scalars(run.tensorboard) == list(range(1, step // 2 * 2 + 1))
     reports.close()
     assert 1 < len(files.names(run.tensorboard)) < 8
-    table = [f"{step},{1.0 / step:.9g}\n" for step in range(1, 17)]
+    table = [f"{step},{np.float32(1 / step):.9g}\n" for step in range(1, 17)]
     assert files.read_text(run.metrics) == "".join(["step,loss\n", *table])
     # A program that continues, and is killed before its first checkpoint, leaves all as it was.
     again = writer.Writer(run, ("loss",), 8)
